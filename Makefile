@@ -1,0 +1,54 @@
+# What you type to use this kit: `make help` lists it.
+
+PYTHON ?= python3
+PROFILE ?= laptop
+DATASET ?= glyphs
+WORKERS ?= 2
+LAB_ARGS ?=
+
+VENV := .venv
+VENV_PYTHON := $(VENV)/bin/python
+PIP_INSTALL := $(VENV_PYTHON) -m pip install -qq --disable-pip-version-check -c constraints.txt
+START := notebooks/00_start_here.ipynb
+
+# The kernel of .venv wins over any other that the user has named python3.
+export JUPYTER_PATH := $(CURDIR)/$(VENV)/share/jupyter$(if $(JUPYTER_PATH),:$(JUPYTER_PATH))
+
+.PHONY: help setup lab test walkthrough clean
+
+help: ## list these commands (what plain `make` does)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+
+setup: $(VENV)/.installed ## make .venv with the pinned packages (PYTHON=python3.12 chooses another Python)
+	@echo "Ready: type 'make lab'"
+
+lab: $(VENV)/.installed ## open JupyterLab on the first notebook (LAB_ARGS=--no-browser passes options on)
+	@$(VENV_PYTHON) -m jupyterlab $(LAB_ARGS) $(START)
+
+test: $(VENV)/.installed-dev ## check format, lint and types, run all tests and notebooks (WORKERS=2 at a time)
+	$(VENV_PYTHON) -m ruff format --check .
+	$(VENV_PYTHON) -m ruff check .
+	$(VENV_PYTHON) -m mypy
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -n $(WORKERS) --dist worksteal
+
+walkthrough: $(VENV)/.installed ## run every notebook into build/notebooks/ (PROFILE=laptop DATASET=glyphs)
+	@$(VENV_PYTHON) tools/walkthrough.py --profile $(PROFILE) --dataset $(DATASET)
+
+clean: ## remove .venv, build/ and caches; your runs/ stay
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# A stamp is written last, so that an installation that failed or was stopped starts again.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
+	  2>/dev/null || { echo "This kit needs Python 3.11 to 3.13 with venv and pip, and '$(PYTHON)' is not\
+	 that: choose another with 'make setup PYTHON=python3.12'." >&2; exit 1; }
+	@echo "Installing PyTorch, JupyterLab and this kit into $(VENV), once: about 2 minutes and 1.4 GB"
+	@echo "(longer, and several GB more, where pip brings PyTorch's build for NVIDIA GPUs)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP_INSTALL) -e .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	@echo "Installing what the tests need"
+	@$(PIP_INSTALL) -e '.[dev]'
+	@touch $@

@@ -1,0 +1,33 @@
+"""mamlpp: the core of a teaching kit that builds MAML up to MAML++ step by step."""
+
+from mamlpp.data import default_dataset, load_images
+from mamlpp.data.images import ImageSet
+from mamlpp.data.sinusoids import SinusoidSampler
+from mamlpp.data.tasks import Task, TaskBatch, TaskSampler
+from mamlpp.errors import InputError, InputWarning
+from mamlpp.maml import MetaLearner
+from mamlpp.recipe import RECIPES, Recipe
+from mamlpp.run.checkpoints import Run
+from mamlpp.run.evaluation import Evaluation, evaluate, evaluate_tasks
+from mamlpp.run.training import Trainer, default_device
+
+__all__ = [
+    "RECIPES",
+    "Evaluation",
+    "ImageSet",
+    "InputError",
+    "InputWarning",
+    "MetaLearner",
+    "Recipe",
+    "Run",
+    "SinusoidSampler",
+    "Task",
+    "TaskBatch",
+    "TaskSampler",
+    "Trainer",
+    "default_dataset",
+    "default_device",
+    "evaluate",
+    "evaluate_tasks",
+    "load_images",
+]

@@ -1,0 +1,152 @@
+"""The command line: `mamlpp data | train | evaluate`. Every field of a recipe is an option."""
+
+import argparse
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from mamlpp.data import SPLITS, load_images
+from mamlpp.data.images import ImageSet
+from mamlpp.data.tasks import TaskSampler
+from mamlpp.errors import InputError
+from mamlpp.recipe import RECIPES, Recipe
+from mamlpp.run.checkpoints import Run
+from mamlpp.run.evaluation import evaluate
+from mamlpp.run.training import Trainer, default_device
+
+Dataset = Literal["glyphs", "omniglot", "mini_imagenet"]
+
+
+@dataclass
+class Data:
+    """Build or fetch a dataset, say what is in it, and draw a page of it."""
+
+    dataset: tyro.conf.Positional[Dataset] = "glyphs"
+    """glyphs is built in; omniglot is downloaded, or read from MAMLPP_DATA; mini_imagenet is read
+    from MAMLPP_DATA."""
+    picture: Path | None = None
+    """Also draw the first 20 drawings of 20 classes of each split: a PNG or SVG file."""
+
+    def __call__(self) -> None:
+        """Print one line a split."""
+        sets = [load_images(self.dataset, split) for split in SPLITS]
+        for images in sets:
+            channels, height, width = images.shape
+            print(
+                f"{images.split:<10}  {len(images):>5} classes x {images.samples} images of "
+                f"{height}x{width}x{channels}   {images.name}"
+            )
+        if self.picture is not None:
+            _draw_page(sets, self.picture)
+            print(f"drawn to {self.picture}")
+
+
+@dataclass
+class Train:
+    """Meta-train a recipe and write the run to a folder."""
+
+    directory: Path
+    """Folder of the new run: recipe, history (CSV) and weights."""
+    recipe: Annotated[str, tyro.conf.arg(help=f"Recipe to start from: {', '.join(RECIPES)}.")] = (
+        "maml"
+    )
+    dataset: Dataset = "glyphs"
+    """What to train on."""
+    ways: int = 5
+    """Classes of a task."""
+    shots: int = 1
+    """Support images a class: what the inner loop learns from."""
+    queries: int = 1
+    """Query images a class: what the adapted weights are judged on."""
+    sampling_seed: int = 0
+    """Seed of the tasks that are drawn."""
+    device: str | None = None
+    """cpu, cuda, …; the GPU if there is one, unless said."""
+    settings: tyro.conf.OmitArgPrefixes[Recipe] = field(default_factory=Recipe)
+
+    def __call__(self) -> None:
+        """Train, then say what came out and what to type next."""
+        train, validation = (self._sampler(split) for split in ("train", "validation"))
+        run = Trainer(self.settings, train, validation, self.directory).fit()
+        best = max(run.history.column("validation_accuracy"))
+        print(f"best validation accuracy {100 * best:.2f} %; the run is in {self.directory}")
+        print(f"next: mamlpp evaluate {self.directory}")
+
+    def _sampler(self, split: str) -> TaskSampler:
+        images = load_images(self.dataset, split).to(self.device or default_device())
+        # The paper turns Omniglot's characters to make more of them; photographs stay upright.
+        rotate = split == "train" and self.dataset != "mini_imagenet"
+        return TaskSampler(
+            images, self.ways, self.shots, self.queries, seed=self.sampling_seed, rotate=rotate
+        )
+
+
+@dataclass
+class Evaluate:
+    """Accuracy of a run on tasks of unseen classes, with its 95 % interval."""
+
+    directory: tyro.conf.Positional[Path]
+    """Folder of the run."""
+    tasks: int = 600
+    """How many tasks."""
+    split: Literal["train", "validation", "test"] = "test"
+    """Classes to draw from."""
+    steps: int | None = None
+    """Inner steps; as many as in training, unless said."""
+    device: str | None = None
+    """cpu, cuda, …; the GPU if there is one, unless said."""
+
+    def __call__(self) -> None:
+        """Print both protocols: queries judged alone, and all together as published code does."""
+        device = self.device or default_device()
+        run = Run.load(self.directory)
+        run.learner.to(device)
+        images = load_images(run.setting.dataset, self.split).to(device)
+        print(f"{images.name}, {run.ways}-way {run.shots}-shot")
+        for transductive in (False, True):
+            print(evaluate(run, images, self.tasks, steps=self.steps, transductive=transductive))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run one command; what the user got wrong is said in one sentence, with exit code 1."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        _parse(arguments)()
+    except InputError as error:
+        sys.exit(f"mamlpp: {error}")
+
+
+def _parse(arguments: list[str]) -> Data | Train | Evaluate:
+    # --recipe chooses the defaults of the other options, so it is looked up before they are parsed.
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early.add_argument("--recipe", nargs="?", const="maml", default="maml")
+    name = early.parse_known_args(arguments)[0].recipe
+    if name not in RECIPES:
+        raise InputError(f"there is no recipe {name!r}; choose one of {', '.join(RECIPES)}")
+    train = Train(directory=tyro.MISSING, recipe=name, settings=RECIPES[name])
+    return tyro.cli(
+        Annotated[Data, tyro.conf.subcommand("data")]
+        | Annotated[Train, tyro.conf.subcommand("train", default=train)]
+        | Annotated[Evaluate, tyro.conf.subcommand("evaluate")],
+        prog="mamlpp",
+        description="Meta-learning on a laptop: MAML, step by step to MAML++.",
+        args=arguments,
+        config=(tyro.conf.FlagConversionOff,),
+    )
+
+
+def _draw_page(sets: list[ImageSet], path: Path) -> None:
+    import matplotlib.pyplot as plt
+
+    from mamlpp.show.plots import plot_images, use_style
+
+    use_style()
+    figure, axes = plt.subplots(1, len(sets), figsize=(6 * len(sets), 6.5), layout="constrained")
+    for images, ax in zip(sets, axes, strict=True):
+        page = images.images[:20, :20].flatten(0, 1).float() / 255
+        plot_images(page, ax, columns=min(20, images.samples))
+        ax.set_title(f"{images.dataset}, {images.split}: a row is a class")
+    figure.savefig(path)

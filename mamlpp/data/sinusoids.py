@@ -1,0 +1,38 @@
+"""Sine waves: the smallest few-shot problem (Finn et al. 2017, section 5.1)."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from mamlpp.data.tasks import TaskBatch, stream_seed
+from mamlpp.errors import InputError
+
+
+class SinusoidSampler:
+    """Draws regression tasks `y = amplitude · sin(x + phase)`.
+
+    Amplitude is uniform in [0.1, 5], phase in [0, π], x in [-5, 5]. A task shows `shots` points and
+    asks for `queries` others.
+    """
+
+    def __init__(self, shots: int = 10, queries: int = 10, *, seed: int = 0) -> None:
+        if shots < 1 or queries < 1:
+            raise InputError(f"shots and queries must be at least 1, not {shots} and {queries}")
+        self.shots, self.queries = shots, queries
+        self.generator = torch.Generator().manual_seed(stream_seed(seed, "sinusoids"))
+
+    def sample(self, tasks: int) -> TaskBatch:
+        """The next `tasks` tasks: x and y `[B, K, 1]` for support, `[B, Q, 1]` for query."""
+        if tasks < 1:
+            raise InputError(f"cannot draw {tasks} tasks; ask for at least one")
+        amplitude = self._uniform(0.1, 5.0, (tasks, 1, 1))
+        phase = self._uniform(0.0, math.pi, (tasks, 1, 1))
+        x = self._uniform(-5.0, 5.0, (tasks, self.shots + self.queries, 1))
+        y = amplitude * torch.sin(x + phase)
+        parts = [self.shots, self.queries]
+        (support_x, query_x), (support_y, query_y) = x.split(parts, 1), y.split(parts, 1)
+        return TaskBatch(support_x, support_y, query_x, query_y)
+
+    def _uniform(self, low: float, high: float, shape: tuple[int, ...]) -> Tensor:
+        return low + (high - low) * torch.rand(shape, generator=self.generator)

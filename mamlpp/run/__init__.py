@@ -1,0 +1,1 @@
+"""Training and evaluation: what drives the five files of the paper."""

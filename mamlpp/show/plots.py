@@ -1,0 +1,145 @@
+"""Every picture of the kit: `plot_x(data, ax) -> ax`, one style, one colour a method.
+
+Colours are seaborn's colour-blind-safe palette; a transparent figure with mid-grey text would be
+hard to read in print, so every figure has its own light ground and is legible in a dark page too.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from mamlpp.data.tasks import Task
+from mamlpp.run.history import History
+
+_PALETTE = sns.color_palette("colorblind").as_hex()
+COLOURS = {
+    "MAML": _PALETTE[0],
+    "first-order MAML": _PALETTE[1],
+    "no meta-learning": _PALETTE[7],
+    "joint training": _PALETTE[4],
+    "truth": "#333333",
+    "chance": "#888888",
+}
+
+
+def use_style() -> None:
+    """Set the look of all figures that are made from now on."""
+    sns.set_theme(context="notebook", style="whitegrid", palette="colorblind")
+    plt.rcParams.update(
+        {
+            "figure.figsize": (8, 3.6),
+            "figure.dpi": 100,
+            "savefig.dpi": 150,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "svg.hashsalt": "mamlpp",
+            "svg.fonttype": "none",
+        }
+    )
+
+
+def plot_images(images: Tensor, ax: Axes, columns: int | None = None, gap: int = 2) -> Axes:
+    """Pictures `[M, C, H, W]` in [0, 1] side by side, `columns` a row, drawings as ink on paper."""
+    _, channels, height, width = images.shape
+    columns = columns or len(images)
+    rows = -(-len(images) // columns)
+    sheet = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, channels), np.nan)
+    for index, image in enumerate(images.cpu().numpy()):
+        top, left = index // columns * (height + gap), index % columns * (width + gap)
+        sheet[top : top + height, left : left + width] = image.transpose(1, 2, 0)
+    ax.imshow(sheet.squeeze(-1) if channels == 1 else sheet, cmap="gray_r", vmin=0, vmax=1)
+    ax.set_axis_off()
+    return ax
+
+
+def plot_task(task: Task, predictions: Tensor | None = None, queries: int = 1) -> Figure:
+    """One task: the support set above, a column a class, and `queries` query images a class below.
+
+    `task` holds N classes, K support and Q query images of each, ordered by class as a
+    `TaskSampler` deals them. With `predictions` `[N·Q]` each query says what it was taken for.
+    """
+    ways = int(task.support_y.max()) + 1
+    shots, drawn = len(task.support_y) // ways, len(task.query_y) // ways
+    rows = shots + min(queries, drawn)
+    figure, axes = plt.subplots(
+        rows,
+        ways,
+        figsize=(1.25 * ways + 1, 1.35 * rows + 0.5),
+        squeeze=False,
+        layout="constrained",
+    )
+    for label in range(ways):
+        axes[0, label].set_title(f"class {label}", fontsize=11)
+        for shot in range(shots):
+            _plot_cell(task.support_x[label * shots + shot], axes[shot, label])
+        for query in range(rows - shots):
+            position = label * drawn + query
+            ax = _plot_cell(task.query_x[position], axes[shots + query, label])
+            if predictions is not None:
+                _say(int(predictions[position]), label, ax)
+    axes[0, 0].set_ylabel("support", rotation=0, ha="right", va="center")
+    axes[shots, 0].set_ylabel("query", rotation=0, ha="right", va="center")
+    return figure
+
+
+def _plot_cell(image: Tensor, ax: Axes) -> Axes:
+    picture = image.cpu().permute(1, 2, 0).numpy()
+    ax.imshow(picture.squeeze(-1) if picture.shape[-1] == 1 else picture, cmap="gray_r", vmin=0)
+    ax.set(xticks=[], yticks=[])
+    return ax
+
+
+def _say(prediction: int, label: int, ax: Axes) -> None:
+    right = prediction == label
+    colour = _PALETTE[2] if right else _PALETTE[3]
+    ax.set_xlabel(f"{'✓' if right else '✗'} said {prediction}", color=colour, fontsize=11)
+    for spine in ax.spines.values():
+        spine.set(visible=True, color=colour, linewidth=2)
+
+
+def plot_learning_curves(
+    histories: Mapping[str, History], ax: Axes, column: str = "accuracy", smooth: int = 20
+) -> Axes:
+    """One column of several histories against the iteration: mean of the last `smooth` values."""
+    for name, history in histories.items():
+        values = np.array(history.column(column))
+        iterations = np.array([row["iteration"] for row in history.rows if column in row])
+        window = min(smooth, len(values))
+        means = np.convolve(values, np.ones(window) / window, mode="valid")
+        ax.plot(iterations[window - 1 :], means, label=name, color=COLOURS.get(name))
+    ax.set(xlabel="iteration (meta-steps)", ylabel=column.replace("_", " "))
+    ax.legend()
+    return ax
+
+
+def plot_steps(curves: Mapping[str, Sequence[float]], ax: Axes, ylabel: str) -> Axes:
+    """A value after 0, 1, 2, … inner steps, one line a method."""
+    for name, values in curves.items():
+        ax.plot(range(len(values)), values, "o-", label=name, color=COLOURS.get(name))
+    ax.set(xlabel="inner steps taken", ylabel=ylabel, xticks=range(max(map(len, curves.values()))))
+    ax.legend()
+    return ax
+
+
+def plot_accuracies(results: Mapping[str, tuple[float, float]], ax: Axes, chance: float) -> Axes:
+    """Accuracies in 0 … 1 with half of their 95 % intervals, one bar a method, and chance."""
+    for row, (name, (accuracy, interval)) in enumerate(results.items()):
+        ax.barh(row, 100 * accuracy, xerr=100 * interval, color=COLOURS.get(name))
+        ax.annotate(
+            f"{100 * accuracy:.1f} ± {100 * interval:.1f}",
+            (100 * (accuracy + interval), row),
+            xytext=(6, 0),
+            textcoords="offset points",
+            va="center",
+        )
+    ax.axvline(100 * chance, color=COLOURS["chance"], linestyle="--")
+    ax.text(100 * chance, -0.6, " chance", color=COLOURS["chance"], va="bottom")
+    ax.set(xlabel="accuracy, % (bar ends: 95 % interval over tasks)", xlim=(0, 112))
+    ax.set_yticks(range(len(results)), list(results))
+    ax.invert_yaxis()
+    return ax

@@ -1,0 +1,251 @@
+"""Every notebook runs in its shortest profile, and is stored the way students need it.
+
+Each rule of storage is a function that returns what is wrong, in words; the second half of this
+file breaks each rule once.
+"""
+
+import ast
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import unquote
+
+import nbformat
+import pytest
+from nbformat import NotebookNode
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from walkthrough import NOTEBOOKS, NotebookError, main, run_notebook
+
+PATHS = sorted(NOTEBOOKS.glob("*.ipynb"))
+PARAMETERS = {"profile", "dataset", "seed"}
+MOST_LINES = 20
+
+MACHINE_PATH = re.compile(r"(?<![\w.~])/(?:home|root|work|Users)/|\b[A-Za-z]:\\")
+NO_LINK_INSIDE = re.compile(r"```.*?```|`[^`]*`|\$\$.*?\$\$|\$[^$\n]*\$", re.DOTALL)
+LINK = re.compile(r"\]\(<?([^)\s>]+)|(?:src|href)=[\"']([^\"']+)")
+ELSEWHERE = re.compile(r"[a-z]+:|#")
+
+by_name = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+
+
+@by_name
+def test_runs_in_the_smoke_profile(path: Path, tmp_path: Path):
+    parameters = {"profile": "smoke", "dataset": "glyphs"}
+    try:
+        run_notebook(path, tmp_path / path.name, parameters, seconds_per_cell=300)
+    except NotebookError as error:
+        pytest.fail(str(error), pytrace=False)
+
+
+def code_cells(notebook: NotebookNode) -> list[NotebookNode]:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def assigned_names(source: str) -> set[str]:
+    targets: list[ast.expr] = []
+    for statement in ast.parse(source).body:
+        if isinstance(statement, ast.Assign):
+            targets += statement.targets
+        elif isinstance(statement, ast.AnnAssign):
+            targets.append(statement.target)
+    return {target.id for target in targets if isinstance(target, ast.Name)}
+
+
+def parameter_faults(notebook: NotebookNode, folder: Path) -> list[str]:
+    tagged = [
+        cell for cell in code_cells(notebook) if "parameters" in cell.metadata.get("tags", [])
+    ]
+    if len(tagged) != 1:
+        return [f"{len(tagged)} cells are tagged 'parameters', not one"]
+    missing = PARAMETERS - assigned_names(tagged[0].source)
+    return [f"the parameters cell does not set {name}" for name in sorted(missing)]
+
+
+def output_faults(notebook: NotebookNode, folder: Path) -> list[str]:
+    used = [cell for cell in code_cells(notebook) if cell.outputs or cell.execution_count]
+    return [f"a cell is stored with its output or number: {cell.source!r}" for cell in used]
+
+
+def title_faults(notebook: NotebookNode, folder: Path) -> list[str]:
+    first = notebook.cells[0] if notebook.cells else new_code_cell()
+    titled = first.cell_type == "markdown" and first.source.startswith("# ")
+    return [] if titled else ["the first cell is not a '# ' title"]
+
+
+def length_faults(notebook: NotebookNode, folder: Path) -> list[str]:
+    long = [cell for cell in code_cells(notebook) if len(cell.source.splitlines()) > MOST_LINES]
+    return [f"a cell is longer than {MOST_LINES} lines: {cell.source[:60]!r}" for cell in long]
+
+
+def machine_path_faults(notebook: NotebookNode, folder: Path) -> list[str]:
+    lines = [line for cell in notebook.cells for line in cell.source.splitlines()]
+    return [f"a path of one machine: {line!r}" for line in lines if MACHINE_PATH.search(line)]
+
+
+def link_faults(notebook: NotebookNode, folder: Path) -> list[str]:
+    texts = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
+    links = [a or b for text in texts for a, b in LINK.findall(NO_LINK_INSIDE.sub("", text))]
+    targets = [unquote(link.split("#")[0]) for link in links if not ELSEWHERE.match(link)]
+    return [f"a link leads nowhere: {name}" for name in targets if not (folder / name).exists()]
+
+
+def kernel_faults(notebook: NotebookNode, folder: Path) -> list[str]:
+    kernel = notebook.metadata.get("kernelspec", {})
+    found = kernel.get("name"), kernel.get("language")
+    return [] if found == ("python3", "python") else [f"the kernel is {found}, not python3"]
+
+
+def identity_faults(notebook: NotebookNode, folder: Path) -> list[str]:
+    identities = [cell.get("id") for cell in notebook.cells]
+    distinct = all(identities) and len(set(identities)) == len(identities)
+    return [] if distinct else ["a cell has no id of its own (notebook format 4.5)"]
+
+
+Rule = Callable[[NotebookNode, Path], list[str]]
+RULES: list[Rule] = [
+    parameter_faults,
+    output_faults,
+    title_faults,
+    length_faults,
+    machine_path_faults,
+    link_faults,
+    kernel_faults,
+    identity_faults,
+]
+
+
+@by_name
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_is_stored_as_students_need_it(path: Path, rule: Rule):
+    # Only a raw read shows a missing cell id: reading as version 4 would make one up.
+    notebook = nbformat.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    for cell in notebook.cells:
+        cell.source = "".join(cell.source)
+    assert rule(notebook, path.parent) == []
+
+
+# The rules themselves.
+
+
+def good_notebook(*extra: NotebookNode) -> NotebookNode:
+    title = new_markdown_cell("# A title\n\nSee [the next](next.md#part) and <img src='next.md'>.")
+    values = 'profile = "smoke"\ndataset: str = "glyphs"\nseed = 0'
+    parameters = new_code_cell(values, metadata={"tags": ["parameters"]})
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    return new_notebook(cells=[title, parameters, *extra], metadata={"kernelspec": kernel})
+
+
+def faults(notebook: NotebookNode, folder: Path) -> dict[str, list[str]]:
+    found = {rule.__name__: rule(notebook, folder) for rule in RULES}
+    return {name: texts for name, texts in found.items() if texts}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "next.md").touch()
+    return tmp_path
+
+
+def test_a_good_notebook_breaks_no_rule(folder: Path):
+    fine = new_markdown_cell(
+        "`[a](b)`, $f[a](b)$, [web](https://example.org/home/x), [here](#part), <a href='next.md'>"
+    )
+    assert faults(good_notebook(fine, new_code_cell("x = 1\n" * 20)), folder) == {}
+
+
+ONE_FAULT = {
+    "length_faults": new_code_cell("x = 1\n" * 21),
+    "link_faults": new_markdown_cell("![a figure](../figures/none.svg)"),
+    "machine_path_faults": new_code_cell('open("/home/me/data.zip")'),
+    "output_faults": new_code_cell("1", outputs=[new_output("stream", text="1")]),
+    "parameter_faults": new_code_cell("x = 1", metadata={"tags": ["parameters"]}),
+}
+
+
+@pytest.mark.parametrize("rule", ONE_FAULT)
+def test_each_rule_sees_a_cell_that_breaks_it(rule: str, folder: Path):
+    notebook = good_notebook(ONE_FAULT[rule])
+    assert list(faults(notebook, folder)) == [rule]
+
+
+@pytest.mark.parametrize(
+    "path", [r"C:\Users\me", "see /root/data", "(/work/main)", "'/Users/me/x'"]
+)
+def test_paths_of_a_machine_are_seen_in_text_too(path: str, folder: Path):
+    assert "machine_path_faults" in faults(good_notebook(new_markdown_cell(path)), folder)
+
+
+def test_a_cell_number_left_behind_is_seen(folder: Path):
+    notebook = good_notebook(new_code_cell("1", execution_count=3))
+    assert list(faults(notebook, folder)) == ["output_faults"]
+
+
+def test_a_missing_parameter_is_named(folder: Path):
+    notebook = good_notebook()
+    notebook.cells[1].source = 'profile = "smoke"\ndataset = "glyphs"'
+    assert faults(notebook, folder)["parameter_faults"] == ["the parameters cell does not set seed"]
+
+
+def test_a_missing_title_is_seen(folder: Path):
+    notebook = good_notebook()
+    del notebook.cells[0]
+    assert list(faults(notebook, folder)) == ["title_faults"]
+
+
+def test_a_missing_and_a_repeated_cell_id_are_seen(folder: Path):
+    missing, repeated = good_notebook(), good_notebook()
+    del missing.cells[0]["id"]
+    repeated.cells[1]["id"] = repeated.cells[0]["id"]
+    assert list(faults(missing, folder)) == ["identity_faults"]
+    assert list(faults(repeated, folder)) == ["identity_faults"]
+
+
+def test_another_kernel_is_seen(folder: Path):
+    notebook = good_notebook()
+    notebook.metadata.kernelspec.name = "my-course"
+    assert list(faults(notebook, folder)) == ["kernel_faults"]
+
+
+# What runs them.
+
+
+def write(notebook: NotebookNode, path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(notebook, path)
+    return path
+
+
+def test_a_failure_names_notebook_cell_line_and_reason_but_the_others_run(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    source, built = tmp_path / "source", tmp_path / "built"
+    failing = new_code_cell("accuracy = 0.2\nassert accuracy > 0.5, f'only {accuracy}'\n")
+    write(good_notebook(failing), source / "00_fails.ipynb")
+    write(good_notebook(new_code_cell("print(profile)")), source / "01_passes.ipynb")
+
+    status = main(profile="laptop", notebooks=source, output=built)
+
+    printed, _ = capfd.readouterr()
+    assert status == 1
+    assert "00_fails.ipynb, cell In [3]\n    assert accuracy > 0.5" in printed
+    assert "    AssertionError: only 0.2\n" in printed
+    assert "Traceback" not in printed
+    assert re.search(r"00_fails.ipynb +\d+\.\d  FAILED\n01_passes.ipynb +\d+\.\d  passed", printed)
+    assert nbformat.read(built / "01_passes.ipynb", 4).cells[-1].outputs[0].text == "laptop\n"
+
+
+def test_a_parameter_that_the_notebook_lacks_is_an_error(tmp_path: Path):
+    path = write(good_notebook(), tmp_path / "a.ipynb")
+    with pytest.raises(NotebookError, match=r"a.ipynb has no parameter speed \(it has: profile"):
+        run_notebook(path, tmp_path / "b.ipynb", {"speed": 1})
+
+
+def test_a_kernel_that_dies_is_a_failure_of_its_notebook(tmp_path: Path):
+    path = write(good_notebook(new_code_cell("import os\nos._exit(3)")), tmp_path / "a.ipynb")
+    with pytest.raises(NotebookError, match=r"a.ipynb, DeadKernelError"):
+        run_notebook(path, tmp_path / "b.ipynb", {})
+
+
+def test_no_notebook_at_all_is_a_failure(tmp_path: Path):
+    assert main(notebooks=tmp_path) == 1

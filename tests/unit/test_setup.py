@@ -1,0 +1,187 @@
+"""Installing the kit: the files that list packages agree, and `make` does what it says."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+from nbformat.v4 import new_code_cell, new_notebook
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+from rattler import MatchSpec
+from walkthrough import run_notebook
+
+ROOT = Path(__file__).resolve().parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+CONDA = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
+CONDA_NAMES = {"torch": "pytorch"}
+
+RUNTIME = [Requirement(line) for line in PROJECT["dependencies"]]
+DEVELOPMENT = [Requirement(line) for line in PROJECT["optional-dependencies"]["dev"]]
+
+needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+
+
+def pins() -> dict[str, Requirement]:
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    requirements = [Requirement(line) for line in lines if not line.startswith("#")]
+    return {canonicalize_name(requirement.name): requirement for requirement in requirements}
+
+
+def pinned_version(requirement: Requirement) -> str:
+    [specifier] = requirement.specifier
+    assert specifier.operator == "=="
+    return specifier.version
+
+
+# environment.yml
+
+
+def conda_ranges() -> dict[str, SpecifierSet]:
+    specs = [line for line in CONDA["dependencies"] if isinstance(line, str)]
+    parts = [line.partition(" ") for line in specs]
+    return {name: SpecifierSet(limits) for name, _, limits in parts}
+
+
+def test_conda_installs_the_ranges_of_the_project_and_nothing_else():
+    wanted = {CONDA_NAMES.get(each.name, each.name): each.specifier for each in RUNTIME}
+    wanted |= {"python": SpecifierSet(PROJECT["requires-python"]), "pip": SpecifierSet()}
+    assert conda_ranges() == wanted
+
+
+def test_conda_installs_the_kit_itself_with_pip():
+    assert [each for each in CONDA["dependencies"] if isinstance(each, dict)] == [{"pip": ["-e ."]}]
+
+
+@pytest.mark.parametrize("spec", [each for each in CONDA["dependencies"] if isinstance(each, str)])
+def test_conda_can_read_each_line(spec: str):
+    assert MatchSpec(spec, strict=True).name.normalized == spec.split()[0]
+
+
+# constraints.txt
+
+
+def test_torch_is_pinned_to_what_was_tested():
+    assert pinned_version(pins()["torch"]) == "2.13.0"
+
+
+@pytest.mark.parametrize("requirement", RUNTIME + DEVELOPMENT, ids=lambda each: each.name)
+def test_the_pin_lies_in_the_range_of_the_project(requirement: Requirement):
+    pin = pinned_version(pins()[canonicalize_name(requirement.name)])
+    assert requirement.specifier.contains(pin)
+
+
+@pytest.mark.skipif(
+    not (Path(sys.prefix) / ".installed").exists(),
+    reason="make did not install this Python's packages",
+)
+def test_make_installed_what_is_pinned():
+    installed = {name: installed_version(name) for name in pins()}
+    wanted = {name: pinned_version(pin) for name, pin in pins().items()}
+    assert {name: wanted[name] for name, found in installed.items() if found} == {
+        name: found for name, found in installed.items() if found
+    }
+
+
+def installed_version(name: str) -> str | None:
+    try:
+        return Version(version(name)).public  # torch's may end in +cpu
+    except PackageNotFoundError:
+        return None  # one that only another version of Python needs
+
+
+# CITATION.cff
+
+
+def test_the_citation_names_this_version():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == PROJECT["version"]
+    assert citation["license"] == PROJECT["license"]
+
+
+# Makefile
+
+
+def make(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    command = ["make", "--no-print-directory", "-C", str(ROOT), *arguments]
+    return subprocess.run(
+        command, env=variables | environment, capture_output=True, text=True, check=False
+    )
+
+
+@needs_make
+def test_help_lists_every_command():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    phony = re.findall(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
+    listed = re.findall(r"^  make (\w+) +\S", make().stdout, re.MULTILINE)
+    assert listed == " ".join(phony).split()
+
+
+@needs_make
+def test_lab_opens_a_notebook_that_exists_and_keeps_the_token():
+    command = make("--dry-run", "lab").stdout.splitlines()[-1]
+    assert "-m jupyterlab" in command
+    assert "token" not in command.lower()
+    assert (ROOT / command.split()[-1]).is_file()
+
+
+@needs_make
+@pytest.mark.parametrize("python", ["no-such-python", "false"])
+def test_a_python_that_will_not_do_is_refused_in_one_sentence(python: str, tmp_path: Path):
+    venv = tmp_path / "venv"
+    refused = make("setup", f"PYTHON={python}", f"VENV={venv}")
+    assert refused.returncode != 0
+    first, *rest = refused.stderr.splitlines()
+    assert first.startswith(f"This kit needs Python 3.11 to 3.13 with venv and pip, and '{python}'")
+    assert all("Error" in line for line in rest)  # make's own last word
+    assert not venv.exists()
+
+
+@needs_make
+def test_an_installation_that_failed_leaves_no_stamp(tmp_path: Path):
+    venv = tmp_path / "venv"
+    failed = make("setup", f"PYTHON={sys.executable}", f"VENV={venv}", "PIP_INSTALL=false")
+    assert failed.returncode != 0
+    assert (venv / "bin").is_dir()
+    assert not (venv / ".installed").exists()
+
+
+@needs_make
+def test_the_kernel_of_the_kit_comes_first_in_lab():
+    printed = make("--eval=print: ; @printenv JUPYTER_PATH", "print", JUPYTER_PATH="mine").stdout
+    assert printed.strip().split(os.pathsep) == [str(ROOT / ".venv" / "share" / "jupyter"), "mine"]
+
+
+# The kernel
+
+
+@pytest.mark.parametrize("variable", ["JUPYTER_PATH", "JUPYTER_DATA_DIR"])
+def test_a_kernel_of_the_user_named_python3_is_passed_over(
+    variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    kernel = {"argv": ["false"], "display_name": "Not ours", "language": "python"}
+    spec = tmp_path / "kernels" / "python3" / "kernel.json"
+    spec.parent.mkdir(parents=True)
+    spec.write_text(json.dumps(kernel), encoding="utf-8")
+    monkeypatch.setenv(variable, str(tmp_path))
+    monkeypatch.setenv("JUPYTER_PREFER_ENV_PATH", "0")
+    source, output = tmp_path / "source.ipynb", tmp_path / "output.ipynb"
+    cell = new_code_cell("import sys\nprint(sys.executable)")
+    metadata = {"kernelspec": {"name": "python3", "display_name": "", "language": "python"}}
+    nbformat.write(new_notebook(cells=[cell], metadata=metadata), source)
+
+    run_notebook(source, output, {})
+
+    assert nbformat.read(output, 4).cells[0].outputs[0].text.strip() == sys.executable
+    assert os.environ.get(variable) == str(tmp_path)

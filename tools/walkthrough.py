@@ -1,0 +1,174 @@
+"""Run every notebook from its first cell to its last and say which ones failed.
+
+make walkthrough PROFILE=laptop DATASET=glyphs
+"""
+
+import os
+import re
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import papermill
+import tyro
+from papermill.exceptions import PapermillExecutionError
+from tqdm import tqdm
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = ROOT / "notebooks"
+
+ANSI_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+FAILING_LINE = re.compile(r"^-+> *\d+ (.*)$", re.MULTILINE)
+MESSAGE_LINES = 12
+
+
+class NotebookError(Exception):
+    """A notebook failed; the message names the notebook, the cell and the reason."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """How the run of one notebook ended; `error` is empty where it passed."""
+
+    name: str
+    seconds: float
+    error: str
+
+
+def run_notebook(
+    path: Path,
+    output: Path,
+    parameters: Mapping[str, object],
+    *,
+    seconds_per_cell: int | None = None,
+    progress: bool = False,
+) -> None:
+    """Run the notebook `path` in its own folder and keep the executed copy in `output`.
+
+    Raises `NotebookError` where a cell fails, or where the notebook has no such parameter.
+    """
+    bar = {"desc": f"  {path.stem}", "position": 1, "leave": False, "disable": None}
+    options = {"execution_timeout": seconds_per_cell, "progress_bar": bar if progress else False}
+    try:
+        _check_parameters(path, parameters)
+        _execute(path.resolve(), output.resolve(), dict(parameters), options)
+    except NotebookError:
+        raise
+    except PapermillExecutionError as error:
+        raise NotebookError(_explain(path, error)) from None
+    except Exception as error:  # a kernel that died, a cell that took too long, a broken file
+        raise NotebookError(f"{path.name}, {type(error).__name__}: {error}") from error
+
+
+def _execute(
+    path: Path, output: Path, parameters: dict[str, object], options: Mapping[str, object]
+) -> None:
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with own_kernel_first():
+        papermill.execute_notebook(
+            path,
+            output,
+            parameters,
+            kernel_name="python3",
+            cwd=path.parent,
+            extra_arguments=["--log-level=ERROR"],  # the kernel's warnings would tear the bar
+            **options,
+        )
+
+
+@contextmanager
+def own_kernel_first() -> Iterator[None]:
+    """Let this Python's own kernel win over any other that the user has named python3."""
+    before = os.environ.get("JUPYTER_PATH")
+    own = str(Path(sys.prefix, "share", "jupyter"))
+    os.environ["JUPYTER_PATH"] = os.pathsep.join(filter(None, [own, before]))
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["JUPYTER_PATH"]
+        else:
+            os.environ["JUPYTER_PATH"] = before
+
+
+def _check_parameters(path: Path, parameters: Mapping[str, object]) -> None:
+    """papermill itself only warns of a parameter that the notebook does not have."""
+    known = papermill.inspect_notebook(str(path))
+    unknown = sorted(set(parameters) - set(known))
+    if unknown:
+        has = ", ".join(known) or "none"
+        raise NotebookError(f"{path.name} has no parameter {', '.join(unknown)} (it has: {has})")
+
+
+def _explain(path: Path, error: PapermillExecutionError) -> str:
+    traceback = ANSI_COLOUR.sub("", "\n".join(error.traceback))
+    line = FAILING_LINE.search(traceback)  # the first one is the cell's own, not a library's
+    reason = f"{error.ename}: {error.evalue}" if error.evalue else error.ename
+    reason = ANSI_COLOUR.sub("", reason).splitlines()[:MESSAGE_LINES]
+    code = [line[1].strip()] if line else []
+    return "\n    ".join([f"{path.name}, cell In [{error.exec_count}]", *code, *reason])
+
+
+def run_all(notebooks: list[Path], folder: Path, parameters: Mapping[str, object]) -> list[Result]:
+    """Run the notebooks one after another, whether or not an earlier one failed."""
+    results = []
+    with tqdm(notebooks, unit="notebook") as bar:
+        for path in bar:
+            bar.set_description(path.stem)
+            results.append(_run_one(path, folder / path.name, parameters))
+            if results[-1].error:
+                tqdm.write(results[-1].error)
+    return results
+
+
+def _run_one(path: Path, output: Path, parameters: Mapping[str, object]) -> Result:
+    start = time.perf_counter()
+    error = ""
+    try:
+        run_notebook(path, output, parameters, progress=True)
+    except NotebookError as problem:
+        error = str(problem)
+    return Result(path.name, time.perf_counter() - start, error)
+
+
+def table(results: list[Result]) -> str:
+    """Return one line a notebook: its name, the seconds it took and how it ended."""
+    width = max(len(result.name) for result in results)
+    lines = [f"{'notebook':{width}}  seconds  result"]
+    for result in results:
+        outcome = "FAILED" if result.error else "passed"
+        lines.append(f"{result.name:{width}}  {result.seconds:7.1f}  {outcome}")
+    return "\n".join(lines)
+
+
+def main(
+    profile: str = "laptop",
+    dataset: str = "glyphs",
+    notebooks: Path = NOTEBOOKS,
+    output: Path = ROOT / "build" / "notebooks",
+) -> int:
+    """Run every notebook and print a table of the results.
+
+    Args:
+        profile: How long the notebooks train, such as smoke or laptop.
+        dataset: The images they train on.
+        notebooks: The folder that holds them.
+        output: Where the executed copies go.
+
+    Returns:
+        The exit status: 1 where a notebook failed.
+    """
+    paths = sorted(notebooks.glob("*.ipynb"))
+    if not paths:
+        print(f"No notebook in {notebooks}.", file=sys.stderr)
+        return 1
+    results = run_all(paths, output, {"profile": profile, "dataset": dataset})
+    print(f"\n{table(results)}\n\nThe executed notebooks are in {output}.")
+    return int(any(result.error for result in results))
+
+
+if __name__ == "__main__":
+    sys.exit(tyro.cli(main))
