@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 PROFILE ?= laptop
-DATASET ?= glyphs
+DATASET ?= auto
 WORKERS ?= 2
 LAB_ARGS ?=
 
@@ -14,7 +14,7 @@ START := notebooks/00_start_here.ipynb
 # The kernel of .venv wins over any other that the user has named python3.
 export JUPYTER_PATH := $(CURDIR)/$(VENV)/share/jupyter$(if $(JUPYTER_PATH),:$(JUPYTER_PATH))
 
-.PHONY: help setup lab test walkthrough clean
+.PHONY: help setup lab test walkthrough figures clean
 
 help: ## list these commands (what plain `make` does)
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -31,8 +31,11 @@ test: $(VENV)/.installed-dev ## check format, lint and types, run all tests and 
 	$(VENV_PYTHON) -m mypy
 	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -n $(WORKERS) --dist worksteal
 
-walkthrough: $(VENV)/.installed ## run every notebook into build/notebooks/ (PROFILE=laptop DATASET=glyphs)
+walkthrough: $(VENV)/.installed ## run every notebook into build/notebooks/ (PROFILE=laptop DATASET=auto)
 	@$(VENV_PYTHON) tools/walkthrough.py --profile $(PROFILE) --dataset $(DATASET)
+
+figures: $(VENV)/.installed ## draw every figure again from the numbers beside it
+	@$(VENV_PYTHON) tools/figures.py
 
 clean: ## remove .venv, build/ and caches; your runs/ stay
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

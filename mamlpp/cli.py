@@ -6,12 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
+import torch
 import tyro
 
 from mamlpp.data import SPLITS, load_images
 from mamlpp.data.images import ImageSet
 from mamlpp.data.tasks import TaskSampler
 from mamlpp.errors import InputError
+from mamlpp.files import replacing
 from mamlpp.recipe import RECIPES, Recipe
 from mamlpp.run.checkpoints import Run
 from mamlpp.run.evaluation import evaluate
@@ -32,6 +34,8 @@ class Data:
 
     def __call__(self) -> None:
         """Print one line a split."""
+        if self.picture is not None and self.picture.suffix.lower() not in (".png", ".svg"):
+            raise InputError(f"the picture must be a .png or .svg file, not {self.picture.name}")
         sets = [load_images(self.dataset, split) for split in SPLITS]
         for images in sets:
             channels, height, width = images.shape
@@ -76,7 +80,7 @@ class Train:
         print(f"next: mamlpp evaluate {self.directory}")
 
     def _sampler(self, split: str) -> TaskSampler:
-        images = load_images(self.dataset, split).to(self.device or default_device())
+        images = load_images(self.dataset, split).to(_device(self.device))
         # The paper turns Omniglot's characters to make more of them; photographs stay upright.
         rotate = split == "train" and self.dataset != "mini_imagenet"
         return TaskSampler(
@@ -101,7 +105,7 @@ class Evaluate:
 
     def __call__(self) -> None:
         """Print both protocols: queries judged alone, and all together as published code does."""
-        device = self.device or default_device()
+        device = _device(self.device)
         run = Run.load(self.directory)
         run.learner.to(device)
         images = load_images(run.setting.dataset, self.split).to(device)
@@ -138,6 +142,16 @@ def _parse(arguments: list[str]) -> Data | Train | Evaluate:
     )
 
 
+def _device(name: str | None) -> torch.device:
+    """The device of that name; raises `InputError` where this machine has none."""
+    try:
+        return torch.empty(0, device=name or default_device()).device
+    except (RuntimeError, AssertionError, ImportError) as error:
+        raise InputError(
+            f"this machine has no device {name!r}; choose cpu, or leave --device out"
+        ) from error
+
+
 def _draw_page(sets: list[ImageSet], path: Path) -> None:
     import matplotlib.pyplot as plt
 
@@ -149,4 +163,10 @@ def _draw_page(sets: list[ImageSet], path: Path) -> None:
         page = images.images[:20, :20].flatten(0, 1).float() / 255
         plot_images(page, ax, columns=min(20, images.samples))
         ax.set_title(f"{images.dataset}, {images.split}: a row is a class")
-    figure.savefig(path)
+    try:
+        with replacing(path) as part:
+            figure.savefig(part)
+    except OSError as error:
+        raise InputError(
+            f"no picture can be written to {path} ({error}); choose another file"
+        ) from error

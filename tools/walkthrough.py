@@ -1,6 +1,6 @@
 """Run every notebook from its first cell to its last and say which ones failed.
 
-make walkthrough PROFILE=laptop DATASET=glyphs
+make walkthrough PROFILE=laptop DATASET=auto
 """
 
 import os
@@ -146,7 +146,7 @@ def table(results: list[Result]) -> str:
 
 def main(
     profile: str = "laptop",
-    dataset: str = "glyphs",
+    dataset: str = "auto",
     notebooks: Path = NOTEBOOKS,
     output: Path = ROOT / "build" / "notebooks",
 ) -> int:

@@ -64,8 +64,9 @@ class Run:
         try:
             load_model(learner, path)
         except (OSError, SafetensorError, RuntimeError) as error:
+            reason = " ".join(str(error).split())  # PyTorch's goes over several lines.
             raise InputError(
-                f"the weights {path} cannot be read ({error}); has the run finished an epoch?"
+                f"the weights {path} cannot be read ({reason}); has the run finished an epoch?"
             ) from error
         return cls(recipe, setting, learner, History.load(directory / "history.csv"), directory)
 
@@ -95,9 +96,10 @@ def read_about(directory: Path) -> tuple[Recipe, Setting]:
     path = directory / "run.json"
     try:
         about = json.loads(path.read_text())
-        setting = Setting(**about["setting"])
-        return Recipe(**about["recipe"]), setting
-    except FileNotFoundError as error:
+        setting = about["setting"]
+        setting["image_shape"] = tuple(setting["image_shape"])  # JSON has lists only.
+        return Recipe(**about["recipe"]), Setting(**setting)
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise InputError(
             f"{directory} holds no run; give the folder that `mamlpp train --directory` wrote"
         ) from error

@@ -76,6 +76,8 @@ def evaluate_tasks(
     """The same for any learner and the next `tasks` tasks of a sampler."""
     if tasks < 2:
         raise InputError(f"an interval over tasks needs at least 2 of them, not {tasks}")
+    if steps is not None and steps < 0:
+        raise InputError(f"steps must be 0 or more, not {steps}")
     scores: list[Tensor] = []
     while len(scores) < tasks:
         batch = sampler.sample(min(50, tasks - len(scores)))

@@ -4,6 +4,8 @@ import csv
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mamlpp.errors import InputError
+
 if TYPE_CHECKING:
     import pandas
 
@@ -28,15 +30,20 @@ class History:
         self.rows: list[Row] = []
         self.path = path
         if path is not None:
-            self._write_line(COLUMNS)
+            self._write_line(COLUMNS, "w")
 
     @classmethod
     def load(cls, path: Path) -> "History":
         """The history that a training wrote to `path`."""
         history = cls()
-        with path.open(newline="") as file:
-            for line in csv.DictReader(file):
-                history.rows.append({name: float(text) for name, text in line.items() if text})
+        try:
+            with path.open(newline="") as file:
+                for line in csv.DictReader(file):
+                    history.rows.append({name: float(text) for name, text in line.items() if text})
+        except (OSError, ValueError, TypeError, csv.Error) as error:
+            raise InputError(
+                f"the history {path} cannot be read ({error}); train the run again"
+            ) from error
         return history
 
     def append(self, row: Row) -> None:
@@ -55,7 +62,7 @@ class History:
 
         return pandas.DataFrame(self.rows, columns=list(COLUMNS))
 
-    def _write_line(self, values: object) -> None:
+    def _write_line(self, values: object, mode: str = "a") -> None:
         assert self.path is not None
-        with self.path.open("a", newline="") as file:
+        with self.path.open(mode, newline="") as file:
             csv.writer(file).writerow(values)  # type: ignore[arg-type]

@@ -22,7 +22,7 @@ class Trainer:
     """Trains one recipe on the tasks of one sampler, on the device where its images live.
 
     With a `directory` everything is also written there as it happens. `fit` may be interrupted and
-    called again: it goes on after the last whole meta-step.
+    called again: it goes on after the last whole meta-step, or validates what it had not yet.
     """
 
     def __init__(
@@ -32,19 +32,20 @@ class Trainer:
         validation: TaskSampler,
         directory: Path | str | None = None,
     ) -> None:
-        _check(train, validation)
+        _check(recipe, train, validation)
         self.recipe, self.train, self.validation = recipe, train, validation
         self.setting = Setting(
             train.images.dataset, train.ways, train.shots, train.queries, train.images.shape
         )
+        self.learner = MetaLearner(recipe, train.images.shape, train.ways).to(train.device)
+        self.optimizer = torch.optim.Adam(self.learner.parameters(), lr=recipe.outer_rate)
+        self.iteration = 0
+        self._row: Row | None = None  # of a meta-step that is done but not yet in the history
+        self._best: tuple[float, dict[str, Tensor]] | None = None
         self.directory = None if directory is None else Path(directory)
         if self.directory is not None:
             start_directory(self.directory, recipe, self.setting)
         self.history = History(self.directory and self.directory / "history.csv")
-        self.learner = MetaLearner(recipe, train.images.shape, train.ways).to(train.device)
-        self.optimizer = torch.optim.Adam(self.learner.parameters(), lr=recipe.outer_rate)
-        self.iteration = 0
-        self._best: tuple[float, dict[str, Tensor]] | None = None
 
     @property
     def epoch(self) -> float:
@@ -55,11 +56,12 @@ class Trainer:
         """Train to the end; the run's learner has the weights that were best on validation."""
         total = self.recipe.epochs * self.recipe.iterations_per_epoch
         with tqdm(total=total, initial=self.iteration, desc="training", unit="step") as bar:
-            while self.iteration < total:
-                row = self.step()
+            while self._row is not None or self.iteration < total:
+                row = self._row = self._row or self.step()
                 if self.iteration % self.recipe.iterations_per_epoch == 0:
                     row |= self.validate()
                 self.history.append(row)
+                self._row = None
                 bar.set_postfix(self._summary(), refresh=False)
                 bar.update()
         return self._run()
@@ -131,7 +133,12 @@ def default_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _check(train: TaskSampler, validation: TaskSampler) -> None:
+def _check(recipe: Recipe, train: TaskSampler, validation: TaskSampler) -> None:
+    if recipe.validation_tasks < 2:
+        raise InputError(
+            f"a validation needs at least 2 tasks, not {recipe.validation_tasks}; "
+            f"raise validation_tasks"
+        )
     for name in ("ways", "shots"):
         ours, theirs = getattr(train, name), getattr(validation, name)
         if ours != theirs:

@@ -22,6 +22,7 @@ COLOURS = {
     "first-order MAML": _PALETTE[1],
     "no meta-learning": _PALETTE[7],
     "joint training": _PALETTE[4],
+    "nearest pixels": _PALETTE[8],
     "truth": "#333333",
     "chance": "#888888",
 }
@@ -64,8 +65,9 @@ def plot_task(task: Task, predictions: Tensor | None = None, queries: int = 1) -
     `TaskSampler` deals them. With `predictions` `[N·Q]` each query says what it was taken for.
     """
     ways = int(task.support_y.max()) + 1
-    shots, drawn = len(task.support_y) // ways, len(task.query_y) // ways
-    rows = shots + min(queries, drawn)
+    support = task.support_x.unflatten(0, (ways, -1)).transpose(0, 1)  # [K, N, C, H, W]
+    query = task.query_x.unflatten(0, (ways, -1)).transpose(0, 1)[:queries]
+    rows = len(support) + len(query)
     figure, axes = plt.subplots(
         rows,
         ways,
@@ -73,24 +75,36 @@ def plot_task(task: Task, predictions: Tensor | None = None, queries: int = 1) -
         squeeze=False,
         layout="constrained",
     )
-    for label in range(ways):
-        axes[0, label].set_title(f"class {label}", fontsize=11)
-        for shot in range(shots):
-            _plot_cell(task.support_x[label * shots + shot], axes[shot, label])
-        for query in range(rows - shots):
-            position = label * drawn + query
-            ax = _plot_cell(task.query_x[position], axes[shots + query, label])
-            if predictions is not None:
-                _say(int(predictions[position]), label, ax)
-    axes[0, 0].set_ylabel("support", rotation=0, ha="right", va="center")
-    axes[shots, 0].set_ylabel("query", rotation=0, ha="right", va="center")
+    for row, images in zip(axes, support, strict=False):
+        plot_task_row(images, row, "support")
+    for index, images in enumerate(query):
+        said = None if predictions is None else predictions.view(ways, -1)[:, index].tolist()
+        plot_task_row(images, axes[len(support) + index], "query", said)
+    for label, ax in enumerate(axes[0]):
+        ax.set_title(f"class {label}", fontsize=11)
     return figure
+
+
+def plot_task_row(
+    images: Tensor, axes: Sequence[Axes], name: str, predictions: Sequence[int] | None = None
+) -> Sequence[Axes]:
+    """One image of each class `[N, C, H, W]`; with `predictions`, what each was taken for."""
+    for label, (image, ax) in enumerate(zip(images, axes, strict=True)):
+        _plot_cell(image, ax)
+        if predictions is not None:
+            _say(predictions[label], label, ax)
+    axes[0].set_ylabel(name, rotation=0, ha="right", va="center")
+    return axes
 
 
 def _plot_cell(image: Tensor, ax: Axes) -> Axes:
     picture = image.cpu().permute(1, 2, 0).numpy()
-    ax.imshow(picture.squeeze(-1) if picture.shape[-1] == 1 else picture, cmap="gray_r", vmin=0)
+    ax.imshow(
+        picture.squeeze(-1) if picture.shape[-1] == 1 else picture, cmap="gray_r", vmin=0, vmax=1
+    )
     ax.set(xticks=[], yticks=[])
+    for spine in ax.spines.values():
+        spine.set(visible=True, color="#cccccc")
     return ax
 
 
@@ -137,8 +151,8 @@ def plot_accuracies(results: Mapping[str, tuple[float, float]], ax: Axes, chance
             textcoords="offset points",
             va="center",
         )
-    ax.axvline(100 * chance, color=COLOURS["chance"], linestyle="--")
-    ax.text(100 * chance, -0.6, " chance", color=COLOURS["chance"], va="bottom")
+    ax.axvline(100 * chance, color="black", linestyle=":", label="chance")
+    ax.legend(loc="lower right", frameon=False)
     ax.set(xlabel="accuracy, % (bar ends: 95 % interval over tasks)", xlim=(0, 112))
     ax.set_yticks(range(len(results)), list(results))
     ax.invert_yaxis()

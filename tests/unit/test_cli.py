@@ -1,0 +1,292 @@
+"""The command line, as a user sees it: what it prints, what it writes, how it says no."""
+
+import ast
+import dataclasses
+import inspect
+import json
+import os
+import re
+import subprocess
+import sys
+import textwrap
+from itertools import pairwise
+from typing import NamedTuple
+
+import pytest
+import torch
+
+import mamlpp
+from mamlpp import cli
+
+TINY = (
+    *("--filters", 4, "--inner-steps", 1, "--meta-batch", 2, "--epochs", 1),
+    *("--iterations-per-epoch", 2, "--validation-tasks", 2, "--ways", 3, "--device", "cpu"),
+)
+
+
+class Result(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Runs `mamlpp ARGUMENTS` in this process, on noise in place of every dataset."""
+
+    def noise(dataset, split):
+        draw = torch.Generator().manual_seed(0)
+        images = torch.randint(0, 256, (6, 4, 1, 16, 16), generator=draw, dtype=torch.uint8)
+        return mamlpp.ImageSet(images, (*"abcdef",), dataset, split)
+
+    def run(*arguments):
+        code = 0
+        try:
+            cli.main([str(argument) for argument in arguments])
+        except SystemExit as stop:
+            code = stop.code or 0
+        out, err = capsys.readouterr()
+        if isinstance(code, str):  # What Python prints for `sys.exit("…")`.
+            code, err = 1, f"{err}{code}\n"
+        return Result(code, out, err)
+
+    monkeypatch.delenv("MAMLPP_DATA", raising=False)
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(cli, "load_images", noise)
+    return run
+
+
+@pytest.fixture
+def train(command, tmp_path):
+    """Runs `mamlpp train` with tiny settings; its result, and what `run.json` holds."""
+
+    def run(*options):
+        result = command("train", "--directory", tmp_path / "run", *TINY, *options)
+        assert result.code == 0, result.err
+        return result, json.loads((tmp_path / "run" / "run.json").read_text())
+
+    return run
+
+
+def refuse(result, said):
+    """It ended with an error that says so, and not with a traceback."""
+    assert result.code in (1, 2)
+    assert "Traceback" not in result.err
+    assert re.search(said, unboxed(result.err)), result.err
+
+
+def unboxed(text):
+    """Help or an error message, without its frame and line breaks."""
+    return " ".join(re.sub("[╭╮╰╯│─]", " ", text).split())
+
+
+# What each command does
+
+
+def test_train_then_evaluate(train, command, tmp_path):
+    trained, about = train()
+    assert re.search(r"best validation accuracy \d+\.\d\d %; the run is in ", trained.out)
+    assert f"next: mamlpp evaluate {tmp_path / 'run'}\n" in trained.out
+    assert about["setting"]["dataset"] == "glyphs"
+    evaluated = command("evaluate", tmp_path / "run", "--tasks", 3, "--device", "cpu")
+    name, inductive, transductive = evaluated.out.splitlines()
+    assert re.fullmatch(r"glyphs-test-[0-9a-f]{8}, 3-way 1-shot", name)
+    result = r"\d+\.\d\d ± \d+\.\d\d % \(95 % interval over 3 tasks, "
+    assert re.fullmatch(result + r"inductive\)", inductive)
+    assert re.fullmatch(result + r"transductive\)", transductive)
+
+
+def test_evaluate_takes_the_split_and_the_steps_that_were_asked_for(train, command, tmp_path):
+    train()
+    evaluate = ("evaluate", tmp_path / "run", "--tasks", 20, "--device", "cpu")
+    assert "glyphs-validation-" in command(*evaluate, "--split", "validation").out
+    assert command(*evaluate).out != command(*evaluate, "--steps", 0).out
+
+
+def test_the_recipe_sets_what_no_option_says(train):
+    assert train("--recipe", "fomaml")[1]["recipe"]["second_order_from"] is None
+
+
+def test_an_option_overrides_the_recipe(train):
+    recipe = train("--recipe=fomaml", "--second-order-from", 2, "--outer-rate", 0.5)[1]["recipe"]
+    assert (recipe["second_order_from"], recipe["outer_rate"]) == (2.0, 0.5)
+
+
+def test_without_a_recipe_maml_is_trained(train):
+    _, about = train()
+    tiny = {
+        str(name).removeprefix("--").replace("-", "_"): value
+        for name, value in zip(TINY[::2], TINY[1::2], strict=True)
+    }
+    fields = {name: value for name, value in tiny.items() if name in about["recipe"]}
+    assert about["recipe"] == mamlpp.RECIPES["maml"].with_(**fields).as_dict()
+
+
+def test_first_order_can_be_asked_for(train):
+    assert train("--second-order-from", "None")[1]["recipe"]["second_order_from"] is None
+
+
+@pytest.mark.parametrize("dataset", ["glyphs", "mini_imagenet"])
+def test_drawings_are_turned_and_photographs_are_not(command, monkeypatch, dataset):
+    rotated = []
+    monkeypatch.setattr(cli, "TaskSampler", lambda *_, rotate, **__: rotated.append(rotate))
+    monkeypatch.setattr(cli, "Trainer", lambda *_: sys.exit(0))
+    command("train", "--directory", "never-written", "--dataset", dataset)
+    assert rotated == [dataset != "mini_imagenet", False]
+
+
+def test_data_says_what_is_there(command):
+    lines = command("data", "omniglot").out.splitlines()
+    for line, split in zip(lines, ("train", "validation", "test"), strict=True):
+        assert line.startswith(split)
+        assert "6 classes x 4 images of 16x16x1" in line
+        assert re.search(rf"omniglot-{split}-[0-9a-f]{{8}}$", line)
+
+
+@pytest.mark.parametrize(("name", "begins"), [("page.png", b"\x89PNG"), ("page.SVG", b"<?xml")])
+def test_data_draws_a_page(command, tmp_path, name, begins):
+    picture = tmp_path / "new" / name
+    assert f"drawn to {picture}" in command("data", "--picture", picture).out
+    assert picture.read_bytes().startswith(begins)
+    assert [path.name for path in picture.parent.iterdir()] == [name]
+
+
+# What help says
+
+
+def comments(kind):
+    """The text below each field that has one, which becomes its help."""
+    [defined] = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
+    return {
+        field.target.id: unboxed(comment.value.value)
+        for field, comment in pairwise(defined.body)
+        if isinstance(field, ast.AnnAssign) and isinstance(comment, ast.Expr)
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("data", cli.Data),
+        ("train", cli.Train),
+        ("train", mamlpp.Recipe),
+        ("evaluate", cli.Evaluate),
+    ],
+)
+def test_help_has_the_comment_of_every_field(command, name, kind):
+    result = command(name, "--help")
+    assert result.code == 0
+    assert comments(kind)
+    for comment in comments(kind).values():
+        assert comment in unboxed(result.out)
+
+
+def test_every_field_of_a_recipe_is_an_option_of_train(command):
+    said = command("train", "--help").out
+    for field in dataclasses.fields(mamlpp.Recipe):
+        assert re.search(rf"--{field.name.replace('_', '-')} ", said), field.name
+
+
+def test_help_names_the_commands(command):
+    said = command("--help").out
+    assert all(name in said for name in ("data", "train", "evaluate"))
+
+
+# What users get wrong
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--recipe", "mamml"], "^mamlpp: there is no recipe 'mamml'; choose one of maml, fomaml$"),
+        (["--filtres", 3], "Unrecognized options: --filtres"),
+        (["--filters", "many"], "Error parsing --filters: .*'many'"),
+        (["--pooling", "mean"], "invalid choice 'mean' for argument '--pooling'"),
+        (["--filters", 0], "^mamlpp: filters must be a whole number from 1 on, not 0$"),
+        (["--outer-rate", "nan"], "^mamlpp: outer_rate must be positive, not nan$"),
+        (["--ways", 7], "^mamlpp: 7 ways need 7 classes, but glyphs train has 6"),
+        (["--validation-tasks", 1], "^mamlpp: a validation needs at least 2 tasks"),
+        (["--device", "gpu"], "^mamlpp: this machine has no device 'gpu'; choose cpu, or leave"),
+        (["--device", "cuda:99"], "^mamlpp: this machine has no device 'cuda:99'"),
+    ],
+)
+def test_train_says_what_is_wrong_and_leaves_no_folder(command, tmp_path, options, said):
+    refuse(command("train", "--directory", tmp_path / "run", *options), said)
+    assert not list(tmp_path.iterdir())
+
+
+def test_train_wants_a_folder(command):
+    refuse(command("train"), "Missing from mamlpp train: --directory PATH")
+
+
+def test_train_leaves_a_run_that_is_there_alone(train, command, tmp_path):
+    train()
+    again = command("train", "--directory", tmp_path / "run", *TINY)
+    refuse(again, "^mamlpp: .* already holds a run; choose another folder, or remove it$")
+
+
+@pytest.mark.parametrize("arguments", [["frobnicate"], []])
+def test_an_unknown_command_is_refused(command, arguments):
+    refuse(command(*arguments), "data.*train.*evaluate")
+
+
+def test_evaluate_says_that_there_is_no_run(command, tmp_path):
+    refuse(command("evaluate", tmp_path), "^mamlpp: .* holds no run; give the folder that")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--tasks", 1], "^mamlpp: an interval over tasks needs at least 2 of them, not 1$"),
+        (["--steps", -1], "^mamlpp: steps must be 0 or more, not -1$"),
+        (["--device", "gpu"], "^mamlpp: this machine has no device 'gpu'"),
+        (["--split", "exam"], "invalid choice 'exam' for argument '--split'"),
+    ],
+)
+def test_evaluate_says_what_is_wrong(train, command, tmp_path, options, said):
+    train()
+    refuse(command("evaluate", tmp_path / "run", *options), said)
+
+
+@pytest.mark.parametrize(
+    ("picture", "said"),
+    [
+        ("page.bmp", "the picture must be a .png or .svg file, not page.bmp"),
+        ("page", "the picture must be a .png or .svg file, not page"),
+        ("file/page.png", "no picture can be written to .*page.png .*; choose another file"),
+    ],
+)
+def test_data_says_where_it_cannot_draw(command, tmp_path, picture, said):
+    (tmp_path / "file").write_text("no folder")
+    refuse(command("data", "--picture", tmp_path / picture), said)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+# What an import costs
+
+
+IMPORT = """
+import sys
+
+touched = []
+sys.addaudithook(lambda event, args: touched.extend(
+    event for value in args if isinstance(value, str) and value.startswith(sys.argv[1])
+))
+import mamlpp, torch
+
+heavy = {"IPython", "matplotlib", "pandas", "pooch", "requests", "seaborn", "tyro"}
+print(touched, sorted(heavy & set(sys.modules)), torch.cuda.is_initialized())
+"""
+
+
+def test_importing_reads_no_data_and_imports_nothing_heavy_but_torch(tmp_path):
+    folders = {name: str(tmp_path / name) for name in ("MAMLPP_CACHE", "MAMLPP_DATA")}
+    result = subprocess.run(
+        [sys.executable, "-c", IMPORT, str(tmp_path)],
+        env=os.environ | folders,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert result.stdout.split("\n")[0] == "[] [] False"
+    assert not list(tmp_path.iterdir())

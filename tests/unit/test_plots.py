@@ -1,0 +1,189 @@
+"""Pictures draw what they were given: read back from the artists, not from the pixels."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+
+from mamlpp.data.tasks import Task
+from mamlpp.run.history import History
+from mamlpp.show import plots
+
+WAYS, SHOTS, QUERIES = 3, 2, 2
+
+
+@pytest.fixture
+def ax():
+    with plt.rc_context():
+        plots.use_style()
+        yield plt.figure().add_subplot()
+    plt.close("all")
+
+
+@pytest.fixture
+def task():
+    """Each picture has one shade, and no two the same; none is as dark as ink."""
+    shades = torch.linspace(0.1, 0.9, WAYS * (SHOTS + QUERIES)).view(-1, 1, 1, 1)
+    x = shades.expand(-1, 1, 8, 8)
+    support, query = x.split([WAYS * SHOTS, WAYS * QUERIES])
+    label = torch.arange(WAYS)
+    return Task(support, label.repeat_interleave(SHOTS), query, label.repeat_interleave(QUERIES))
+
+
+@pytest.fixture
+def history():
+    """Ten meta-steps whose loss is 10, 9, …, 1; validated after the fifth and the tenth."""
+    history = History()
+    for iteration in range(1, 11):
+        history.append({"iteration": iteration, "loss": 11.0 - iteration})
+    for row in history.rows[4::5]:
+        row["validation_accuracy"] = row["iteration"] / 10
+    return history
+
+
+def legend(ax):
+    return [text.get_text() for text in ax.get_legend().get_texts()]
+
+
+def labels(axis):
+    return [text.get_text() for text in axis.get_ticklabels()]
+
+
+# Images and tasks
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_lie_row_by_row(ax, channels):
+    images = torch.arange(5 * channels * 4).view(5, channels, 2, 2) / 60
+    assert plots.plot_images(images, ax, columns=3, gap=1) is ax
+    [picture] = ax.images
+    sheet = np.atleast_3d(np.ma.filled(picture.get_array(), np.nan))
+    assert sheet.shape == (5, 8, channels)
+    for index, image in enumerate(images):
+        top, left = index // 3 * 3, index % 3 * 3
+        cell = sheet[top : top + 2, left : left + 2]
+        np.testing.assert_allclose(cell, image.permute(1, 2, 0))
+    assert np.isnan(sheet[2]).all()
+    assert np.isnan(sheet[3:, 6:]).all()
+
+
+def test_images_are_all_in_one_row_unless_said(ax):
+    plots.plot_images(torch.zeros(4, 1, 2, 2), ax, gap=0)
+    assert ax.images[0].get_array().shape == (2, 8)
+
+
+def test_ink_is_black_on_white_paper_however_faint_the_image(ax, task):
+    plots.plot_images(task.support_x, ax)
+    pictures = [ax.images[0], plots.plot_task(task).axes[0].images[0]]
+    for picture in pictures:
+        assert [to_hex(picture.to_rgba([[value]])[0, 0]) for value in (0.0, 1.0)] == [
+            *("#ffffff", "#000000"),
+        ]
+
+
+def cells(figure, rows):
+    return np.array(figure.axes).reshape(rows, WAYS)
+
+
+@pytest.mark.parametrize("queries", [1, 2, 5])
+def test_a_task_has_a_column_a_class_and_its_queries_below(ax, task, queries):
+    figure = plots.plot_task(task, queries=queries)
+    assert isinstance(figure, Figure)
+    drawn = min(queries, QUERIES)
+    axes = cells(figure, SHOTS + drawn)
+    for label in range(WAYS):
+        support = task.support_x[task.support_y == label]
+        query = task.query_x[task.query_y == label][:drawn]
+        for cell, image in zip(axes[:, label], torch.cat([support, query]), strict=True):
+            [picture] = cell.images
+            np.testing.assert_array_equal(picture.get_array(), image[0])
+    assert [cell.get_title() for cell in axes[0]] == ["class 0", "class 1", "class 2"]
+    assert (axes[0, 0].get_ylabel(), axes[SHOTS, 0].get_ylabel()) == ("support", "query")
+    assert not any(cell.get_xlabel() for cell in figure.axes)
+
+
+def test_predictions_are_marked_right_or_wrong(ax, task):
+    predictions = torch.tensor([0, 1, 2, 1, 2, 0])  # first queries: right, wrong, right
+    axes = cells(plots.plot_task(task, predictions, queries=2), SHOTS + 2)
+    said = [[cell.get_xlabel() for cell in row] for row in axes[SHOTS:]]
+    assert said == [["✓ said 0", "✗ said 2", "✓ said 2"], ["✗ said 1", "✓ said 1", "✗ said 0"]]
+    colours = {(cell.get_xlabel()[0], cell.xaxis.label.get_color()) for cell in axes[SHOTS:].flat}
+    assert len(colours) == len(dict(colours)) == 2  # one colour for right, another for wrong
+    for cell in axes[SHOTS:].flat:
+        assert to_hex(cell.spines["left"].get_edgecolor()) == cell.xaxis.label.get_color()
+
+
+# Curves and bars
+
+
+def test_learning_curves_draw_the_mean_of_the_last_values(ax, history):
+    assert plots.plot_learning_curves({"MAML": history}, ax, "loss", smooth=4) is ax
+    [line] = ax.lines
+    np.testing.assert_allclose(line.get_xdata(), range(4, 11))
+    np.testing.assert_allclose(line.get_ydata(), [8.5, 7.5, 6.5, 5.5, 4.5, 3.5, 2.5])
+    assert ax.get_xlabel() == "iteration (meta-steps)"
+    assert ax.get_ylabel() == "loss"
+
+
+def test_learning_curves_of_validation_stand_where_it_happened(ax, history):
+    plots.plot_learning_curves({"MAML": history}, ax, "validation_accuracy", smooth=1)
+    [line] = ax.lines
+    np.testing.assert_array_equal(line.get_xydata(), [[5, 0.5], [10, 1.0]])
+    assert ax.get_ylabel() == "validation accuracy"
+
+
+def test_a_short_history_is_smoothed_as_far_as_it_goes(ax, history):
+    plots.plot_learning_curves({"MAML": history}, ax, "loss", smooth=20)
+    np.testing.assert_allclose(ax.lines[0].get_xydata(), [[10, 5.5]])
+
+
+def test_every_method_keeps_its_colour_in_all_pictures(ax, history):
+    names = ["first-order MAML", "MAML", "my own method"]
+    plots.plot_learning_curves(dict.fromkeys(names, history), ax, "loss")
+    assert legend(ax) == names
+    plots.plot_steps(dict.fromkeys(names, (1, 2)), ax, "loss")
+    plots.plot_accuracies(dict.fromkeys(names, (0.5, 0.1)), ax, 0.2)
+    for index, name in enumerate(names[:2]):
+        assert ax.lines[index].get_color() == plots.COLOURS[name]
+        assert ax.lines[index + 3].get_color() == plots.COLOURS[name]
+        assert to_hex(ax.patches[index].get_facecolor()) == plots.COLOURS[name]
+
+
+def test_steps_are_counted_from_0(ax):
+    curves = {"MAML": [0.2, 0.6, 0.8], "joint training": [0.3, 0.4]}
+    assert plots.plot_steps(curves, ax, "accuracy") is ax
+    for line, values in zip(ax.lines, curves.values(), strict=True):
+        np.testing.assert_array_equal(line.get_ydata(), values)
+        np.testing.assert_array_equal(line.get_xdata(), range(len(values)))
+    assert legend(ax) == list(curves)
+    assert ax.get_xticks().tolist() == [0, 1, 2]
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("inner steps taken", "accuracy")
+
+
+def test_accuracies_are_bars_in_percent_with_their_interval(ax):
+    results = {"MAML": (0.9, 0.02), "no meta-learning": (0.3, 0.05)}
+    assert plots.plot_accuracies(results, ax, chance=0.2) is ax
+    assert [bar.get_width() for bar in ax.patches] == pytest.approx([90, 30])
+    ends = [bars.errorbar.lines[2][0].get_segments()[0][:, 0] for bars in ax.containers[1::2]]
+    np.testing.assert_allclose(ends, [[88, 92], [25, 35]])
+    assert labels(ax.yaxis) == list(results)
+    assert {"90.0 ± 2.0", "30.0 ± 5.0"} <= {text.get_text() for text in ax.texts}
+    assert ax.get_xlabel().startswith("accuracy, %")
+    top, bottom = (ax.transData.transform((0, row))[1] for row in (0, 1))
+    assert top > bottom  # the first method stands first
+
+
+def test_chance_is_marked_in_percent(ax):
+    plots.plot_accuracies({"MAML": (0.9, 0.02)}, ax, chance=0.2)
+    assert [20.0, 20.0] in [list(line.get_xdata()) for line in ax.lines]
+    assert legend(ax) == ["chance"]
+
+
+def test_ticks_have_numbers(ax, history):
+    plots.plot_learning_curves({"MAML": history}, ax, "loss", smooth=1)
+    ax.figure.canvas.draw()
+    for axis in (ax.xaxis, ax.yaxis):
+        assert all(labels(axis))
+        assert len(labels(axis)) > 2

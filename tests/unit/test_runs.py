@@ -1,0 +1,243 @@
+"""What a training leaves in a folder, what is read from it again, and what a bad folder says."""
+
+import json
+import math
+
+import pandas
+import pytest
+import torch
+
+import mamlpp
+from mamlpp.files import replacing
+from mamlpp.run import training
+from mamlpp.run.evaluation import Evaluation
+from mamlpp.run.history import COLUMNS, History
+
+RECIPE = mamlpp.RECIPES["fomaml"].with_(
+    filters=4, inner_steps=1, meta_batch=2, epochs=2, iterations_per_epoch=2, validation_tasks=2
+)
+
+
+def make_trainer(directory=None, size=16):
+    draw = torch.Generator().manual_seed(0)
+    noise = torch.randint(0, 256, (6, 4, 1, size, size), generator=draw, dtype=torch.uint8)
+    train, validation = (
+        mamlpp.TaskSampler(mamlpp.ImageSet(noise, (*"abcdef",), "noise", split), 3, 1, 2)
+        for split in ("train", "validation")
+    )
+    return mamlpp.Trainer(RECIPE, train, validation, directory)
+
+
+@pytest.fixture
+def trainer(tmp_path, monkeypatch):
+    """Trained to the end in `tmp_path / "run"`, best after the first of its two epochs."""
+    accuracies = iter([0.9, 0.5])
+
+    def evaluate_tasks(*_):
+        return Evaluation(torch.tensor([next(accuracies)]), torch.ones(1), transductive=False)
+
+    monkeypatch.setattr(training, "evaluate_tasks", evaluate_tasks)
+    trainer = make_trainer(tmp_path / "run")
+    trainer.fit()
+    return trainer
+
+
+@pytest.fixture
+def folder(trainer):
+    return trainer.directory
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def logits(learner):
+    images = torch.linspace(0, 1, 6 * 256).view(6, 1, 16, 16).sin()
+    return learner.adapt(images[:3], torch.arange(3))(images[3:])
+
+
+def refuse(said, function, *arguments):
+    """It says so in one sentence."""
+    with pytest.raises(mamlpp.InputError, match=said) as raised:
+        function(*arguments)
+    assert "\n" not in str(raised.value)
+
+
+# There and back
+
+
+def test_a_run_comes_back_from_its_folder(trainer, folder):
+    run = trainer.fit()
+    loaded = mamlpp.Run.load(str(folder))
+    assert torch.equal(logits(loaded.learner), logits(run.learner))
+    assert (loaded.recipe, loaded.setting, loaded.directory) == (RECIPE, run.setting, folder)
+    assert (loaded.ways, loaded.shots, loaded.queries) == (3, 1, 2)
+    assert loaded.history.rows == run.history.rows
+
+
+def test_best_and_latest_weights_can_be_chosen(trainer, folder):
+    best, latest = (logits(mamlpp.Run.load(folder, which).learner) for which in ("best", "latest"))
+    assert torch.equal(best, logits(trainer.fit().learner))
+    assert torch.equal(latest, logits(trainer.learner))
+    assert not torch.equal(best, latest)
+
+
+def test_the_folder_holds_these_files_and_no_other(folder):
+    assert sorted(contents(folder)) == [
+        *("best.safetensors", "history.csv"),
+        *("latest.safetensors", "run.json"),
+    ]
+
+
+def test_without_a_folder_nothing_is_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = make_trainer().fit()
+    assert run.directory is None
+    assert not list(tmp_path.iterdir())
+
+
+# The history
+
+
+def test_the_history_is_a_table_in_the_middle_of_training(tmp_path, monkeypatch):
+    trainer = make_trainer(tmp_path)
+    monkeypatch.setattr(trainer.validation, "sample", interrupt_second(trainer.validation.sample))
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit()
+    table = pandas.read_csv(tmp_path / "history.csv")
+    assert list(table) == list(COLUMNS)
+    assert table["iteration"].tolist() == [1, 2, 3]
+    assert table["validation_loss"].notna().tolist() == [False, True, False]
+
+
+def interrupt_second(method):
+    calls = []
+
+    def interrupted(*arguments):
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return method(*arguments)
+
+    return interrupted
+
+
+def test_what_is_not_finite_survives_the_file(tmp_path):
+    history = History(tmp_path / "history.csv")
+    values = [math.nan, math.inf, -math.inf, 0.1 + 0.2]
+    for value in values:
+        history.append(dict.fromkeys(COLUMNS[:7], value))
+    loaded = History.load(tmp_path / "history.csv")
+    assert loaded.column("loss") == pytest.approx(values, rel=0, abs=0, nan_ok=True)
+    assert loaded.column("validation_loss") == []
+
+
+def test_a_new_history_replaces_an_old_file(tmp_path):
+    for _ in range(2):
+        History(tmp_path / "history.csv").append(dict.fromkeys(COLUMNS, 1.0))
+    assert len(History.load(tmp_path / "history.csv").rows) == 1
+
+
+# Folders that cannot be used
+
+
+def test_a_folder_that_holds_a_run_is_refused_and_left_as_it_is(folder):
+    before = contents(folder)
+    refuse("already holds a run; choose another folder", make_trainer, folder)
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize("below", ["", "run", "many/runs"])
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path, below):
+    file = tmp_path / "file"
+    file.write_text("in the way")
+    refuse("no run can be written to", make_trainer, file / below)
+    assert contents(tmp_path) == {"file": b"in the way"}
+
+
+def test_a_training_that_cannot_begin_leaves_no_folder(tmp_path):
+    refuse("too small", make_trainer, tmp_path / "run", 8)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("place", [".", "nowhere", "file", "file/run"])
+def test_a_place_without_a_run_is_named(tmp_path, place):
+    (tmp_path / "file").write_text("no folder")
+    refuse("holds no run; give the folder that", mamlpp.Run.load, tmp_path / place)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda about: b"",
+        lambda about: b'{"recipe": ',
+        lambda about: b"\xff\xfe",
+        lambda about: b"[1, 2]",
+        lambda about: json.dumps({"recipe": about["recipe"]}).encode(),
+        lambda about: json.dumps(about | {"recipe": {"depth": 4}}).encode(),
+        lambda about: json.dumps(about | {"setting": {"ways": 5}}).encode(),
+    ],
+    ids=["empty", "truncated", "no text", "no mapping", "no setting", "no such field", "half"],
+)
+def test_a_damaged_description_is_named(folder, damage):
+    path = folder / "run.json"
+    path.write_bytes(damage(json.loads(path.read_text())))
+    refuse(r"run\.json is damaged .*; train the run again", mamlpp.Run.load, folder)
+
+
+@pytest.mark.parametrize("which", ["best", "latest"])
+@pytest.mark.parametrize("length", [0, 7, 300, -1])
+def test_truncated_weights_are_named(folder, which, length):
+    path = folder / f"{which}.safetensors"
+    path.write_bytes(path.read_bytes()[:length])
+    refuse(rf"{which}\.safetensors cannot be read", mamlpp.Run.load, folder, which)
+
+
+def test_missing_weights_are_named(tmp_path):
+    make_trainer(tmp_path)  # not a meta-step done
+    refuse("cannot be read .*; has the run finished an epoch?", mamlpp.Run.load, tmp_path)
+
+
+def test_weights_of_another_network_are_named(folder):
+    about = json.loads((folder / "run.json").read_text())
+    about["recipe"]["filters"] = 5
+    (folder / "run.json").write_text(json.dumps(about))
+    refuse(r"best\.safetensors cannot be read .*size mismatch", mamlpp.Run.load, folder)
+
+
+@pytest.mark.parametrize("text", [None, "iteration,loss\n1,low\n", "iteration\n1,2\n", "a\n\xff\n"])
+def test_a_damaged_history_is_named(folder, text):
+    (folder / "history.csv").unlink()
+    if text is not None:
+        (folder / "history.csv").write_text(text, encoding="latin-1")
+    refuse(r"history\.csv cannot be read", mamlpp.Run.load, folder)
+
+
+# Files that are written whole or not at all
+
+
+@pytest.mark.parametrize("before", [None, "old"])
+def test_replacing_keeps_what_was_there_when_the_block_fails(tmp_path, before):
+    target = tmp_path / "made" / "target.txt"
+    if before is not None:
+        target.parent.mkdir()
+        target.write_text(before)
+
+    def write():
+        with replacing(target) as part:
+            part.write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write()
+    assert contents(target.parent) == ({} if before is None else {"target.txt": b"old"})
+
+
+def test_replacing_moves_the_whole_file_there(tmp_path):
+    target = tmp_path / "target.txt"
+    target.write_text("old")
+    with replacing(target) as part:
+        part.write_text("new")
+        assert target.read_text() == "old"
+        assert part.suffix == ".txt"
+    assert contents(tmp_path) == {"target.txt": b"new"}
