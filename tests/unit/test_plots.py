@@ -76,11 +76,8 @@ def test_images_are_all_in_one_row_unless_said(ax):
 
 def test_ink_is_black_on_white_paper_however_faint_the_image(ax, task):
     plots.plot_images(task.support_x, ax)
-    pictures = [ax.images[0], plots.plot_task(task).axes[0].images[0]]
-    for picture in pictures:
-        assert [to_hex(picture.to_rgba([[value]])[0, 0]) for value in (0.0, 1.0)] == [
-            *("#ffffff", "#000000"),
-        ]
+    for picture in (ax.images[0], plots.plot_task(task).axes[0].images[0]):
+        assert (picture.get_clim(), picture.get_cmap().name) == ((0, 1), "gray_r")
 
 
 def cells(figure, rows):
@@ -110,9 +107,17 @@ def test_predictions_are_marked_right_or_wrong(ax, task):
     said = [[cell.get_xlabel() for cell in row] for row in axes[SHOTS:]]
     assert said == [["✓ said 0", "✗ said 2", "✓ said 2"], ["✗ said 1", "✓ said 1", "✗ said 0"]]
     colours = {(cell.get_xlabel()[0], cell.xaxis.label.get_color()) for cell in axes[SHOTS:].flat}
-    assert len(colours) == len(dict(colours)) == 2  # one colour for right, another for wrong
+    marks, inks = zip(*colours, strict=True)
+    assert len(colours) == len(set(marks)) == len(set(inks)) == 2  # a colour for each verdict
     for cell in axes[SHOTS:].flat:
         assert to_hex(cell.spines["left"].get_edgecolor()) == cell.xaxis.label.get_color()
+
+
+def test_a_row_of_a_task_is_named_at_its_left(ax, task):
+    row = plt.figure().subplots(1, WAYS)
+    assert plots.plot_task_row(task.query_x[::QUERIES], row, "after 1 step", [0, 0, 2]) is row
+    assert [cell.get_ylabel() for cell in row] == ["after 1 step", "", ""]
+    assert [cell.get_xlabel() for cell in row] == ["✓ said 0", "✗ said 0", "✓ said 2"]
 
 
 # Curves and bars
