@@ -4,8 +4,8 @@ Finn, Abbeel, Levine 2017, algorithm 2; Antoniou, Edwards, Storkey 2019, section
 tasks, N ways, K shots, Q queries, S inner steps.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -15,19 +15,23 @@ from torch.func import functional_call
 from mamlpp import schedules
 from mamlpp.data.tasks import Task, TaskBatch
 from mamlpp.errors import InputError
-from mamlpp.network import BatchNorm, ConvNet
+from mamlpp.inner_rules import LSLR, FixedRate, MetaSGD
+from mamlpp.network import BatchNorm, ConvNet, Seen
 from mamlpp.recipe import Recipe
 
 Weights = dict[str, Tensor]
-Model = Callable[[Weights, Tensor], Tensor]  # (weights, inputs [M, …]) -> outputs [M, …]
+Model = Callable[[Weights, Tensor, int], Tensor]  # (weights, inputs, steps taken) -> outputs
+Rule = Callable[[str, int], Tensor | float]  # (name of a weight, step) -> α
 Loss = Callable[[Tensor, Tensor], Tensor]  # (outputs, targets) -> scalar
 
 
-def inner_step(loss: Tensor, weights: Weights, rate: float, second_order: bool) -> Weights:
+def inner_step(
+    loss: Tensor, weights: Weights, rule: Rule, step: int, second_order: bool
+) -> Weights:
     """`θ' = θ − α ∇θ loss`. With `second_order` the gradient itself stays part of the graph."""
     gradients = torch.autograd.grad(loss, list(weights.values()), create_graph=second_order)
     return {
-        name: weight - rate * gradient
+        name: weight - rule(name, step) * gradient
         for (name, weight), gradient in zip(weights.items(), gradients, strict=True)
     }
 
@@ -37,15 +41,16 @@ def inner_loop(
     weights: Weights,
     support: tuple[Tensor, Tensor],
     steps: int,
-    rate: float,
+    rule: Rule,
     second_order: bool,
     loss: Loss = F.cross_entropy,
 ) -> list[Weights]:
     """The weights before and after each step on the support set (x, y): θ_0, θ_1, …, θ_S."""
     x, y = support
     path = [weights]
-    for _ in range(steps):
-        path.append(inner_step(loss(model(path[-1], x), y), path[-1], rate, second_order))
+    for step in range(steps):
+        support_loss = loss(model(path[step], x, step), y)
+        path.append(inner_step(support_loss, path[step], rule, step, second_order))
     return path
 
 
@@ -53,16 +58,24 @@ def task_loss(
     model: Model,
     weights: Weights,
     task: Task,
-    steps: int,
-    rate: float,
+    step_weights: Sequence[float],
+    rule: Rule,
     second_order: bool,
     loss: Loss = F.cross_entropy,
 ) -> tuple[Tensor, Tensor]:
-    """What one task adds to the meta-loss, its query loss after adaptation; and the outputs."""
+    """What one task adds to the meta-loss, and the outputs after the last step.
+
+    `step_weights` say what the query loss after each of the steps 1 … S counts (MSL; the paper's
+    equation 3); one that counts 0 is not computed. The last must count.
+    """
     support = task.support_x, task.support_y
-    path = inner_loop(model, weights, support, steps, rate, second_order, loss)
-    outputs = model(path[-1], task.query_x)
-    return loss(outputs, task.query_y), outputs
+    path = inner_loop(model, weights, support, len(step_weights), rule, second_order, loss)
+    losses = []
+    for step, counts in enumerate(step_weights, start=1):
+        if counts > 0:
+            outputs = model(path[step], task.query_x, step)
+            losses.append(counts * loss(outputs, task.query_y))
+    return torch.stack(losses).sum(), outputs
 
 
 class Report(NamedTuple):
@@ -76,7 +89,7 @@ class MetaLearner(nn.Module):
     """The initial weights that MAML learns, and how a task adapts them.
 
     `image_shape` is (channels, height, width). The module's parameters are what the outer loop
-    learns; of them the inner loop moves `weights()`: all but those of batch norm (section 4).
+    learns; of them the inner loop moves `weights()`: all of the network but batch norm (section 4).
     """
 
     def __init__(
@@ -84,9 +97,12 @@ class MetaLearner(nn.Module):
     ) -> None:
         super().__init__()
         self.recipe, self.image_shape, self.ways = recipe, tuple(image_shape), ways
+        sets = {"shared": 1, "per_step": recipe.inner_steps + 1, "batch": 0}
+        norm_sets = sets[recipe.norm_weights], sets[recipe.norm_statistics]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed if seed is None else seed)
-            self.network = ConvNet(image_shape, ways, recipe.filters, recipe.pooling)
+            self.network = ConvNet(image_shape, ways, recipe.filters, recipe.pooling, norm_sets)
+        self.rule = _rule(recipe, self.weights())
 
     def weights(self) -> Weights:
         """θ: the parameters that the inner loop moves, by their names in `network`."""
@@ -97,34 +113,45 @@ class MetaLearner(nn.Module):
             if name.rpartition(".")[0] not in norms
         }
 
-    def forward(self, weights: Weights, x: Tensor, reference: Tensor | None = None) -> Tensor:
-        """Logits `[M, N]` of images `[M, C, H, W]` under the given weights."""
-        return functional_call(self.network, weights, (x, reference))
+    def forward(self, weights: Weights, x: Tensor, step: int = 0, **norm: Any) -> Tensor:
+        """Logits `[M, N]` of images `[M, C, H, W]` under weights that have taken `step` steps.
+
+        `norm` says what batch norm uses, as in `ConvNet.forward`; by default the images' own.
+        """
+        return functional_call(self.network, weights, (x,), {"step": step, **norm})
 
     def meta_loss(self, batch: TaskBatch, epoch: float = 0.0) -> tuple[Tensor, Report]:
-        """The mean query loss over the tasks, to call `.backward()` on; and what was seen.
+        """The mean over the tasks of their weighted query losses, to call `.backward()` on.
 
-        Images `[B, M, C, H, W]` as `TaskBatch` has them. The graph of all B tasks is alive until
-        `backward`: `batch.split()` gives the same gradient in less memory, a task at a time.
+        Images `[B, M, C, H, W]` as `TaskBatch` has them. Running statistics of batch norm, where
+        the recipe has them, move towards those of the tasks. The graph of all B tasks is alive
+        until `backward`: `batch.split()` gives the same gradient in less memory, task by task.
         """
         self._check(batch.support_x[0], batch.support_y)
+        seen: list[Seen] = []
         losses, hits = [], []
         for task in batch:
-            loss, logits = self._task_loss(task, epoch)
+            loss, logits = self._task_loss(task, epoch, seen)
             losses.append(loss)
             hits.append((logits.argmax(-1) == task.query_y).float().mean())
+        for norm, step, mean, variance in seen:
+            norm.absorb(step, mean, variance)
         loss = torch.stack(losses).mean()
         return loss, Report(loss.detach(), torch.stack(hits).mean())
 
-    def _task_loss(self, task: Task, epoch: float) -> tuple[Tensor, Tensor]:
+    def _task_loss(self, task: Task, epoch: float, seen: list[Seen]) -> tuple[Tensor, Tensor]:
         recipe = self.recipe
         support = task.support_x if recipe.query_statistics == "support" else None
 
-        def model(weights: Weights, x: Tensor) -> Tensor:
-            return self(weights, x, None if x is task.support_x else support)
+        def model(weights: Weights, x: Tensor, step: int) -> Tensor:
+            reference = None if x is task.support_x else support
+            return self(weights, x, step, reference=reference, seen=seen)
 
+        counts = schedules.step_weights(
+            recipe.inner_steps, recipe.msl_epochs, recipe.msl_floor, epoch
+        )
         order = schedules.second_order(recipe.second_order_from, epoch)
-        return task_loss(model, self.weights(), task, recipe.inner_steps, recipe.inner_rate, order)
+        return task_loss(model, self.weights(), task, counts, self.rule, order)
 
     def adapt(
         self,
@@ -135,23 +162,24 @@ class MetaLearner(nn.Module):
     ) -> Callable[[Tensor], Tensor]:
         """Learn one task: support images `[N·K, C, H, W]` with labels `[N·K]` to a classifier.
 
-        The result maps images `[M, C, H, W]` to logits `[M, N]`, without a graph. Its batch norm
-        uses the statistics of the support set under the adapted weights, so that an image's logits
-        do not depend on its neighbours; `transductive=True` normalises the M images by each other
-        instead, as published code does. The learner itself is left as it was.
+        The result maps images `[M, C, H, W]` to logits `[M, N]`, without a graph, and no image's
+        logits depend on its neighbours: batch norm uses the running statistics where the recipe has
+        them, else those of the support set under the adapted weights. `transductive=True` instead
+        normalises the M images by each other, as published code does. The learner stays as it was.
         """
         self._check(support_x, support_y)
         steps = self.recipe.inner_steps if steps is None else steps
         start = {name: weight.detach().requires_grad_() for name, weight in self.weights().items()}
         with torch.enable_grad():
-            support = support_x, support_y
-            path = inner_loop(self, start, support, steps, self.recipe.inner_rate, False)
+            path = inner_loop(self, start, (support_x, support_y), steps, self.rule, False)
         adapted = {name: weight.detach() for name, weight in path[-1].items()}
-        reference = None if transductive else support_x
+        norm: dict[str, Any] = {"running": True}
+        if self.recipe.norm_statistics == "batch":
+            norm = {"reference": support_x}
 
         @torch.no_grad()
         def classify(images: Tensor) -> Tensor:
-            return self(adapted, images, reference)
+            return self(adapted, images, steps, **({} if transductive else norm))
 
         return classify
 
@@ -166,3 +194,11 @@ class MetaLearner(nn.Module):
                 f"labels must be 0 … {self.ways - 1} for a {self.ways}-way learner, but these go "
                 f"from {labels.min()} to {labels.max()}"
             )
+
+
+def _rule(recipe: Recipe, weights: Weights) -> nn.Module:
+    if recipe.inner_rule == "lslr":
+        return LSLR(weights, recipe.inner_steps, recipe.inner_rate)
+    if recipe.inner_rule == "meta-sgd":
+        return MetaSGD(weights, recipe.inner_rate)
+    return FixedRate(recipe.inner_rate)

@@ -10,30 +10,68 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mamlpp.errors import InputError
+from mamlpp.inner_rules import learned_step
 
 BLOCKS = 4
+MOMENTUM = 0.05  # of the running statistics: how much each task moves them
 
 
 class BatchNorm(nn.Module):
     """Batch normalisation that says whose statistics it uses, whatever `train()` or `eval()`.
 
-    It keeps no running statistics. Its weight and bias are learned by the outer loop only: the
-    inner loop leaves them alone.
+    It holds one weight and bias for each of `affine_sets` steps (BNWB; 1: shared by all), and
+    running statistics for each of `running_sets` (BNRS; 1: shared by all, 0: none), which change by
+    `absorb` alone. Step i is the network after i inner steps, 0 … S. All of it is learned by the
+    outer loop: the inner loop leaves batch norm alone.
     """
 
-    def __init__(self, features: int, eps: float = 1e-5) -> None:
+    def __init__(self, features: int, affine_sets: int = 1, running_sets: int = 0) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.ones(features))
-        self.bias = nn.Parameter(torch.zeros(features))
-        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(affine_sets, features))
+        self.bias = nn.Parameter(torch.zeros(affine_sets, features))
+        self.running_mean: Tensor
+        self.running_var: Tensor
+        self.register_buffer("running_mean", torch.zeros(running_sets, features))
+        self.register_buffer("running_var", torch.ones(running_sets, features))
+        self.eps = 1e-5
 
-    def forward(self, x: Tensor, reference: Tensor | None = None) -> Tensor:
-        """`x` `[M, F, H, W]` with mean and variance taken from `reference`, or from `x` itself."""
-        if reference is None:
-            return F.batch_norm(x, None, None, self.weight, self.bias, training=True, eps=self.eps)
-        variance, mean = torch.var_mean(reference, (0, 2, 3), correction=0, keepdim=True)
-        scale = self.weight.view_as(mean) * torch.rsqrt(variance + self.eps)
-        return (x - mean) * scale + self.bias.view_as(mean)
+    def forward(
+        self,
+        x: Tensor,
+        reference: Tensor | None = None,
+        step: int = 0,
+        running: bool = False,
+        seen: "list[Seen] | None" = None,
+    ) -> Tensor:
+        """`x` `[M, F, H, W]` normalised by the running statistics of the step if `running`, else by
+        those of `reference` if given, else by its own, which are then noted in `seen`.
+        """
+        weight, bias = _at(self.weight, step), _at(self.bias, step)
+        if running:
+            mean, variance = _at(self.running_mean, step), _at(self.running_var, step)
+            return F.batch_norm(x, mean, variance, weight, bias, training=False, eps=self.eps)
+        if reference is not None:
+            variance, mean = torch.var_mean(reference, (0, 2, 3), correction=0, keepdim=True)
+            scale = weight.view_as(mean) * torch.rsqrt(variance + self.eps)
+            return (x - mean) * scale + bias.view_as(mean)
+        if seen is not None and len(self.running_mean):
+            variance, mean = torch.var_mean(x.detach(), (0, 2, 3), correction=0)
+            seen.append((self, step, mean, variance))
+        return F.batch_norm(x, None, None, weight, bias, training=True, eps=self.eps)
+
+    @torch.no_grad()
+    def absorb(self, step: int, mean: Tensor, variance: Tensor) -> None:
+        """Move the running statistics of a step towards those of one batch."""
+        _at(self.running_mean, step).lerp_(mean, MOMENTUM)
+        _at(self.running_var, step).lerp_(variance, MOMENTUM)
+
+
+Seen = tuple[BatchNorm, int, Tensor, Tensor]  # a layer, the step, and the mean and variance there
+
+
+def _at(sets: Tensor, step: int) -> Tensor:
+    """The values for a step, `[F]`, of `sets` `[1, F]` (shared by all) or `[S + 1, F]`."""
+    return sets[0] if len(sets) == 1 else sets[learned_step(step, len(sets))]
 
 
 class Block(nn.Module):
@@ -42,31 +80,41 @@ class Block(nn.Module):
     The convolution has no bias: batch norm would take it away again.
     """
 
-    def __init__(self, channels: int, filters: int, pooling: str) -> None:
+    def __init__(self, channels: int, filters: int, pooling: str, sets: tuple[int, int]) -> None:
         super().__init__()
         stride = 2 if pooling == "stride" else 1
         self.conv = nn.Conv2d(channels, filters, 3, stride, padding=1, bias=False)
-        self.norm = BatchNorm(filters)
+        self.norm = BatchNorm(filters, *sets)
         self.halve = nn.MaxPool2d(2) if pooling == "max" else nn.Identity()
 
-    def forward(self, x: Tensor, reference: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+    def forward(
+        self, x: Tensor, reference: Tensor | None, step: int, running: bool, seen: list[Seen] | None
+    ) -> tuple[Tensor, Tensor | None]:
         """`[M, C, H, W]` to `[M, F, H/2, W/2]`, and the reference images alike."""
         x = self.conv(x)
         if reference is not None:
             reference = self.conv(reference)
-        normed = self.halve(F.relu(self.norm(x, reference)))
-        return normed, None if reference is None else self.halve(F.relu(self.norm(reference)))
+        x = self.halve(F.relu(self.norm(x, reference, step, running, seen)))
+        if reference is not None:
+            reference = self.halve(F.relu(self.norm(reference, step=step)))
+        return x, reference
 
 
 class ConvNet(nn.Module):
     """The four-block network, for images of any size and number of channels.
 
     `pooling="max"` flattens the last maps; `pooling="stride"` averages them over space, as the
-    paper's strided variant does. Weights are Xavier-uniform, biases zero.
+    paper's strided variant does. Weights are Xavier-uniform, biases zero. `norm_sets` are the sets
+    of weights and of running statistics of each `BatchNorm`.
     """
 
     def __init__(
-        self, image_shape: tuple[int, int, int], ways: int, filters: int = 64, pooling: str = "max"
+        self,
+        image_shape: tuple[int, int, int],
+        ways: int,
+        filters: int = 64,
+        pooling: str = "max",
+        norm_sets: tuple[int, int] = (1, 0),
     ) -> None:
         super().__init__()
         channels, height, width = image_shape
@@ -77,7 +125,7 @@ class ConvNet(nn.Module):
             )
         widths = [channels] + [filters] * BLOCKS
         self.blocks = nn.ModuleList(
-            Block(before, after, pooling) for before, after in pairwise(widths)
+            Block(before, after, pooling, norm_sets) for before, after in pairwise(widths)
         )
         self.pooling = pooling
         cells = (height >> BLOCKS) * (width >> BLOCKS) if pooling == "max" else 1
@@ -90,14 +138,22 @@ class ConvNet(nn.Module):
                 nn.init.xavier_uniform_(module.weight)
         nn.init.zeros_(self.head.bias)
 
-    def forward(self, images: Tensor, reference: Tensor | None = None) -> Tensor:
-        """Logits `[M, ways]` of `images` `[M, C, H, W]`.
+    def forward(
+        self,
+        images: Tensor,
+        reference: Tensor | None = None,
+        step: int = 0,
+        running: bool = False,
+        seen: list[Seen] | None = None,
+    ) -> Tensor:
+        """Logits `[M, ways]` of `images` `[M, C, H, W]` after `step` inner steps.
 
-        Batch norm uses the statistics of `images`, or those of `reference` `[R, C, H, W]` (the
-        support set, say), which walks along: then no image's logits depend on another image's.
+        Batch norm uses the statistics of `images`, noting them in `seen`; or those of `reference`
+        `[R, C, H, W]` (the support set, say), which walks along; or the `running` ones of the step.
+        With the last two no image's logits depend on another image's.
         """
         x = images
         for block in self.blocks:
-            x, reference = block(x, reference)
+            x, reference = block(x, reference, step, running, seen)
         x = x.mean((2, 3)) if self.pooling == "stride" else x.flatten(1)
         return self.head(x)

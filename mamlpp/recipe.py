@@ -19,6 +19,10 @@ class Recipe:
     """Feature maps of each convolution: 64 for Omniglot, 48 for Mini-ImageNet [A]."""
     pooling: Literal["max", "stride"] = "max"
     """How a block halves its maps: 2x2 max-pooling, or strides of 2, the unstable variant [A]."""
+    norm_statistics: Literal["batch", "shared", "per_step"] = "batch"
+    """What batch norm reads at evaluation: batch statistics [F], or running ones (BNRS) [A]."""
+    norm_weights: Literal["shared", "per_step"] = "shared"
+    """Weight and bias of batch norm: one pair for all inner steps [F], or one each: BNWB [A]."""
     query_statistics: Literal["query", "support"] = "query"
     """Whose batch statistics normalise queries in training: their own [F, A], or the support's."""
 
@@ -26,13 +30,22 @@ class Recipe:
     """Gradient steps on the support set: the N of the paper [A]."""
     inner_rate: float = 0.1
     """Learning rate of these steps, alpha: 0.1 for Omniglot, 0.01 for Mini-ImageNet [A]."""
+    inner_rule: Literal["fixed", "lslr", "meta-sgd"] = "fixed"
+    """One alpha [F], one learned for each layer and step [A], or one learned for each weight."""
     second_order_from: float | None = 0.0
-    """First epoch with second derivatives; 0: always, none: never (first-order MAML) [F]."""
+    """First epoch with second derivatives; 0: always, None: never (first-order MAML) [F]."""
+
+    msl_epochs: float = 0.0
+    """Epochs in which the multi-step loss turns into the final loss; 0: no multi-step loss [A]."""
+    msl_floor: float = 0.0
+    """What each step but the last still counts after that, at most 1 / inner_steps."""
 
     meta_batch: int = 16
     """Tasks a meta-step: 16 (1-shot) or 8 (5-shot) for Omniglot, 4 or 2 for Mini-ImageNet [A]."""
     outer_rate: float = 1e-3
     """Learning rate of the meta-optimizer, Adam: beta [A]."""
+    outer_rate_min: float | None = None
+    """Cosine annealing of beta to this rate over all epochs [A]; None: beta stays [F]."""
     epochs: int = 150
     """Length of the training; validated after each epoch [A]."""
     iterations_per_epoch: int = 500
@@ -55,10 +68,21 @@ class Recipe:
                 raise InputError(
                     f"{name} must be one of {', '.join(choices)}, not {getattr(self, name)!r}"
                 )
-        if self.second_order_from is not None and not self.second_order_from >= 0:
+        for name in _NOT_NEGATIVE:
+            value = getattr(self, name)
+            if value is not None and not value >= 0:
+                raise InputError(f"{name} must be 0 or more, not {value}")
+        if self.msl_floor > 1 / self.inner_steps:
             raise InputError(
-                f"second_order_from must be an epoch from 0 on, or None for first order, "
-                f"not {self.second_order_from}"
+                f"msl_floor {self.msl_floor} is more than 1 / inner_steps, what each step counts "
+                f"at first; choose at most {1 / self.inner_steps:g}"
+            )
+        if self.msl_floor and not self.msl_epochs:
+            raise InputError("msl_floor acts only with a multi-step loss: give msl_epochs too")
+        if self.outer_rate_min is not None and self.outer_rate_min > self.outer_rate:
+            raise InputError(
+                f"outer_rate_min {self.outer_rate_min} is above outer_rate {self.outer_rate}, "
+                f"but the rate is annealed down to it"
             )
 
     def with_(self, **changes: Any) -> "Recipe":
@@ -76,14 +100,33 @@ class Recipe:
         return asdict(self)
 
 
+_NOT_NEGATIVE = ("second_order_from", "msl_epochs", "msl_floor", "outer_rate_min")
 _WHOLE = (
     *("filters", "inner_steps", "meta_batch"),
     *("epochs", "iterations_per_epoch", "validation_tasks"),
 )
 _POSITIVE = ("inner_rate", "outer_rate")
-_CHOICES = {"pooling": ("max", "stride"), "query_statistics": ("query", "support")}
+_CHOICES = {
+    "pooling": ("max", "stride"),
+    "norm_statistics": ("batch", "shared", "per_step"),
+    "norm_weights": ("shared", "per_step"),
+    "query_statistics": ("query", "support"),
+    "inner_rule": ("fixed", "lslr", "meta-sgd"),
+}
+
+# The improvements, each alone [A, section 4 and 5]: the names are those of the paper's table.
+_IMPROVEMENTS: dict[str, dict[str, Any]] = {
+    "msl": {"msl_epochs": 15.0},
+    "da": {"second_order_from": 50.0},
+    "bnrs+bnwb": {"norm_statistics": "per_step", "norm_weights": "per_step"},
+    "lslr": {"inner_rule": "lslr"},
+    "ca": {"outer_rate_min": 1e-5},
+}
 
 RECIPES: dict[str, Recipe] = {
     "maml": Recipe(),
     "fomaml": Recipe(second_order_from=None),
+    "meta-sgd": Recipe(inner_rule="meta-sgd"),
+    **{f"maml+{name}": Recipe(**fields) for name, fields in _IMPROVEMENTS.items()},
+    "maml++": Recipe(**{k: v for fields in _IMPROVEMENTS.values() for k, v in fields.items()}),
 }

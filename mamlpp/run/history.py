@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 COLUMNS = (
     "iteration",  # meta-steps done, from 1
     "epoch",  # where in the schedules this meta-step was: (iteration - 1) / iterations_per_epoch
+    "outer_rate",  # the meta-optimizer's learning rate in this meta-step
     "loss",  # mean query loss of the meta-batch, after adaptation
     "accuracy",  # mean query accuracy of the meta-batch, after adaptation
     "gradient_norm",  # 2-norm of the meta-gradient

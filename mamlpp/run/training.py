@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from mamlpp import schedules
 from mamlpp.data.tasks import TaskSampler
 from mamlpp.errors import InputError
 from mamlpp.maml import MetaLearner, Report
@@ -69,6 +70,10 @@ class Trainer:
     def step(self) -> Row:
         """One meta-step: the meta-gradient of a new meta-batch, then Adam."""
         start, epoch = time.perf_counter(), self.epoch
+        rate = schedules.outer_rate(
+            self.recipe.outer_rate, self.recipe.outer_rate_min, self.recipe.epochs, epoch
+        )
+        self.optimizer.param_groups[0]["lr"] = rate
         self.optimizer.zero_grad()
         report = self._backward(epoch)
         norm = torch.nn.utils.get_total_norm(
@@ -81,6 +86,7 @@ class Trainer:
         return {
             "iteration": self.iteration,
             "epoch": epoch,
+            "outer_rate": rate,
             "loss": report.loss.item(),
             "accuracy": report.accuracy.item(),
             "gradient_norm": norm.item(),

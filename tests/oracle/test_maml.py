@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import mamlpp
+from mamlpp.inner_rules import FixedRate
 from mamlpp.maml import inner_loop, task_loss
 
 SHAPE = (1, 16, 16)
@@ -23,8 +24,8 @@ def small_batch(tasks=2, seed=0):
     return mamlpp.TaskBatch(x[:, :WAYS], y, x[:, WAYS:], y.repeat(1, 2))
 
 
-def small_learner(**changes):
-    recipe = mamlpp.RECIPES["maml"].with_(filters=4, inner_steps=3, **changes)
+def small_learner(name="maml", **changes):
+    recipe = mamlpp.RECIPES[name].with_(filters=4, inner_steps=3, **changes)
     return mamlpp.MetaLearner(recipe, SHAPE, WAYS).double()
 
 
@@ -33,6 +34,10 @@ def meta_gradient(learner, batch, epoch=0.0):
     loss, _ = learner.meta_loss(batch, epoch)
     loss.backward()
     return {name: p.grad.clone() for name, p in learner.named_parameters()}
+
+
+def last_only(steps):
+    return [0.0] * (steps - 1) + [1.0]
 
 
 def nodes(loss):
@@ -60,11 +65,11 @@ def test_scalar_model_by_hand(steps, second_order):
     weights = {"w": torch.tensor(theta, dtype=torch.float64, requires_grad=True)}
     task = mamlpp.Task(*(torch.tensor(v, dtype=torch.float64) for v in (x_s, y_s, x_q, y_q)))
     loss, output = task_loss(
-        lambda w, x: w["w"] * x,
+        lambda w, x, step: w["w"] * x,
         weights,
         task,
-        steps,
-        alpha,
+        last_only(steps),
+        FixedRate(alpha),
         second_order,
         lambda out, y: (out - y) ** 2 / 2,
     )
@@ -76,24 +81,43 @@ def test_scalar_model_by_hand(steps, second_order):
 @pytest.mark.parametrize("pooling", ["max", "stride"])
 @pytest.mark.parametrize("query_statistics", ["query", "support"])
 def test_finite_differences(pooling, query_statistics):
-    learner = small_learner(pooling=pooling, query_statistics=query_statistics)
+    check_every_outer_parameter(
+        small_learner(pooling=pooling, query_statistics=query_statistics), epoch=0.0
+    )
+
+
+@pytest.mark.parametrize("inner_rule", ["lslr", "meta-sgd"])
+@pytest.mark.parametrize("epoch", [0.0, 7.5, 20.0])  # where MSL begins, anneals, has ended
+def test_finite_differences_of_all_improvements(inner_rule, epoch):
+    learner = small_learner("maml++", inner_rule=inner_rule, second_order_from=0.0)
+    with torch.no_grad():  # away from where all steps and layers are alike
+        draw = torch.Generator().manual_seed(5)
+        for parameter in learner.parameters():
+            noise = torch.rand(parameter.shape, generator=draw, dtype=torch.float64)
+            parameter += 0.05 * (noise - 0.5)
+    check_every_outer_parameter(learner, epoch)
+
+
+def check_every_outer_parameter(learner, epoch):
     batch = small_batch()
-    gradient = meta_gradient(learner, batch)
+    gradient = meta_gradient(learner, batch, epoch)
     draw = torch.Generator().manual_seed(1)
     for name, parameter in learner.named_parameters():
         noise = torch.randn(parameter.shape, generator=draw, dtype=torch.float64)
         direction = gradient[name] / gradient[name].norm() + noise / noise.norm()
-        slope = central_difference(learner, batch, parameter, direction)
+        slope = central_difference(learner, batch, parameter, direction, epoch)
         expected = (gradient[name] * direction).sum().item()
         assert slope == pytest.approx(expected, rel=1e-5), name
 
 
-def central_difference(learner, batch, parameter, direction, h=1e-6):
+def central_difference(
+    learner, batch, parameter, direction, epoch, h=2e-8
+):  # small, to cross no kink of ReLU
     values = []
     for sign in (1, -1):
         with torch.no_grad():
             parameter += sign * h * direction
-        values.append(learner.meta_loss(batch)[0].item())
+        values.append(learner.meta_loss(batch, epoch)[0].item())
         with torch.no_grad():
             parameter -= sign * h * direction
     return (values[0] - values[1]) / (2 * h)
@@ -145,16 +169,18 @@ def test_first_order_drops_the_inner_hessian():
     rate, steps, mse = 0.05, 3, F.mse_loss
     start = {name: w.detach().requires_grad_() for name, w in weights.items()}
     support = task.support_x, task.support_y
-    path = inner_loop(model, start, support, steps, rate, False, mse)
+    path = inner_loop(model, start, support, steps, FixedRate(rate), False, mse)
     last = {name: w.detach().requires_grad_() for name, w in path[-1].items()}
-    outer = torch.autograd.grad(mse(model(last, task.query_x), task.query_y), last.values())
+    outer = torch.autograd.grad(mse(model(last, task.query_x, steps), task.query_y), last.values())
     first = torch.cat([g.flatten() for g in outer])
     second = first.clone()
     for theta in reversed(path[:-1]):
         second = second - rate * hessian(model, theta, support, mse) @ second
 
     for second_order, expected in ((False, first), (True, second)):
-        loss, _ = task_loss(model, weights, task, steps, rate, second_order, mse)
+        loss, _ = task_loss(
+            model, weights, task, last_only(steps), FixedRate(rate), second_order, mse
+        )
         gradients = torch.autograd.grad(loss, list(weights.values()))
         gradient = torch.cat([g.flatten() for g in gradients])
         torch.testing.assert_close(gradient, expected, rtol=1e-10, atol=1e-12)
@@ -173,7 +199,7 @@ def quadratic_task():
         *(torch.randn(7, 1, generator=draw, dtype=torch.float64) for _ in range(4)),
     )
 
-    def model(w, x):
+    def model(w, x, step):
         return torch.tanh(x @ w["a"] + w["b"]) @ w["c"]
 
     return model, task, weights
@@ -185,7 +211,7 @@ def hessian(model, weights, support, loss):
     def flat_loss(vector):
         parts = vector.split(sizes)
         w = {n: p.view_as(weights[n]) for n, p in zip(names, parts, strict=True)}
-        return loss(model(w, support[0]), support[1])
+        return loss(model(w, support[0], 0), support[1])
 
     flat = torch.cat([w.detach().flatten() for w in weights.values()])
     return torch.autograd.functional.hessian(flat_loss, flat)
@@ -220,11 +246,11 @@ def test_own_module():
     network = nn.Sequential(nn.Linear(1, 20), nn.Tanh(), nn.Linear(20, 1))
     task = next(iter(mamlpp.SinusoidSampler(seed=1).sample(1)))
 
-    def model(weights, x):
+    def model(weights, x, step):
         return torch.func.functional_call(network, weights, (x,))
 
     start = dict(network.named_parameters())
     support = task.support_x, task.support_y
-    path = inner_loop(model, start, support, 20, 0.02, False, F.mse_loss)
-    before, after = (F.mse_loss(model(w, support[0]), support[1]) for w in (path[0], path[-1]))
+    path = inner_loop(model, start, support, 20, FixedRate(0.02), False, F.mse_loss)
+    before, after = (F.mse_loss(model(w, support[0], 0), support[1]) for w in (path[0], path[-1]))
     assert after < 0.7 * before

@@ -198,7 +198,10 @@ def test_help_names_the_commands(command):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--recipe", "mamml"], "^mamlpp: there is no recipe 'mamml'; choose one of maml, fomaml$"),
+        (
+            ["--recipe", "mamml"],
+            "^mamlpp: there is no recipe 'mamml'; choose one of maml, fomaml, ",
+        ),
         (["--filtres", 3], "Unrecognized options: --filtres"),
         (["--filters", "many"], "Error parsing --filters: .*'many'"),
         (["--pooling", "mean"], "invalid choice 'mean' for argument '--pooling'"),

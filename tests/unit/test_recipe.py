@@ -27,7 +27,7 @@ def test_with_changes_one_field_and_leaves_the_recipe_alone():
         ("outer_rate", float("nan"), "outer_rate must be positive, not nan"),
         ("pooling", "mean", "pooling must be one of max, stride, not 'mean'"),
         ("query_statistics", "both", "query_statistics must be one of query, support"),
-        ("second_order_from", -1, "second_order_from must be an epoch from 0 on, or None"),
+        ("second_order_from", -1, "second_order_from must be 0 or more, not -1"),
     ],
 )
 def test_a_field_that_cannot_be_is_named(field, value, said):
