@@ -23,7 +23,7 @@ setup: $(VENV)/.installed ## make .venv with the pinned packages (PYTHON=python3
 	@echo "Ready: type 'make lab'"
 
 lab: $(VENV)/.installed ## open JupyterLab on the first notebook (LAB_ARGS=--no-browser passes options on)
-	@$(VENV_PYTHON) -m jupyterlab $(LAB_ARGS) $(START)
+	@$(VENV_PYTHON) -m jupyterlab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/$(START) $(LAB_ARGS)
 
 test: $(VENV)/.installed-dev ## check format, lint and types, run all tests and notebooks (WORKERS=2 at a time)
 	$(VENV_PYTHON) -m ruff format --check .

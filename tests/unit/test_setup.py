@@ -133,7 +133,10 @@ def test_lab_opens_a_notebook_that_exists_and_keeps_the_token():
     command = make("--dry-run", "lab").stdout.splitlines()[-1]
     assert "-m jupyterlab" in command
     assert "token" not in command.lower()
-    assert (ROOT / command.split()[-1]).is_file()
+    # The whole kit is served, so that a notebook's links to code and figures work.
+    assert "--ServerApp.root_dir=." in command
+    (opened,) = re.findall(r"default_url=/lab/tree/(\S+)", command)
+    assert (ROOT / opened).is_file()
 
 
 @needs_make
