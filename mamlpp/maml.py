@@ -140,18 +140,28 @@ class MetaLearner(nn.Module):
         return loss, Report(loss.detach(), torch.stack(hits).mean())
 
     def _task_loss(self, task: Task, epoch: float, seen: list[Seen]) -> tuple[Tensor, Tensor]:
-        recipe = self.recipe
-        support = task.support_x if recipe.query_statistics == "support" else None
+        counts, order = self.schedule(epoch)
+        return task_loss(
+            self.task_model(task, seen), self.weights(), task, counts, self.rule, order
+        )
+
+    def task_model(self, task: Task, seen: list[Seen] | None = None) -> Model:
+        """The network as training calls it on one task; batch norm notes in `seen` what it saw."""
+        support = task.support_x if self.recipe.query_statistics == "support" else None
 
         def model(weights: Weights, x: Tensor, step: int) -> Tensor:
             reference = None if x is task.support_x else support
             return self(weights, x, step, reference=reference, seen=seen)
 
+        return model
+
+    def schedule(self, epoch: float) -> tuple[list[float], bool]:
+        """At an epoch: what the query loss after each step counts; whether in second order."""
+        recipe = self.recipe
         counts = schedules.step_weights(
             recipe.inner_steps, recipe.msl_epochs, recipe.msl_floor, epoch
         )
-        order = schedules.second_order(recipe.second_order_from, epoch)
-        return task_loss(model, self.weights(), task, counts, self.rule, order)
+        return counts, schedules.second_order(recipe.second_order_from, epoch)
 
     def adapt(
         self,

@@ -4,6 +4,7 @@ Colours are seaborn's colour-blind-safe palette; a transparent figure with mid-g
 hard to read in print, so every figure has its own light ground and is legible in a dark page too.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
@@ -11,9 +12,11 @@ import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from mamlpp.data.tasks import Task
+from mamlpp.diagnostics import Diagnosis
 from mamlpp.run.history import History
 
 _PALETTE = sns.color_palette("colorblind").as_hex()
@@ -157,3 +160,40 @@ def plot_accuracies(results: Mapping[str, tuple[float, float]], ax: Axes, chance
     ax.set_yticks(range(len(results)), list(results))
     ax.invert_yaxis()
     return ax
+
+
+def plot_gradient_heatmap(diagnosis: Diagnosis, ax: Axes) -> Axes:
+    """How strong the gradient is at each inner step (a row) and layer (a column), on its way back.
+
+    It comes from the query loss at the lower right. Cells that are not finite are red and say so.
+    """
+    norms = diagnosis.norms.numpy()
+    logs = np.ma.log10(np.ma.masked_where(~(np.isfinite(norms) & (norms > 0)), norms))
+    colours = plt.get_cmap("viridis").with_extremes(bad="white")
+    image = ax.imshow(logs, cmap=colours, aspect="auto")
+    if not logs.count():
+        image.set_clim(0, 1)
+    ax.figure.colorbar(image, ax=ax, label="log$_{10}$ of the gradient's 2-norm")
+    shades = np.ma.filled(image.norm(logs), 1.0)
+    for (step, layer), norm in np.ndenumerate(norms):
+        _write_norm(norm, (layer, step), "white" if shades[step, layer] < 0.6 else "black", ax)
+    titles = [re.sub(r"blocks\.(\d+)\.conv", _conv_title, layer) for layer in diagnosis.layers]
+    ax.set_xticks(range(len(titles)), titles)
+    ax.set_yticks(range(len(norms)))
+    ax.set(xlabel="layer", ylabel="inner steps taken")
+    ax.grid(False)
+    return ax
+
+
+def _write_norm(norm: float, at: tuple[int, int], colour: str, ax: Axes) -> None:
+    text = re.sub(r"e([+-])0", r"e\1", f"{norm:.1e}")
+    weight = "normal"
+    if not np.isfinite(norm):
+        colour, weight = "white", "bold"
+        corner = at[0] - 0.5, at[1] - 0.5
+        ax.add_patch(Rectangle(corner, 1, 1, facecolor=_PALETTE[3], edgecolor="white"))
+    ax.text(*at, text, ha="center", va="center", fontsize=9, color=colour, fontweight=weight)
+
+
+def _conv_title(match: re.Match[str]) -> str:
+    return f"conv {int(match[1]) + 1}"
