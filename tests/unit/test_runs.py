@@ -104,6 +104,14 @@ def test_without_a_folder_nothing_is_written(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+def test_validating_twice_keeps_the_weights_once(tmp_path):
+    trainer = make_trainer(tmp_path)
+    for _ in range(2):
+        trainer.validate()
+    assert [best.iteration for best in trainer.fit().kept].count(0) == 1
+    assert make_trainer(tmp_path).iteration == 4
+
+
 # The history
 
 
