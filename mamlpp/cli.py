@@ -50,10 +50,10 @@ class Data:
 
 @dataclass
 class Train:
-    """Meta-train a recipe and write the run to a folder."""
+    """Meta-train a recipe and write the run to a folder; the same command again goes on with it."""
 
     directory: Path
-    """Folder of the new run: recipe, history (CSV) and weights."""
+    """Folder of the run, new or to go on with: recipe, history (CSV), checkpoints and weights."""
     recipe: Annotated[str, tyro.conf.arg(help=f"Recipe to start from: {', '.join(RECIPES)}.")] = (
         "maml"
     )
@@ -115,12 +115,18 @@ class Evaluate:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run one command; what the user got wrong is said in one sentence, with exit code 1."""
+    """Run one command; what the user got wrong is said in one sentence, with exit code 1.
+
+    Ctrl-C ends it with exit code 130; a training first finishes its meta-step and is saved.
+    """
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         _parse(arguments)()
     except InputError as error:
         sys.exit(f"mamlpp: {error}")
+    except KeyboardInterrupt as stop:
+        print(f"mamlpp: {stop or 'stopped'}", file=sys.stderr)
+        sys.exit(130)  # What shells expect of a program that Ctrl-C ended.
 
 
 def _parse(arguments: list[str]) -> Data | Train | Evaluate:

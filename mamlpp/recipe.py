@@ -52,6 +52,12 @@ class Recipe:
     """Meta-steps an epoch [A]."""
     validation_tasks: int = 600
     """Tasks that each validation averages over [A]."""
+    clip_norm: float | None = None
+    """Longest meta-gradient: a longer one is scaled down to this 2-norm; None: any length."""
+    clip_value: float | None = None
+    """Largest number in a meta-gradient, of either sign: 10 for Mini-ImageNet [A]; None: any."""
+    nonfinite: Literal["skip", "stop"] = "skip"
+    """What a meta-gradient that is not finite, never applied, does to the training."""
     seed: int = 0
     """Seed of the initial weights; each sampler has its own."""
 
@@ -72,6 +78,12 @@ class Recipe:
             value = getattr(self, name)
             if value is not None and not value >= 0:
                 raise InputError(f"{name} must be 0 or more, not {value}")
+        for name in _POSITIVE_OR_NONE:
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise InputError(f"{name} must be positive or None, not {value}")
+        if self.clip_norm is not None and self.clip_value is not None:
+            raise InputError("a meta-gradient is clipped by clip_norm or by clip_value: give one")
         if self.msl_floor > 1 / self.inner_steps:
             raise InputError(
                 f"msl_floor {self.msl_floor} is more than 1 / inner_steps, what each step counts "
@@ -106,12 +118,14 @@ _WHOLE = (
     *("epochs", "iterations_per_epoch", "validation_tasks"),
 )
 _POSITIVE = ("inner_rate", "outer_rate")
+_POSITIVE_OR_NONE = ("clip_norm", "clip_value")
 _CHOICES = {
     "pooling": ("max", "stride"),
     "norm_statistics": ("batch", "shared", "per_step"),
     "norm_weights": ("shared", "per_step"),
     "query_statistics": ("query", "support"),
     "inner_rule": ("fixed", "lslr", "meta-sgd"),
+    "nonfinite": ("skip", "stop"),
 }
 
 # The improvements, each alone [A, section 4 and 5]: the names are those of the paper's table.

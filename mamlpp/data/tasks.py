@@ -88,7 +88,7 @@ class TaskSampler:
     ) -> None:
         _check(images, ways, shots, queries, rotate)
         self.images, self.ways, self.shots, self.queries = images, ways, shots, queries
-        self.rotate = rotate
+        self.seed, self.rotate = seed, rotate
         self._seed = stream_seed(seed, images.split)
         self.restart()
         self._rotations = 4 if rotate else 1

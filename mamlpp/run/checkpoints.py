@@ -1,43 +1,81 @@
 """A run: what was trained, on what, and how it went; in memory, or as a folder.
 
-The folder holds `run.json` (recipe and task), `history.csv`, and the weights in safetensors files,
-which load without executing code: `best.safetensors` (by validation) and `latest.safetensors`.
+The folder holds `run.json` (recipe and setting), `history.csv`, and safetensors files, which load
+without executing code: the latest two checkpoints, `checkpoint-00001500.safetensors`, with all that
+a training needs to go on after that iteration; and the weights that were best on validation,
+`best-00001000.safetensors`. Each is written whole or not at all, and knows its own checksum.
 """
 
+import copy
+import hashlib
 import json
+import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from safetensors import SafetensorError
-from safetensors.torch import load_model, save_model
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
 
-from mamlpp.errors import InputError
-from mamlpp.files import replacing
+from mamlpp.errors import InputError, InputWarning
+from mamlpp.files import remove_leftovers, replacing
 from mamlpp.maml import MetaLearner
 from mamlpp.recipe import Recipe
 from mamlpp.run.history import History
 
+KEPT_BEST = 5
+State = dict[str, Tensor]
+
 
 @dataclass(frozen=True)
 class Setting:
-    """What a run is trained on: the name of the dataset, the size of its tasks and images."""
+    """What a run is trained on: images (dataset, split, checksum), its tasks and their seeds."""
 
     dataset: str
     ways: int
     shots: int
     queries: int
     image_shape: tuple[int, int, int]
+    training_images: str
+    training_seed: int
+    training_rotate: bool
+    validation_images: str
+    validation_seed: int
+    validation_rotate: bool
+    validation_queries: int
+
+
+class Best(NamedTuple):
+    """Weights that were among the best on validation. They compare by accuracy, then iteration."""
+
+    accuracy: float
+    iteration: int
+    weights: State
+
+
+class Checkpoint(NamedTuple):
+    """All that a training goes on from: the tensors of each `part` of it, by name."""
+
+    iteration: int
+    history_size: int  # bytes of `history.csv`
+    parts: dict[str, State]
+    best: list[Best]
 
 
 @dataclass(eq=False)
 class Run:
-    """A training that was done: `learner` carries the weights that were best on validation."""
+    """A training that was done: `learner` carries the weights that were best on validation.
+
+    `kept` are the best few, best first; a run that was loaded has them where they were needed.
+    """
 
     recipe: Recipe
     setting: Setting
     learner: MetaLearner
     history: History
     directory: Path | None = None
+    kept: tuple[Best, ...] = ()
 
     @property
     def ways(self) -> int:
@@ -54,34 +92,50 @@ class Run:
         """Query images a class."""
         return self.setting.queries
 
+    def best(self, k: int = KEPT_BEST) -> list[MetaLearner]:
+        """The `k` checkpoints that were best on validation, best first; fewer if there are not k.
+
+        At most `KEPT_BEST` are kept. Raises `InputError` where their files cannot be read.
+        """
+        if k < 1:
+            raise InputError(f"k must be at least 1, not {k}")
+        kept = self.kept or (read_best(self.directory) if self.directory else ())
+        return [_with_weights(self.learner, best.weights) for best in kept[:k]]
+
     @classmethod
     def load(cls, directory: Path | str, weights: str = "best") -> "Run":
         """The run in a folder, with its `"best"` or `"latest"` weights."""
+        if weights not in ("best", "latest"):
+            raise InputError(f"weights must be 'best' or 'latest', not {weights!r}")
         directory = Path(directory)
         recipe, setting = read_about(directory)
+        kept = read_best(directory) if weights == "best" else ()
+        state = kept[0].weights if kept else _latest_weights(directory)
         learner = MetaLearner(recipe, setting.image_shape, setting.ways)
-        path = directory / f"{weights}.safetensors"
         try:
-            load_model(learner, path)
-        except (OSError, SafetensorError, RuntimeError) as error:
-            reason = " ".join(str(error).split())  # PyTorch's goes over several lines.
+            learner.load_state_dict(state)
+        except RuntimeError as error:
+            reason = str(error).split("\n\t")[1]  # PyTorch has a line for each weight.
             raise InputError(
-                f"the weights {path} cannot be read ({reason}); has the run finished an epoch?"
+                f"the weights in {directory} are not those of its run.json ({reason})"
             ) from error
-        return cls(recipe, setting, learner, History.load(directory / "history.csv"), directory)
+        history = History.load(directory / "history.csv")
+        return cls(recipe, setting, learner, history, directory, kept)
 
 
-def save_weights(learner: MetaLearner, directory: Path, name: str) -> None:
-    """Write the weights as `directory/name.safetensors`, whole or not at all."""
-    with replacing(directory / f"{name}.safetensors") as part:
-        save_model(learner, str(part))
+# The folder
 
 
-def start_directory(directory: Path, recipe: Recipe, setting: Setting) -> None:
-    """Make the folder of a new run; raises `InputError` where one cannot begin."""
+def open_directory(directory: Path, recipe: Recipe, setting: Setting) -> Checkpoint | None:
+    """Make a new run's folder, or find where the run in it stands: None at its very beginning.
+
+    Raises `InputError`, and changes nothing, where the folder holds another run.
+    """
     about = directory / "run.json"
     if about.exists():
-        raise InputError(f"{directory} already holds a run; choose another folder, or remove it")
+        _check_same(directory, recipe, setting)
+        remove_leftovers(directory)
+        return latest_checkpoint(directory)
     try:
         with replacing(about) as part:
             part.write_text(json.dumps({"recipe": asdict(recipe), "setting": asdict(setting)}))
@@ -89,6 +143,7 @@ def start_directory(directory: Path, recipe: Recipe, setting: Setting) -> None:
         raise InputError(
             f"no run can be written to {directory} ({error}); choose another folder"
         ) from error
+    return None
 
 
 def read_about(directory: Path) -> tuple[Recipe, Setting]:
@@ -105,3 +160,150 @@ def read_about(directory: Path) -> tuple[Recipe, Setting]:
         ) from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is damaged ({error}); train the run again") from error
+
+
+def _check_same(directory: Path, recipe: Recipe, setting: Setting) -> None:
+    there, here = (
+        {**asdict(r), **asdict(s)} for r, s in (read_about(directory), (recipe, setting))
+    )
+    differing = [
+        f"{name} is {there[name]} there and {here[name]} here"
+        for name in here
+        if there[name] != here[name]
+    ]
+    if differing:
+        raise InputError(
+            f"{directory} holds another run: {', '.join(differing)}; choose another folder"
+        )
+
+
+# Checkpoints
+
+
+def save_checkpoint(directory: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint and the best weights; then remove those that are too many."""
+    path = directory / f"checkpoint-{checkpoint.iteration:08}.safetensors"
+    tensors = {
+        f"{part}/{name}": tensor
+        for part, some in _all_parts(checkpoint).items()
+        for name, tensor in some.items()
+    }
+    best = [[best.accuracy, best.iteration] for best in checkpoint.best]
+    about = {"iteration": checkpoint.iteration, "history_size": checkpoint.history_size}
+    _write(path, tensors, about | {"best": best})
+    others = set(_checkpoints(directory)) - {path}
+    before = sorted(other for other in others if other < path)
+    for old in others - set(before[-1:]):
+        old.unlink()
+    write_best(directory, checkpoint.best)
+
+
+def latest_checkpoint(directory: Path) -> Checkpoint | None:
+    """The latest checkpoint that can be read, with a warning for each that cannot; None for none.
+
+    Raises `InputError` where there are checkpoints but all of them are damaged.
+    """
+    paths = _checkpoints(directory)
+    for path in reversed(paths):
+        try:
+            return _read_checkpoint(path)
+        except InputError as error:
+            message = f"{error}; the checkpoint before it, if there is one, is used instead"
+            warnings.warn(message, InputWarning, stacklevel=4)  # Who made the `Trainer`.
+    if paths:
+        raise InputError(
+            f"no checkpoint in {directory} can be read; choose another folder, or remove it"
+        )
+    return None
+
+
+def _read_checkpoint(path: Path) -> Checkpoint:
+    tensors, about = _read(path)
+    parts: dict[str, State] = {}
+    for name, tensor in tensors.items():
+        part, _, rest = name.partition("/")
+        parts.setdefault(part, {})[rest] = tensor
+    best = [Best(score, number, parts.pop(f"best-{number}")) for score, number in about["best"]]
+    history = path.with_name("history.csv")
+    if not history.exists() or history.stat().st_size < about["history_size"]:
+        raise InputError(f"{history} ends before {path.name}")
+    return Checkpoint(about["iteration"], about["history_size"], parts, best)
+
+
+def _all_parts(checkpoint: Checkpoint) -> dict[str, State]:
+    return checkpoint.parts | {f"best-{best.iteration}": best.weights for best in checkpoint.best}
+
+
+def _checkpoints(directory: Path) -> list[Path]:
+    return sorted(directory.glob("checkpoint-*.safetensors"))
+
+
+def _latest_weights(directory: Path) -> State:
+    checkpoint = latest_checkpoint(directory)
+    if checkpoint is None:
+        raise InputError(f"{directory} holds no weights; has the run written a checkpoint?")
+    return checkpoint.parts["learner"]
+
+
+# The best weights
+
+
+def keep_best(kept: list[Best], new: Best) -> list[Best]:
+    """The best few, best first and of equals the later one; `new` replaces its own iteration's."""
+    others = [best for best in kept if best.iteration != new.iteration]
+    return sorted([*others, new], key=lambda best: best[:2], reverse=True)[:KEPT_BEST]
+
+
+def write_best(directory: Path, kept: list[Best]) -> None:
+    """Write those that are not there yet, then remove the others that are."""
+    paths = {directory / f"best-{best.iteration:08}.safetensors": best for best in kept}
+    for path, best in paths.items():
+        if not path.exists():
+            _write(path, best.weights, {"accuracy": best.accuracy, "iteration": best.iteration})
+    for old in set(directory.glob("best-*.safetensors")) - set(paths):
+        old.unlink()
+
+
+def read_best(directory: Path) -> tuple[Best, ...]:
+    """The best weights in a folder, best first; raises `InputError` if there are none."""
+    kept: list[Best] = []
+    for path in directory.glob("best-*.safetensors"):
+        weights, about = _read(path)
+        kept = keep_best(kept, Best(about["accuracy"], about["iteration"], weights))
+    if not kept:
+        raise InputError(f"{directory} holds no best weights; has the run finished an epoch?")
+    return tuple(kept)
+
+
+def _with_weights(learner: MetaLearner, weights: State) -> MetaLearner:
+    other = copy.deepcopy(learner)
+    other.load_state_dict(weights)
+    return other
+
+
+# One file
+
+
+def _write(path: Path, tensors: State, about: dict[str, Any]) -> None:
+    """Tensors and plain data as one safetensors file, whole or not at all; raises `OSError`."""
+    tensors = {name: tensor.detach().cpu() for name, tensor in tensors.items()}
+    text = json.dumps(about)
+    with replacing(path) as part:
+        part.write_bytes(save(tensors, {"about": text, "checksum": _checksum(tensors, text)}))
+
+
+def _read(path: Path) -> tuple[State, dict[str, Any]]:
+    """What `_write` wrote; raises `InputError` if that is not what is there."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+            text, checksum = (file.metadata()[name] for name in ("about", "checksum"))
+    except (OSError, SafetensorError, KeyError, TypeError) as error:
+        raise InputError(f"{path} cannot be read ({error})") from error
+    if checksum != _checksum(tensors, text):
+        raise InputError(f"{path} is damaged: its checksum is not that of its contents")
+    return tensors, json.loads(text)
+
+
+def _checksum(tensors: State, text: str) -> str:
+    return hashlib.sha256(save(tensors) + text.encode()).hexdigest()

@@ -1,7 +1,11 @@
 """The outer loop: draw a meta-batch, take the meta-gradient, let Adam step, validate each epoch."""
 
 import copy
+import signal
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -14,16 +18,29 @@ from mamlpp.data.tasks import TaskSampler
 from mamlpp.errors import InputError
 from mamlpp.maml import MetaLearner, Report
 from mamlpp.recipe import Recipe
-from mamlpp.run.checkpoints import Run, Setting, save_weights, start_directory
+from mamlpp.run.checkpoints import (
+    Best,
+    Checkpoint,
+    Run,
+    Setting,
+    State,
+    keep_best,
+    open_directory,
+    save_checkpoint,
+    write_best,
+)
 from mamlpp.run.evaluation import evaluate_tasks
 from mamlpp.run.history import History, Row
+
+CHECKPOINT_SECONDS = 30.0  # between two checkpoints within an epoch: what a killed run can lose
 
 
 class Trainer:
     """Trains one recipe on the tasks of one sampler, on the device where its images live.
 
-    With a `directory` everything is also written there as it happens. `fit` may be interrupted and
-    called again: it goes on after the last whole meta-step, or validates what it had not yet.
+    With a `directory` everything is also written there as it happens, and a `Trainer` made of the
+    same goes on from the latest checkpoint in it: on a CPU to the same weights, bit by bit, as if
+    nothing had stopped it. Raises `InputError` where the folder holds another run.
     """
 
     def __init__(
@@ -35,18 +52,15 @@ class Trainer:
     ) -> None:
         _check(recipe, train, validation)
         self.recipe, self.train, self.validation = recipe, train, validation
-        self.setting = Setting(
-            train.images.dataset, train.ways, train.shots, train.queries, train.images.shape
-        )
+        self.setting = _setting(train, validation)
         self.learner = MetaLearner(recipe, train.images.shape, train.ways).to(train.device)
         self.optimizer = torch.optim.Adam(self.learner.parameters(), lr=recipe.outer_rate)
         self.iteration = 0
         self._row: Row | None = None  # of a meta-step that is done but not yet in the history
-        self._best: tuple[float, dict[str, Tensor]] | None = None
+        self._best: list[Best] = []
+        self._saved_at, self._saved = time.monotonic(), -1
         self.directory = None if directory is None else Path(directory)
-        if self.directory is not None:
-            start_directory(self.directory, recipe, self.setting)
-        self.history = History(self.directory and self.directory / "history.csv")
+        self.history = History() if self.directory is None else self._open(self.directory)
 
     @property
     def epoch(self) -> float:
@@ -54,36 +68,66 @@ class Trainer:
         return self.iteration / self.recipe.iterations_per_epoch
 
     def fit(self) -> Run:
-        """Train to the end; the run's learner has the weights that were best on validation."""
+        """Train to the end; the run's learner has the weights that were best on validation.
+
+        Ctrl-C (in a notebook: interrupting the kernel) ends the current meta-step, saves it, and
+        raises `KeyboardInterrupt`, which says how to go on; a second one interrupts at once. `fit`
+        may be called again: it goes on after the last whole meta-step, or validates what it had not
+        yet. Raises `InputError` where the folder cannot be written to, and where the recipe stops
+        at a meta-gradient that is not finite.
+        """
         total = self.recipe.epochs * self.recipe.iterations_per_epoch
-        with tqdm(total=total, initial=self.iteration, desc="training", unit="step") as bar:
+        with (
+            _interrupts() as pressed,
+            tqdm(total=total, initial=self.iteration, desc="training", unit="step") as bar,
+        ):
             while self._row is not None or self.iteration < total:
-                row = self._row = self._row or self.step()
-                if self.iteration % self.recipe.iterations_per_epoch == 0:
-                    row |= self.validate()
-                self.history.append(row)
-                self._row = None
+                self._refuse_nonfinite()
+                self._advance()
                 bar.set_postfix(self._summary(), refresh=False)
                 bar.update()
+                if pressed:
+                    self._stop()
+        self._save()
+        self._refuse_nonfinite()
         return self._run()
 
+    def _advance(self) -> None:
+        """One meta-step with all that is due after it; what an interruption left undone first."""
+        row = self._row = self._row or self.step()
+        ends_epoch = self.iteration % self.recipe.iterations_per_epoch == 0
+        if ends_epoch and "validation_loss" not in row:
+            row |= self.validate()
+        with self._writing():
+            self.history.append(row)
+        self._row = None
+        if ends_epoch or time.monotonic() - self._saved_at >= CHECKPOINT_SECONDS:
+            self._save()
+
     def step(self) -> Row:
-        """One meta-step: the meta-gradient of a new meta-batch, then Adam."""
+        """One meta-step: the meta-gradient of a new meta-batch, clipped, then Adam.
+
+        A meta-gradient that is not finite, or statistics of batch norm that are not, would end the
+        run: nothing of such a meta-step is applied, and its row has the name under `nonfinite`.
+        """
         start, epoch = time.perf_counter(), self.epoch
         rate = schedules.outer_rate(
             self.recipe.outer_rate, self.recipe.outer_rate_min, self.recipe.epochs, epoch
         )
         self.optimizer.param_groups[0]["lr"] = rate
         self.optimizer.zero_grad()
+        buffers = [buffer.clone() for buffer in self.learner.buffers()]
         report = self._backward(epoch)
-        norm = torch.nn.utils.get_total_norm(
-            [p.grad for p in self.learner.parameters() if p.grad is not None]
-        )
-        # A meta-gradient that is not finite would end the run: it is recorded, and not applied.
-        if norm.isfinite():
-            self.optimizer.step()
+        norm = torch.nn.utils.get_total_norm(self._gradients().values())
+        bad = self._first_nonfinite(norm)
+        if bad is None:
+            self._apply(norm)
+        else:
+            with torch.no_grad():
+                for buffer, before in zip(self.learner.buffers(), buffers, strict=True):
+                    buffer.copy_(before)
         self.iteration += 1
-        return {
+        row = {
             "iteration": self.iteration,
             "epoch": epoch,
             "outer_rate": rate,
@@ -93,6 +137,33 @@ class Trainer:
             "seconds": time.perf_counter() - start,
             "memory_mb": _memory(self.train.device) / 1e6,
         }
+        return row if bad is None else row | {"nonfinite": bad}
+
+    def _gradients(self) -> State:
+        """The meta-gradient, by the names of the parameters that have one."""
+        return {
+            name: parameter.grad
+            for name, parameter in self.learner.named_parameters()
+            if parameter.grad is not None
+        }
+
+    def _first_nonfinite(self, norm: Tensor) -> str | None:
+        """The first parameter whose gradient is not finite, or else such a buffer; None: none."""
+        buffers = dict(self.learner.named_buffers())
+        # All at once first: a question to each of them would make a GPU wait every time.
+        if norm.isfinite() & torch.cat([x.flatten() for x in buffers.values()]).isfinite().all():
+            return None
+        tensors = self._gradients() | buffers
+        return next((name for name, x in tensors.items() if not x.norm().isfinite()), "norm")
+
+    def _apply(self, norm: Tensor) -> None:
+        if self.recipe.clip_norm is not None:
+            torch.nn.utils.clip_grads_with_norm_(
+                self.learner.parameters(), self.recipe.clip_norm, norm
+            )
+        if self.recipe.clip_value is not None:
+            torch.nn.utils.clip_grad_value_(self.learner.parameters(), self.recipe.clip_value)
+        self.optimizer.step()
 
     def _backward(self, epoch: float) -> Report:
         """The meta-gradient, task by task, so that only one task's graph is alive at a time."""
@@ -106,22 +177,93 @@ class Trainer:
         return Report(torch.stack(losses).mean(), torch.stack(accuracies).mean())
 
     def validate(self) -> Row:
-        """Accuracy on the same validation tasks each time; keeps the weights if they are best."""
+        """Accuracy on the same validation tasks each time; keeps the weights of the best few."""
         self.validation.restart()
         result = evaluate_tasks(self.learner, self.validation, self.recipe.validation_tasks)
-        if self._best is None or result.accuracy >= self._best[0]:
-            self._best = result.accuracy, copy.deepcopy(self.learner.state_dict())
-            if self.directory is not None:
-                save_weights(self.learner, self.directory, "best")
-        if self.directory is not None:
-            save_weights(self.learner, self.directory, "latest")
+        weights = {
+            name: tensor.to("cpu", copy=True) for name, tensor in self.learner.state_dict().items()
+        }
+        self._best = keep_best(self._best, Best(result.accuracy, self.iteration, weights))
         return {"validation_loss": result.loss, "validation_accuracy": result.accuracy}
 
     def _run(self) -> Run:
         learner = copy.deepcopy(self.learner)
-        if self._best is not None:
-            learner.load_state_dict(self._best[1])
-        return Run(self.recipe, self.setting, learner, self.history, self.directory)
+        if self._best:
+            learner.load_state_dict(self._best[0].weights)
+        return Run(
+            self.recipe, self.setting, learner, self.history, self.directory, tuple(self._best)
+        )
+
+    def _open(self, directory: Path) -> History:
+        """Begin in a folder, or go on from the checkpoint in it; its history up to there."""
+        checkpoint = open_directory(directory, self.recipe, self.setting)
+        path = directory / "history.csv"
+        with self._writing():
+            if checkpoint is None:
+                return History(path)
+            self._restore(checkpoint)
+            write_best(directory, self._best)
+            return History.resume(path, checkpoint.history_size)
+
+    def _save(self) -> None:
+        """Write a checkpoint, unless there is no folder or the last one is of this iteration."""
+        if self.directory is None or self._saved == self.iteration:
+            return
+        size = (self.directory / "history.csv").stat().st_size
+        with self._writing():
+            save_checkpoint(
+                self.directory, Checkpoint(self.iteration, size, self._parts(), self._best)
+            )
+        self._saved_at, self._saved = time.monotonic(), self.iteration
+
+    def _parts(self) -> dict[str, State]:
+        """All tensors that the next meta-step depends on; nothing uses torch's global generator."""
+        adam = self.optimizer.state_dict()["state"]
+        return {
+            "learner": self.learner.state_dict(),
+            "adam": {f"{i}/{name}": x for i, some in adam.items() for name, x in some.items()},
+            "sampler": {"generator": self.train.generator.get_state()},
+        }
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        self.learner.load_state_dict(checkpoint.parts["learner"])
+        adam: dict[int, State] = {}
+        for name, tensor in checkpoint.parts.get("adam", {}).items():
+            index, _, rest = name.partition("/")
+            adam.setdefault(int(index), {})[rest] = tensor
+        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": adam})
+        self.train.generator.set_state(checkpoint.parts["sampler"]["generator"])
+        self.iteration = self._saved = checkpoint.iteration
+        self._best = checkpoint.best
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Says in one sentence what it means that the folder cannot be written to."""
+        try:
+            yield
+        except OSError as error:
+            raise InputError(
+                f"the run cannot be written to {self.directory} ({error}); once it can, the same "
+                f"command goes on from the last checkpoint"
+            ) from error
+
+    def _stop(self) -> None:
+        self._save()
+        again = "fit()" if self.directory is None else "the same command"
+        raise KeyboardInterrupt(
+            f"stopped after iteration {self.iteration}; {again} goes on from there"
+        )
+
+    def _refuse_nonfinite(self) -> None:
+        """Where the recipe says so, end at a meta-gradient that is not finite, whoever resumes."""
+        bad = self.history.rows[-1].get("nonfinite") if self.history.rows else None
+        if bad is not None and self.recipe.nonfinite == "stop":
+            self._save()
+            raise InputError(
+                f"the meta-gradient of iteration {self.iteration} is not finite, first in {bad}, "
+                f"and the recipe says stop; train with nonfinite='skip', a lower outer_rate or "
+                f"clip_norm"
+            )
 
     def _summary(self) -> dict[str, str]:
         """For the progress bar: means over the last 20 meta-steps, and the last validation."""
@@ -157,6 +299,43 @@ def _check(recipe: Recipe, train: TaskSampler, validation: TaskSampler) -> None:
             f"training images are {list(train.images.shape)} and validation images "
             f"{list(validation.images.shape)}; give both samplers images of the same dataset"
         )
+
+
+def _setting(train: TaskSampler, validation: TaskSampler) -> Setting:
+    return Setting(
+        dataset=train.images.dataset,
+        ways=train.ways,
+        shots=train.shots,
+        queries=train.queries,
+        image_shape=train.images.shape,
+        training_images=train.images.name,
+        training_seed=train.seed,
+        training_rotate=train.rotate,
+        validation_images=validation.images.name,
+        validation_seed=validation.seed,
+        validation_rotate=validation.rotate,
+        validation_queries=validation.queries,
+    )
+
+
+@contextmanager
+def _interrupts() -> Iterator[list[int]]:
+    """A list that is no longer empty after Ctrl-C; from then on Ctrl-C does what it did before."""
+    pressed: list[int] = []
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield pressed  # Only the main thread may listen, and who ignores Ctrl-C goes on to do so.
+        return
+
+    def note(number: int, _: object) -> None:
+        pressed.append(number)
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield pressed
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _memory(device: torch.device) -> int:

@@ -6,6 +6,7 @@ import inspect
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import textwrap
@@ -222,10 +223,35 @@ def test_train_wants_a_folder(command):
     refuse(command("train"), "Missing from mamlpp train: --directory PATH")
 
 
-def test_train_leaves_a_run_that_is_there_alone(train, command, tmp_path):
+def test_train_leaves_another_run_that_is_there_alone(train, command, tmp_path):
     train()
-    again = command("train", "--directory", tmp_path / "run", *TINY)
-    refuse(again, "^mamlpp: .* already holds a run; choose another folder, or remove it$")
+    again = command("train", "--directory", tmp_path / "run", *TINY, "--sampling-seed", 5)
+    refuse(again, "^mamlpp: .* holds another run: training_seed is 0 there and 5 here, ")
+
+
+def test_the_same_command_again_says_the_same(train):
+    assert train()[0].out == train()[0].out
+
+
+def test_ctrl_c_stops_after_the_meta_step_and_the_same_command_goes_on(
+    train, command, tmp_path, monkeypatch
+):
+    with monkeypatch.context() as patch:
+        patch.setattr(cli.TaskSampler, "sample", pressing_ctrl_c(cli.TaskSampler.sample))
+        stopped = command("train", "--directory", tmp_path / "run", *TINY)
+    assert stopped.code == 130
+    last = stopped.err.splitlines()[-1]
+    assert last == "mamlpp: stopped after iteration 1; the same command goes on from there"
+    train()
+    assert len(mamlpp.Run.load(tmp_path / "run").history.rows) == 2
+
+
+def pressing_ctrl_c(method):
+    def pressed(*arguments):
+        signal.raise_signal(signal.SIGINT)
+        return method(*arguments)
+
+    return pressed
 
 
 @pytest.mark.parametrize("arguments", [["frobnicate"], []])

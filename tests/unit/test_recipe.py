@@ -28,11 +28,19 @@ def test_with_changes_one_field_and_leaves_the_recipe_alone():
         ("pooling", "mean", "pooling must be one of max, stride, not 'mean'"),
         ("query_statistics", "both", "query_statistics must be one of query, support"),
         ("second_order_from", -1, "second_order_from must be 0 or more, not -1"),
+        ("clip_norm", 0.0, "clip_norm must be positive or None, not 0.0"),
+        ("clip_value", -1.0, "clip_value must be positive or None, not -1.0"),
+        ("nonfinite", "go", "nonfinite must be one of skip, stop, not 'go'"),
     ],
 )
 def test_a_field_that_cannot_be_is_named(field, value, said):
     with pytest.raises(InputError, match=said):
         Recipe().with_(**{field: value})
+
+
+def test_two_ways_of_clipping_are_refused():
+    with pytest.raises(InputError, match="by clip_norm or by clip_value: give one"):
+        Recipe(clip_norm=1.0, clip_value=1.0)
 
 
 def test_every_field_has_one_comment_that_becomes_its_help():

@@ -18,14 +18,21 @@ RECIPE = mamlpp.RECIPES["fomaml"].with_(
 )
 
 
-def make_trainer(directory=None, size=16):
-    draw = torch.Generator().manual_seed(0)
+def make_trainer(directory=None, size=16, shots=1, seed=0, rotate=False, ink=0, **changes):
+    draw = torch.Generator().manual_seed(ink)
     noise = torch.randint(0, 256, (6, 4, 1, size, size), generator=draw, dtype=torch.uint8)
     train, validation = (
-        mamlpp.TaskSampler(mamlpp.ImageSet(noise, (*"abcdef",), "noise", split), 3, 1, 2)
-        for split in ("train", "validation")
+        mamlpp.TaskSampler(
+            mamlpp.ImageSet(noise, (*"abcdef",), "noise", split),
+            3,
+            shots,
+            2,
+            seed=seed,
+            rotate=turn,
+        )
+        for split, turn in (("train", rotate), ("validation", False))
     )
-    return mamlpp.Trainer(RECIPE, train, validation, directory)
+    return mamlpp.Trainer(RECIPE.with_(**changes), train, validation, directory)
 
 
 @pytest.fixture
@@ -84,8 +91,9 @@ def test_best_and_latest_weights_can_be_chosen(trainer, folder):
 
 def test_the_folder_holds_these_files_and_no_other(folder):
     assert sorted(contents(folder)) == [
-        *("best.safetensors", "history.csv"),
-        *("latest.safetensors", "run.json"),
+        *("best-00000002.safetensors", "best-00000004.safetensors"),
+        *("checkpoint-00000002.safetensors", "checkpoint-00000004.safetensors"),
+        *("history.csv", "run.json"),
     ]
 
 
@@ -94,6 +102,14 @@ def test_without_a_folder_nothing_is_written(tmp_path, monkeypatch):
     run = make_trainer().fit()
     assert run.directory is None
     assert not list(tmp_path.iterdir())
+
+
+def test_validating_twice_keeps_the_weights_once(tmp_path):
+    trainer = make_trainer(tmp_path)
+    for _ in range(2):
+        trainer.validate()
+    assert [best.iteration for best in trainer.fit().kept].count(0) == 1
+    assert make_trainer(tmp_path).iteration == 4
 
 
 # The history
@@ -141,9 +157,36 @@ def test_a_new_history_replaces_an_old_file(tmp_path):
 # Folders that cannot be used
 
 
-def test_a_folder_that_holds_a_run_is_refused_and_left_as_it_is(folder):
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"filters": 5}, "filters is 4 there and 5 here; choose another folder"),
+        (
+            {"outer_rate": 0.5, "nonfinite": "stop"},
+            "outer_rate is 0.001 there and 0.5 here, nonfinite is skip there and stop here",
+        ),
+        ({"size": 20}, r"image_shape is \(1, 16, 16\) there and \(1, 20, 20\) here"),
+        ({"shots": 2}, "shots is 1 there and 2 here"),
+        ({"seed": 7}, "training_seed is 0 there and 7 here"),
+        ({"rotate": True}, "training_rotate is False there and True here"),
+        ({"ink": 1}, "training_images is noise-train-.{8} there and noise-train-.{8} here, valida"),
+    ],
+)
+def test_another_run_in_a_folder_is_refused_and_left_as_it_is(folder, changes, said):
     before = contents(folder)
-    refuse("already holds a run; choose another folder", make_trainer, folder)
+    (folder / ".part-left").mkdir()
+    refuse(f"holds another run: .*{said}", lambda: make_trainer(folder, **changes))
+    (folder / ".part-left").rmdir()
+    assert contents(folder) == before
+
+
+def test_a_finished_run_returns_its_result_at_once_and_writes_nothing(folder, monkeypatch):
+    before, first = contents(folder), mamlpp.Run.load(folder)
+    trainer = make_trainer(folder)
+    monkeypatch.setattr(trainer, "step", None)
+    run = trainer.fit()
+    assert torch.equal(logits(run.learner), logits(first.learner))
+    assert run.history.rows == first.history.rows
     assert contents(folder) == before
 
 
@@ -185,24 +228,60 @@ def test_a_damaged_description_is_named(folder, damage):
     refuse(r"run\.json is damaged .*; train the run again", mamlpp.Run.load, folder)
 
 
-@pytest.mark.parametrize("which", ["best", "latest"])
 @pytest.mark.parametrize("length", [0, 7, 300, -1])
-def test_truncated_weights_are_named(folder, which, length):
-    path = folder / f"{which}.safetensors"
+def test_truncated_weights_are_named(folder, length):
+    path = folder / "best-00000002.safetensors"
     path.write_bytes(path.read_bytes()[:length])
-    refuse(rf"{which}\.safetensors cannot be read", mamlpp.Run.load, folder, which)
+    refuse(r"best-00000002\.safetensors cannot be read", mamlpp.Run.load, folder)
+
+
+def test_a_flipped_bit_is_noticed(folder):
+    path = folder / "best-00000002.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"\x01")
+    refuse(r"best-00000002\.safetensors is damaged", mamlpp.Run.load, folder)
 
 
 def test_missing_weights_are_named(tmp_path):
     make_trainer(tmp_path)  # not a meta-step done
-    refuse("cannot be read .*; has the run finished an epoch?", mamlpp.Run.load, tmp_path)
+    refuse("no best weights; has the run finished an epoch?", mamlpp.Run.load, tmp_path)
+    refuse("holds no weights; has the run written", mamlpp.Run.load, tmp_path, "latest")
+
+
+def test_other_weights_than_best_and_latest_are_refused(folder):
+    refuse("must be 'best' or 'latest', not 'first'", mamlpp.Run.load, folder, "first")
+
+
+# The best few
+
+
+def test_the_best_checkpoints_come_best_first(trainer, folder):
+    run, loaded = trainer.fit(), mamlpp.Run.load(folder)
+    for learners in (run.best(), loaded.best(), mamlpp.Run.load(folder, "latest").best(9)):
+        assert len(learners) == 2
+        assert torch.equal(logits(learners[0]), logits(run.learner))
+        assert torch.equal(logits(learners[1]), logits(trainer.learner))
+    [first] = loaded.best(1)
+    assert torch.equal(logits(first), logits(run.learner))
+    refuse("k must be at least 1, not 0", run.best, 0)
+
+
+def test_only_the_best_few_are_kept_and_of_equals_the_later(tmp_path, monkeypatch):
+    accuracies = iter([0.1, 0.9, 0.5, 0.5, 0.2, 0.3, 0.5])
+
+    def evaluate_tasks(*_):
+        return Evaluation(torch.tensor([next(accuracies)]), torch.ones(1), transductive=False)
+
+    monkeypatch.setattr(training, "evaluate_tasks", evaluate_tasks)
+    run = make_trainer(tmp_path, epochs=7).fit()
+    assert [best.iteration for best in run.kept] == [4, 14, 8, 6, 12]
+    assert [best.iteration for best in mamlpp.Run.load(tmp_path).kept] == [4, 14, 8, 6, 12]
 
 
 def test_weights_of_another_network_are_named(folder):
     about = json.loads((folder / "run.json").read_text())
     about["recipe"]["filters"] = 5
     (folder / "run.json").write_text(json.dumps(about))
-    refuse(r"best\.safetensors cannot be read .*size mismatch", mamlpp.Run.load, folder)
+    refuse(r"not those of its run.json \(size mismatch", mamlpp.Run.load, folder)
 
 
 @pytest.mark.parametrize("text", [None, "iteration,loss\n1,low\n", "iteration\n1,2\n", "a\n\xff\n"])

@@ -67,7 +67,9 @@ def test_the_history_has_one_row_a_meta_step_with_every_column(trainer):
     assert list(frame) == list(COLUMNS)
     assert frame["iteration"].tolist() == [1, 2, 3, 4, 5, 6]
     assert frame["epoch"].tolist() == [0, 1 / 3, 2 / 3, 1, 4 / 3, 5 / 3]
-    assert not frame.drop(columns=["validation_loss", "validation_accuracy"]).isna().any(axis=None)
+    at_times = ["validation_loss", "validation_accuracy", "nonfinite"]
+    assert not frame.drop(columns=at_times).isna().any(axis=None)
+    assert frame["nonfinite"].isna().all()
     assert (frame[["loss", "gradient_norm", "seconds", "memory_mb"]] > 0).all(axis=None)
 
 
