@@ -1,10 +1,12 @@
 """The command line: `mamlpp data | train | evaluate`. Every field of a recipe is an option."""
 
 import argparse
+import json
 import sys
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import tyro
@@ -100,18 +102,53 @@ class Evaluate:
     """Classes to draw from."""
     steps: int | None = None
     """Inner steps; as many as in training, unless said."""
+    ensemble: int = 5
+    """Checkpoints whose logits an ensemble averages: those that were best on validation."""
     device: str | None = None
     """cpu, cuda, …; the GPU if there is one, unless said."""
 
     def __call__(self) -> None:
-        """Print both protocols: queries judged alone, and all together as published code does."""
+        """Print a table, and write it with all that it rests on into the run's folder."""
         device = _device(self.device)
         run = Run.load(self.directory)
         run.learner.to(device)
         images = load_images(run.setting.dataset, self.split).to(device)
-        print(f"{images.name}, {run.ways}-way {run.shots}-shot")
-        for transductive in (False, True):
-            print(evaluate(run, images, self.tasks, steps=self.steps, transductive=transductive))
+        print(f"{images.name}, {run.ways}-way {run.shots}-shot, 95 % interval over tasks")
+        results = self._evaluate(run, images)
+        print(_table(results))
+        print("inductive: each query judged alone; transductive: normalised by its neighbours too")
+        path = self.directory / f"evaluation-{self.split}.json"
+        _write_json(path, self._about(run, images, device) | results)
+        print(f"written to {path}")
+
+    def _evaluate(self, run: Run, images: ImageSet) -> dict[str, Any]:
+        """Every protocol, with the best checkpoint alone and with an ensemble of the best few."""
+        members = len(run.best(self.ensemble))
+        sizes = {"best checkpoint": 1}
+        if members > 1:
+            sizes[f"ensemble of {members}"] = members
+        return {
+            f"{'transductive' if transductive else 'inductive'}, {name}": evaluate(
+                run,
+                images,
+                self.tasks,
+                steps=self.steps,
+                transductive=transductive,
+                ensemble=size,
+            ).as_dict()
+            for transductive in (False, True)
+            for name, size in sizes.items()
+        }
+
+    def _about(self, run: Run, images: ImageSet, device: torch.device) -> dict[str, Any]:
+        return {
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "images": images.name,
+            "setting": asdict(run.setting),
+            "recipe": run.recipe.as_dict(),
+            "device": str(device),
+            "torch": torch.__version__,
+        }
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -155,6 +192,29 @@ def _device(name: str | None) -> torch.device:
     except (RuntimeError, AssertionError, ImportError) as error:
         raise InputError(
             f"this machine has no device {name!r}; choose cpu, or leave --device out"
+        ) from error
+
+
+def _table(results: dict[str, Any]) -> str:
+    """One row a protocol: accuracy, calibration error, and accuracy after each inner step."""
+    steps = range(len(next(iter(results.values()))["accuracy_by_step"]))
+    head = f"{'':<30}{'accuracy, %':>14}{'calibration':>13}   after step"
+    lines = [head + "".join(f"{step:>7}" for step in steps)]
+    for name, result in results.items():
+        accuracy = f"{100 * result['accuracy']:.2f} ± {100 * result['interval']:.2f}"
+        by_step = "".join(f"{100 * step:>7.1f}" for step in result["accuracy_by_step"])
+        calibration = f"{100 * result['calibration_error']:.1f} % off"
+        lines.append(f"{name:<30}{accuracy:>14}{calibration:>13}             {by_step}")
+    return "\n".join(lines)
+
+
+def _write_json(path: Path, about: dict[str, Any]) -> None:
+    try:
+        with replacing(path) as part:
+            part.write_text(json.dumps(about, indent=1) + "\n")
+    except OSError as error:
+        raise InputError(
+            f"the results above cannot be written to {path} ({error}); make room there"
         ) from error
 
 

@@ -177,19 +177,31 @@ class MetaLearner(nn.Module):
         them, else those of the support set under the adapted weights. `transductive=True` instead
         normalises the M images by each other, as published code does. The learner stays as it was.
         """
+        path = self.adapted_path(support_x, support_y, steps)
+        return self.classifier(path, len(path) - 1, support_x, transductive)
+
+    def adapted_path(
+        self, support_x: Tensor, support_y: Tensor, steps: int | None = None
+    ) -> list[Weights]:
+        """The weights before and after each step on a support set, θ_0 … θ_S, without a graph."""
         self._check(support_x, support_y)
         steps = self.recipe.inner_steps if steps is None else steps
         start = {name: weight.detach().requires_grad_() for name, weight in self.weights().items()}
         with torch.enable_grad():
             path = inner_loop(self, start, (support_x, support_y), steps, self.rule, False)
-        adapted = {name: weight.detach() for name, weight in path[-1].items()}
+        return [{name: w.detach() for name, w in weights.items()} for weights in path]
+
+    def classifier(
+        self, path: list[Weights], step: int, support_x: Tensor, transductive: bool = False
+    ) -> Callable[[Tensor], Tensor]:
+        """What `adapt` gives, after `step` steps of an adapted path."""
         norm: dict[str, Any] = {"running": True}
         if self.recipe.norm_statistics == "batch":
             norm = {"reference": support_x}
 
         @torch.no_grad()
         def classify(images: Tensor) -> Tensor:
-            return self(adapted, images, steps, **({} if transductive else norm))
+            return self(path[step], images, step, **({} if transductive else norm))
 
         return classify
 

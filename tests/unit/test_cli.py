@@ -11,6 +11,7 @@ import subprocess
 import sys
 import textwrap
 from itertools import pairwise
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -90,11 +91,19 @@ def test_train_then_evaluate(train, command, tmp_path):
     assert f"next: mamlpp evaluate {tmp_path / 'run'}\n" in trained.out
     assert about["setting"]["dataset"] == "glyphs"
     evaluated = command("evaluate", tmp_path / "run", "--tasks", 3, "--device", "cpu")
-    name, inductive, transductive = evaluated.out.splitlines()
-    assert re.fullmatch(r"glyphs-test-[0-9a-f]{8}, 3-way 1-shot", name)
-    result = r"\d+\.\d\d ± \d+\.\d\d % \(95 % interval over 3 tasks, "
-    assert re.fullmatch(result + r"inductive\)", inductive)
-    assert re.fullmatch(result + r"transductive\)", transductive)
+    name, head, *rows, meaning, written = evaluated.out.splitlines()
+    assert re.match(r"glyphs-test-[0-9a-f]{8}, 3-way 1-shot, 95 % interval over tasks$", name)
+    assert "calibration" in head
+    assert {row.split(",")[0] for row in rows} == {"inductive", "transductive"}
+    assert all(re.search(r"\d+\.\d\d ± \d+\.\d\d", row) for row in rows)
+    assert "judged alone" in meaning
+    results = json.loads(Path(written.removeprefix("written to ")).read_text())
+    alone = results["inductive, best checkpoint"]
+    assert f"{100 * alone['accuracy']:.2f}" in rows[0]
+    assert alone["tasks"] == 3
+    assert len(alone["accuracy_by_step"]) == about["recipe"]["inner_steps"] + 1
+    assert results["recipe"] == about["recipe"]
+    assert results["images"].startswith("glyphs-test-")
 
 
 def test_evaluate_takes_the_split_and_the_steps_that_were_asked_for(train, command, tmp_path):

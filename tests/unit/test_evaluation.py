@@ -95,3 +95,84 @@ def test_without_a_step_there_is_only_chance(run, images):
 def test_an_interval_needs_two_tasks(run, images, tasks):
     with pytest.raises(mamlpp.InputError, match=f"at least 2 of them, not {tasks}"):
         mamlpp.evaluate(run, images, tasks=tasks)
+
+
+@pytest.fixture(params=["maml", "maml++"])
+def two_learners(request, images):
+    recipe = mamlpp.RECIPES[request.param].with_(filters=4, inner_steps=3)
+    learners = [mamlpp.MetaLearner(recipe, images.shape, WAYS, seed=seed) for seed in (1, 2)]
+    sampler = mamlpp.TaskSampler(images, WAYS, 1, 2)
+    for learner in learners:
+        learner.meta_loss(sampler.sample(3))  # moves the running statistics, where there are some
+    return learners
+
+
+def judge(learners, images, **options):
+    return mamlpp.evaluate_tasks(learners, mamlpp.TaskSampler(images, WAYS, 1, 2), 6, **options)
+
+
+@pytest.mark.parametrize("transductive", [False, True])
+def test_each_step_is_what_that_many_steps_give(two_learners, images, transductive):
+    learner = two_learners[0]
+    whole = judge(learner, images, transductive=transductive, every_step=True)
+    assert len(whole.steps) == 4
+    for steps, at_step in enumerate(whole.steps):
+        alone = judge(learner, images, steps=steps, transductive=transductive)
+        torch.testing.assert_close(at_step.losses, alone.losses)
+        assert torch.equal(at_step.accuracies, alone.accuracies)
+    assert torch.equal(whole.losses, whole.steps[-1].losses)
+
+
+def test_an_ensemble_of_one_learner_twice_is_that_learner(two_learners, images):
+    once, twice = judge(two_learners[0], images), judge([two_learners[0]] * 2, images)
+    torch.testing.assert_close(once.losses, twice.losses)
+
+
+def test_an_ensemble_averages_the_logits_of_learners_that_adapt_alone(two_learners, images):
+    result = judge(two_learners, images)
+    for task, loss in zip(
+        mamlpp.TaskSampler(images, WAYS, 1, 2).sample(6), result.losses, strict=True
+    ):
+        logits = [
+            learner.adapt(task.support_x, task.support_y)(task.query_x) for learner in two_learners
+        ]
+        mean = (logits[0] + logits[1]) / 2
+        torch.testing.assert_close(torch.nn.functional.cross_entropy(mean, task.query_y), loss)
+
+
+def test_an_ensemble_is_of_the_checkpoints_that_were_best(run, images):
+    assert len(run.best(5)) == 1
+    alone = mamlpp.evaluate(run, images, tasks=4)
+    torch.testing.assert_close(mamlpp.evaluate(run, images, 4, ensemble=5).losses, alone.losses)
+    with pytest.raises(mamlpp.InputError, match="at least 1"):
+        mamlpp.evaluate(run, images, tasks=4, ensemble=0)
+
+
+def test_evaluation_with_every_step_leaves_all_as_it_was(two_learners, images):
+    learner = two_learners[0]
+    before = {name: value.clone() for name, value in learner.state_dict().items()}
+    judge(learner, images, every_step=True)
+    for name, value in learner.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+@pytest.mark.parametrize(
+    ("confidence", "hits", "error"),
+    [
+        ([1.0, 1.0, 1.0, 1.0], [0, 0, 0, 0], 1.0),  # always sure, always wrong
+        ([0.75, 0.75, 0.75, 0.75], [1, 1, 1, 0], 0.0),  # as sure as right
+        ([0.9, 0.9, 0.5, 0.5], [1, 1, 0, 0], 0.5 * 0.1 + 0.5 * 0.5),  # bin by bin, not overall
+    ],
+)
+def test_calibration_error_is_the_mean_gap_of_the_bins(confidence, hits, error):
+    result = mamlpp.Evaluation(
+        torch.tensor([0.5]), torch.ones(1), False, torch.tensor([confidence]), torch.tensor([hits])
+    )
+    assert result.calibration_error == pytest.approx(error, abs=1e-6)
+
+
+def test_confidences_and_hits_are_those_of_the_queries(two_learners, images):
+    result = judge(two_learners[0], images)
+    assert result.hits.shape == result.confidences.shape == (6, 2 * WAYS)
+    torch.testing.assert_close(result.hits.mean(1), result.accuracies)
+    assert result.confidences.min() >= 1 / WAYS
