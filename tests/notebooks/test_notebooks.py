@@ -170,7 +170,7 @@ def test_each_rule_sees_a_cell_that_breaks_it(rule: str, folder: Path):
 
 
 @pytest.mark.parametrize(
-    "path", [r"C:\Users\me", "see /root/data", "(/work/main)", "'/Users/me/x'"]
+    "path", [r"C:\Users\me", "see /root/data", "(/home/you/kit)", "'/Users/me/x'"]
 )
 def test_paths_of_a_machine_are_seen_in_text_too(path: str, folder: Path):
     assert "machine_path_faults" in faults(good_notebook(new_markdown_cell(path)), folder)
