@@ -56,6 +56,8 @@ class Evaluation:
         """How far confidence is from accuracy, 0 … 1: the mean gap of `BINS` bins of confidence,
         each counting as many times as it has queries (Guo et al. 2017).
         """
+        if not self.confidences.isfinite().all():
+            return math.nan  # weights that diverged are sure of nothing
         bins = (self.confidences * BINS).long().clamp(max=BINS - 1).flatten()
         gaps = (self.hits.double() - self.confidences.double()).flatten()
         total = torch.zeros(BINS, dtype=torch.float64).index_add_(0, bins, gaps)

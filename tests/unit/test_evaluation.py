@@ -176,3 +176,11 @@ def test_confidences_and_hits_are_those_of_the_queries(two_learners, images):
     assert result.hits.shape == result.confidences.shape == (6, 2 * WAYS)
     torch.testing.assert_close(result.hits.mean(1), result.accuracies)
     assert result.confidences.min() >= 1 / WAYS
+
+
+def test_weights_that_diverged_are_evaluated_too(two_learners, images):
+    with torch.no_grad():
+        two_learners[0].network.head.weight.fill_(math.nan)
+    result = judge(two_learners[0], images, every_step=True).as_dict()
+    assert math.isnan(result["calibration_error"])
+    assert math.isnan(result["loss"])
