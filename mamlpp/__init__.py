@@ -9,6 +9,7 @@ from mamlpp.maml import MetaLearner
 from mamlpp.recipe import RECIPES, Recipe
 from mamlpp.run.checkpoints import Run
 from mamlpp.run.evaluation import Evaluation, evaluate, evaluate_tasks
+from mamlpp.run.seeds import train_seeds
 from mamlpp.run.training import Trainer, default_device
 
 __all__ = [
@@ -30,4 +31,5 @@ __all__ = [
     "evaluate",
     "evaluate_tasks",
     "load_images",
+    "train_seeds",
 ]

@@ -96,6 +96,12 @@ class TaskSampler:
         # All pictures in one row, [turns·classes·samples, C, H, W]: a draw is then a single gather.
         self._pictures = torch.cat([pictures.flatten(0, 1) for pictures in turned])
 
+    def with_seed(self, seed: int) -> "TaskSampler":
+        """The same sampler with another seed, at its first task."""
+        return TaskSampler(
+            self.images, self.ways, self.shots, self.queries, seed=seed, rotate=self.rotate
+        )
+
     def restart(self) -> None:
         """Begin again: the next tasks are those that came first."""
         self.generator = torch.Generator().manual_seed(self._seed)

@@ -23,6 +23,13 @@ _PALETTE = sns.color_palette("colorblind").as_hex()
 COLOURS = {
     "MAML": _PALETTE[0],
     "first-order MAML": _PALETTE[1],
+    "MAML + MSL": _PALETTE[2],
+    "MAML + DA": _PALETTE[5],
+    "MAML + BNRS + BNWB": _PALETTE[9],
+    "MAML + LSLR": _PALETTE[6],
+    "MAML + CA": "#8c6d1f",
+    "Meta-SGD": "#5c5c8a",
+    "MAML++": _PALETTE[3],
     "no meta-learning": _PALETTE[7],
     "joint training": _PALETTE[4],
     "nearest pixels": _PALETTE[8],
@@ -124,14 +131,48 @@ def plot_learning_curves(
 ) -> Axes:
     """One column of several histories against the iteration: mean of the last `smooth` values."""
     for name, history in histories.items():
-        values = np.array(history.column(column))
-        iterations = np.array([row["iteration"] for row in history.rows if column in row])
-        window = min(smooth, len(values))
-        means = np.convolve(values, np.ones(window) / window, mode="valid")
-        ax.plot(iterations[window - 1 :], means, label=name, color=COLOURS.get(name))
+        iterations, means = _smoothed(history, column, smooth)
+        if means.size:
+            ax.plot(iterations, means, label=name, color=COLOURS.get(name))
+    return _label_curves(ax, column)
+
+
+def plot_over_seeds(
+    histories: Mapping[str, Sequence[History]], ax: Axes, column: str = "accuracy", smooth: int = 20
+) -> Axes:
+    """One column of several runs of each method: their mean, and from the least to the greatest.
+
+    `histories[name]` holds one history a seed, equally long. Each is first smoothed, by the mean of
+    the last `smooth` values. Runs that have no such column are left out.
+    """
+    for name, several in histories.items():
+        curves = [_smoothed(history, column, smooth) for history in several]
+        curves = [curve for curve in curves if curve[0].size]
+        if not curves:
+            continue
+        iterations, values = curves[0][0], np.stack([curve[1] for curve in curves])
+        [line] = ax.plot(iterations, values.mean(0), label=name, color=COLOURS.get(name))
+        if len(values) > 1:
+            band = values.min(0), values.max(0)
+            ax.fill_between(iterations, *band, color=line.get_color(), alpha=0.2, linewidth=0)
+    return _label_curves(ax, column)
+
+
+def _label_curves(ax: Axes, column: str) -> Axes:
     ax.set(xlabel="iteration (meta-steps)", ylabel=column.replace("_", " "))
-    ax.legend()
+    if ax.lines:
+        ax.legend()
     return ax
+
+
+def _smoothed(history: History, column: str, smooth: int) -> tuple[np.ndarray, np.ndarray]:
+    """Iterations, and the mean of the last `smooth` values up to each: both empty without any."""
+    values = np.array(history.column(column), dtype=float)
+    iterations = np.array([row["iteration"] for row in history.rows if column in row])
+    window = min(smooth, len(values))
+    if not window:
+        return iterations, values
+    return iterations[window - 1 :], np.convolve(values, np.ones(window) / window, mode="valid")
 
 
 def plot_steps(curves: Mapping[str, Sequence[float]], ax: Axes, ylabel: str) -> Axes:

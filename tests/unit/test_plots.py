@@ -192,3 +192,23 @@ def test_ticks_have_numbers(ax, history):
     for axis in (ax.xaxis, ax.yaxis):
         assert all(labels(axis))
         assert len(labels(axis)) > 2
+
+
+def test_over_seeds_draws_the_mean_and_the_whole_range(ax):
+    def history(values):
+        one = History()
+        one.rows = [{"iteration": i + 1, "loss": value} for i, value in enumerate(values)]
+        return one
+
+    several = {"MAML": [history([1.0, 2.0]), history([3.0, 6.0])], "none": [History()]}
+    plots.plot_over_seeds(several, ax, "loss", smooth=1)
+    [line] = ax.lines
+    assert line.get_xydata().tolist() == [[1, 2], [2, 4]]
+    band = ax.collections[0].get_paths()[0].vertices
+    assert {tuple(point) for point in band} == {(1, 1), (2, 2), (1, 3), (2, 6)}
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["MAML"]
+
+
+def test_a_history_without_the_column_is_left_out(ax):
+    plots.plot_learning_curves({"empty": History()}, ax, "loss")
+    assert not ax.lines

@@ -1,0 +1,76 @@
+"""Several recipes and seeds, trained side by side."""
+
+import pytest
+import torch
+
+import mamlpp
+from mamlpp import InputError, train_seeds
+
+BASE = mamlpp.RECIPES["maml"].with_(
+    filters=4,
+    inner_steps=1,
+    meta_batch=2,
+    epochs=1,
+    iterations_per_epoch=3,
+    validation_tasks=2,
+)
+
+
+def noise(split):
+    draw = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (6, 4, 1, 16, 16), generator=draw, dtype=torch.uint8)
+    return mamlpp.ImageSet(images, (*"abcdef",), "noise", split)
+
+
+@pytest.fixture
+def samplers():
+    return mamlpp.TaskSampler(noise("train"), 3, 1, 2), mamlpp.TaskSampler(
+        noise("validation"), 3, 1, 2
+    )
+
+
+def weights(run):
+    return torch.cat([x.flatten() for x in run.learner.state_dict().values()])
+
+
+def test_every_recipe_with_every_seed_in_two_processes_as_if_trained_alone(samplers):
+    train, validation = samplers
+    recipes = {"one": BASE, "two": BASE.with_(inner_steps=2)}
+    runs = train_seeds(recipes, train, validation, seeds=(0, 7), workers=2)
+    assert list(runs) == ["one", "two"]
+    assert [run.recipe.inner_steps for name in runs for run in runs[name]] == [1, 1, 2, 2]
+    assert [run.recipe.seed for name in runs for run in runs[name]] == [0, 7, 0, 7]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    alone = mamlpp.Trainer(BASE.with_(seed=7), train.with_seed(7), validation).fit()
+    torch.set_num_threads(threads)
+    assert torch.equal(weights(alone), weights(runs["one"][1]))
+    assert alone.history.column("loss") == runs["one"][1].history.column("loss")
+
+
+def test_a_seed_changes_the_initial_weights_and_the_tasks(samplers):
+    short = BASE.with_(outer_rate=1e-30)  # the weights stay as they were initialised
+    first, second = train_seeds({"a": short}, *samplers, seeds=(0, 1), workers=1)["a"]
+    assert not torch.equal(weights(first), weights(second))
+    assert (first.setting.training_seed, second.setting.training_seed) == (0, 1)
+
+
+def test_one_process_gives_the_same(samplers):
+    one, two = (
+        train_seeds({"a": BASE}, *samplers, seeds=(0, 1), workers=workers)["a"][1]
+        for workers in (1, 2)
+    )
+    assert torch.equal(weights(one), weights(two))
+
+
+@pytest.mark.parametrize(
+    ("recipes", "seeds", "words"),
+    [
+        ({}, (0,), "at least one recipe"),
+        ({"a": BASE}, (), "at least one recipe"),
+        ({"a": BASE}, (1, 1), "each seed counts once"),
+    ],
+)
+def test_what_cannot_be_trained_is_said(samplers, recipes, seeds, words):
+    with pytest.raises(InputError, match=words):
+        train_seeds(recipes, *samplers, seeds=seeds)
