@@ -69,6 +69,8 @@ class Train:
     """Query images a class: what the adapted weights are judged on."""
     sampling_seed: int = 0
     """Seed of the tasks that are drawn."""
+    diagnose_every: int | None = None
+    """Meta-steps between two looks at the gradient on its way back, written to gradients.csv."""
     device: str | None = None
     """cpu, cuda, …; the GPU if there is one, unless said."""
     settings: tyro.conf.OmitArgPrefixes[Recipe] = field(default_factory=Recipe)
@@ -76,7 +78,7 @@ class Train:
     def __call__(self) -> None:
         """Train, then say what came out and what to type next."""
         train, validation = (self._sampler(split) for split in ("train", "validation"))
-        run = Trainer(self.settings, train, validation, self.directory).fit()
+        run = Trainer(self.settings, train, validation, self.directory, self.diagnose_every).fit()
         best = max(run.history.column("validation_accuracy"))
         print(f"best validation accuracy {100 * best:.2f} %; the run is in {self.directory}")
         print(f"next: mamlpp evaluate {self.directory}")

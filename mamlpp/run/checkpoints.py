@@ -1,16 +1,17 @@
 """A run: what was trained, on what, and how it went; in memory, or as a folder.
 
-The folder holds `run.json` (recipe and setting), `history.csv`, and safetensors files, which load
-without executing code: the latest two checkpoints, `checkpoint-00001500.safetensors`, with all that
-a training needs to go on after that iteration; and the weights that were best on validation,
-`best-00001000.safetensors`. Each is written whole or not at all, and knows its own checksum.
+The folder holds `run.json` (recipe and setting), `history.csv` and `gradients.csv`, and safetensors
+files, which load without executing code: the latest two checkpoints,
+`checkpoint-00001500.safetensors`, with all that a training needs to go on after that iteration; and
+the weights that were best on validation, `best-00001000.safetensors`. Each is written whole or not
+at all, and knows its own checksum.
 """
 
 import copy
 import hashlib
 import json
 import warnings
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +23,7 @@ from mamlpp.errors import InputError, InputWarning
 from mamlpp.files import remove_leftovers, replacing
 from mamlpp.maml import MetaLearner
 from mamlpp.recipe import Recipe
-from mamlpp.run.history import History
+from mamlpp.run.history import GRADIENT_COLUMNS, History
 
 KEPT_BEST = 5
 State = dict[str, Tensor]
@@ -68,6 +69,7 @@ class Run:
     """A training that was done: `learner` carries the weights that were best on validation.
 
     `kept` are the best few, best first; a run that was loaded has them where they were needed.
+    `gradients` are the norms along the inner loop, of the meta-steps that were diagnosed.
     """
 
     recipe: Recipe
@@ -76,6 +78,7 @@ class Run:
     history: History
     directory: Path | None = None
     kept: tuple[Best, ...] = ()
+    gradients: History = field(default_factory=lambda: History(columns=GRADIENT_COLUMNS))
 
     @property
     def ways(self) -> int:
@@ -120,7 +123,10 @@ class Run:
                 f"the weights in {directory} are not those of its run.json ({reason})"
             ) from error
         history = History.load(directory / "history.csv")
-        return cls(recipe, setting, learner, history, directory, kept)
+        run = cls(recipe, setting, learner, history, directory, kept)
+        if (directory / "gradients.csv").exists():
+            run.gradients = History.load(directory / "gradients.csv")
+        return run
 
 
 # The folder

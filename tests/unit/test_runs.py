@@ -93,7 +93,7 @@ def test_the_folder_holds_these_files_and_no_other(folder):
     assert sorted(contents(folder)) == [
         *("best-00000002.safetensors", "best-00000004.safetensors"),
         *("checkpoint-00000002.safetensors", "checkpoint-00000004.safetensors"),
-        *("history.csv", "run.json"),
+        *("gradients.csv", "history.csv", "run.json"),
     ]
 
 

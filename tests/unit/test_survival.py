@@ -31,7 +31,7 @@ def make_trainer(directory=None, **changes):
         mamlpp.TaskSampler(mamlpp.ImageSet(noise, (*"abcdef",), "noise", split), 3, 1, 2)
         for split in ("train", "validation")
     )
-    return mamlpp.Trainer(RECIPE.with_(**changes), train, validation, directory)
+    return mamlpp.Trainer(RECIPE.with_(**changes), train, validation, directory, diagnose_every=2)
 
 
 # Forks a training for each line it reads and says how that ended: a process of its own for each
@@ -130,6 +130,7 @@ def outcome(directory):
     """
     table = pandas.read_csv(directory / "history.csv", dtype=str)
     history = table.drop(columns=["seconds", "memory_mb"]).to_csv()
+    history += (directory / "gradients.csv").read_text()
     [_, latest] = sorted(directory.glob("checkpoint-*"))
     tensors = {
         path.name: {name: (x.shape, x.numpy().tobytes()) for name, x in read(path)[0].items()}
@@ -424,6 +425,19 @@ def test_a_meta_gradient_that_is_not_finite_moves_neither_weights_nor_statistics
     assert "nonfinite" not in trainer.step()
     trainer.fit()
     assert all(x.isfinite().all() for x in trainer.learner.state_dict().values())
+
+
+def test_where_the_gradient_stopped_being_finite_is_recorded():
+    trainer = make_trainer()
+    trainer.diagnose_every = None
+    with torch.no_grad():
+        trainer.learner.network.head.weight.fill_(torch.inf)
+    row = trainer.step()
+    assert row["nonfinite"]
+    diagnosis = trainer.diagnosis
+    assert row["nonfinite_step"] == diagnosis.first_bad[0]
+    assert not diagnosis.norms[diagnosis.first_bad[0]].isfinite().all()
+    assert len(trainer._followed) == diagnosis.norms.numel()
 
 
 def test_statistics_that_are_not_finite_count_as_such_by_themselves(monkeypatch):
