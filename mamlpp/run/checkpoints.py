@@ -20,7 +20,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from mamlpp.errors import InputError, InputWarning
-from mamlpp.files import remove_leftovers, replacing
+from mamlpp.files import replacing
 from mamlpp.maml import MetaLearner
 from mamlpp.recipe import Recipe
 from mamlpp.run.history import GRADIENT_COLUMNS, History
@@ -132,16 +132,15 @@ class Run:
 # The folder
 
 
-def open_directory(directory: Path, recipe: Recipe, setting: Setting) -> Checkpoint | None:
-    """Make a new run's folder, or find where the run in it stands: None at its very beginning.
+def open_directory(directory: Path, recipe: Recipe, setting: Setting) -> None:
+    """Make a new run's folder, or see that it is this run that the folder holds.
 
     Raises `InputError`, and changes nothing, where the folder holds another run.
     """
     about = directory / "run.json"
     if about.exists():
         _check_same(directory, recipe, setting)
-        remove_leftovers(directory)
-        return latest_checkpoint(directory)
+        return
     try:
         with replacing(about) as part:
             part.write_text(json.dumps({"recipe": asdict(recipe), "setting": asdict(setting)}))
@@ -149,7 +148,6 @@ def open_directory(directory: Path, recipe: Recipe, setting: Setting) -> Checkpo
         raise InputError(
             f"no run can be written to {directory} ({error}); choose another folder"
         ) from error
-    return None
 
 
 def read_about(directory: Path) -> tuple[Recipe, Setting]:

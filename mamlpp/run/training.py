@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -18,6 +19,7 @@ from mamlpp import schedules
 from mamlpp.data.tasks import TaskBatch, TaskSampler
 from mamlpp.diagnostics import Diagnosis, diagnose
 from mamlpp.errors import InputError
+from mamlpp.files import remove_leftovers
 from mamlpp.maml import MetaLearner, Report
 from mamlpp.recipe import Recipe
 from mamlpp.run.checkpoints import (
@@ -27,6 +29,7 @@ from mamlpp.run.checkpoints import (
     Setting,
     State,
     keep_best,
+    latest_checkpoint,
     open_directory,
     save_checkpoint,
     write_best,
@@ -87,9 +90,13 @@ class Trainer:
         Ctrl-C (in a notebook: interrupting the kernel) ends the current meta-step, saves it, and
         raises `KeyboardInterrupt`, which says how to go on; a second one interrupts at once. `fit`
         may be called again: it goes on after the last whole meta-step, or validates what it had not
-        yet. Raises `InputError` where the folder cannot be written to, and where the recipe stops
-        at a meta-gradient that is not finite.
+        yet. Raises `InputError` where the folder cannot be written to, where another process trains
+        in it, and where the recipe stops at a meta-gradient that is not finite.
         """
+        with self._alone():
+            return self._fit()
+
+    def _fit(self) -> Run:
         total = self.recipe.epochs * self.recipe.iterations_per_epoch
         with (
             _interrupts() as pressed,
@@ -239,9 +246,11 @@ class Trainer:
         """Begin, or go on from the checkpoint in a folder; history and gradients up to there."""
         if directory is None:
             return History(), History(columns=GRADIENT_COLUMNS)
-        checkpoint = open_directory(directory, self.recipe, self.setting)
+        open_directory(directory, self.recipe, self.setting)
         path, gradients = directory / "history.csv", directory / "gradients.csv"
-        with self._writing():
+        with self._alone(), self._writing():
+            remove_leftovers(directory)
+            checkpoint = latest_checkpoint(directory)
             if checkpoint is None:
                 return History(path), History(gradients, GRADIENT_COLUMNS)
             self._restore(checkpoint)
@@ -281,6 +290,26 @@ class Trainer:
         self.train.generator.set_state(checkpoint.parts["sampler"]["generator"])
         self.iteration = self._saved = checkpoint.iteration
         self._best = checkpoint.best
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keeps other processes out of the folder; the system lets go of it if this one dies."""
+        if self.directory is None:
+            yield
+            return
+        lock = FileLock(self.directory / ".lock", timeout=0)
+        with self._writing():
+            try:
+                lock.acquire()
+            except Timeout as error:
+                raise InputError(
+                    f"another training is at work in {self.directory}; wait for it, or choose "
+                    f"another folder"
+                ) from error
+        try:
+            yield
+        finally:
+            lock.release()
 
     @contextmanager
     def _writing(self) -> Iterator[None]:

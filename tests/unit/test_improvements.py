@@ -6,6 +6,7 @@ from itertools import pairwise
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 import mamlpp
 from mamlpp import schedules
@@ -153,6 +154,18 @@ def test_da_flips_the_order_exactly_at_its_epoch(batch):
     assert torch.equal(gradient(annealed, 49.999), first)
     assert torch.equal(gradient(annealed, 50.0), second)
     assert not torch.allclose(first, second)
+
+
+def test_first_order_computes_less(batch):
+    """Counted, not timed: machines are noisy. `benchmarks/order.py` times it."""
+
+    def operations(epoch):
+        learner = make("maml+da")
+        with FlopCounterMode(display=False) as counter:
+            learner.meta_loss(batch, epoch)[0].backward()
+        return counter.get_total_flops()
+
+    assert operations(49.0) < 0.75 * operations(50.0)
 
 
 def test_first_order_keeps_less_for_the_way_back(batch):

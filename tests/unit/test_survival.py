@@ -475,6 +475,27 @@ def test_the_recipe_can_stop_at_a_meta_gradient_that_is_not_finite(tmp_path, mon
         make_trainer(tmp_path, nonfinite="stop").fit()
 
 
+# Two at once
+
+
+def test_two_trainings_do_not_write_to_one_folder(tmp_path, monkeypatch):
+    trainer, other = make_trainer(tmp_path), make_trainer(tmp_path)
+    refused = []
+
+    def step(original=trainer.step):
+        for attempt in (other.fit, lambda: make_trainer(tmp_path)):
+            with pytest.raises(mamlpp.InputError, match="another training is at work in") as error:
+                attempt()
+            refused.append(error)
+        return original()
+
+    monkeypatch.setattr(trainer, "step", step)
+    undisturbed = make_trainer().fit()
+    assert trainer.fit().history.column("loss") == undisturbed.history.column("loss")
+    assert len(refused) == 24
+    make_trainer(tmp_path).fit()
+
+
 # Clipping
 
 
