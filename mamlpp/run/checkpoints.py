@@ -11,7 +11,7 @@ import copy
 import hashlib
 import json
 import warnings
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -102,8 +102,19 @@ class Run:
         """
         if k < 1:
             raise InputError(f"k must be at least 1, not {k}")
-        kept = self.kept or (read_best(self.directory) if self.directory else ())
-        return [_with_weights(self.learner, best.weights) for best in kept[:k]]
+        return [_with_weights(self.learner, best.weights) for best in self._kept()[:k]]
+
+    def with_recipe(self, **changes: Any) -> "Run":
+        """The same weights under a changed recipe, as in `MetaLearner.with_recipe`."""
+        learner = self.learner.with_recipe(**changes)
+        kept = tuple(
+            Best(best.accuracy, best.iteration, member.with_recipe(**changes).state_dict())
+            for best, member in zip(self._kept(), self.best(), strict=True)
+        )
+        return replace(self, recipe=learner.recipe, learner=learner, kept=kept)
+
+    def _kept(self) -> tuple[Best, ...]:
+        return self.kept or (read_best(self.directory) if self.directory else ())
 
     @classmethod
     def load(cls, directory: Path | str, weights: str = "best") -> "Run":
