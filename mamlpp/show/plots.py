@@ -36,6 +36,17 @@ COLOURS = {
     "truth": "#333333",
     "chance": "#888888",
 }
+METHODS = {
+    "maml": "MAML",
+    "fomaml": "first-order MAML",
+    "meta-sgd": "Meta-SGD",
+    "maml+msl": "MAML + MSL",
+    "maml+da": "MAML + DA",
+    "maml+ca": "MAML + CA",
+    "maml+bnrs+bnwb": "MAML + BNRS + BNWB",
+    "maml+lslr": "MAML + LSLR",
+    "maml++": "MAML++",
+}  # the names of `RECIPES`, as the paper's tables write them
 
 
 def use_style() -> None:
@@ -238,3 +249,38 @@ def _write_norm(norm: float, at: tuple[int, int], colour: str, ax: Axes) -> None
 
 def _conv_title(match: re.Match[str]) -> str:
     return f"conv {int(match[1]) + 1}"
+
+
+def plot_reported(values: Mapping[str, tuple[float, float | None]], ax: Axes) -> Axes:
+    """Accuracies in % as a paper reports them, with what follows its ±, one row a method."""
+    for row, (name, (value, interval)) in enumerate(values.items()):
+        colour = COLOURS.get(name, COLOURS["chance"])
+        ax.errorbar(value, row, xerr=interval or 0, fmt="D", color=colour, capsize=3)
+        text = f"{value:.2f}" + (f" ± {interval:.2f}" if interval is not None else "")
+        ax.annotate(text, (value, row), (0, 7), textcoords="offset points", ha="center", size=9)
+    return _label_rows(list(values), ax)
+
+
+def plot_measured(values: Mapping[str, Mapping[str, Sequence[float]]], ax: Axes) -> Axes:
+    """Accuracies in % of several runs of each method, one row a method: a dot a run, a bar at the
+    mean. `values[method][protocol]` holds one number a seed; each protocol has its own marker.
+    """
+    protocols = list(dict.fromkeys(name for several in values.values() for name in several))
+    for row, (method, several) in enumerate(values.items()):
+        colour = COLOURS.get(method, COLOURS["chance"])
+        for index, protocol in enumerate(protocols):
+            numbers = several.get(protocol, ())
+            height = row + 0.5 * ((index + 0.5) / len(protocols) - 0.5)
+            ax.plot(numbers, [height] * len(numbers), "os^"[index % 3], color=colour, alpha=0.6)
+            if numbers:
+                ax.plot(np.mean(numbers), height, "|", color=colour, markersize=16, mew=2.5)
+    for index, protocol in enumerate(protocols):
+        ax.plot([], [], "os^"[index % 3], color="#555555", label=protocol)
+    ax.legend(loc="lower right", frameon=True, fontsize=9)
+    return _label_rows(list(values), ax)
+
+
+def _label_rows(names: Sequence[str], ax: Axes) -> Axes:
+    ax.set_yticks(range(len(names)), names)
+    ax.set(xlabel="accuracy, %", ylim=(len(names) - 0.4, -0.7))
+    return ax

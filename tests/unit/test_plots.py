@@ -212,3 +212,27 @@ def test_over_seeds_draws_the_mean_and_the_whole_range(ax):
 def test_a_history_without_the_column_is_left_out(ax):
     plots.plot_learning_curves({"empty": History()}, ax, "loss")
     assert not ax.lines
+
+
+def test_reported_values_stand_with_their_interval_or_without(ax):
+    plots.plot_reported({"MAML": (91.27, 1.07), "Matching nets": (93.8, None)}, ax)
+    assert [text.get_text() for text in ax.texts] == ["91.27 ± 1.07", "93.80"]
+    assert labels(ax.yaxis) == ["MAML", "Matching nets"]
+    [segment] = ax.containers[0].lines[2][0].get_segments()
+    assert segment[:, 0].tolist() == pytest.approx([90.2, 92.34])
+
+
+def test_measured_values_are_a_dot_a_run_and_a_bar_at_the_mean(ax):
+    values = {"MAML": {"inductive": [70.0, 74.0], "transductive": [80.0]}, "MAML++": {}}
+    plots.plot_measured(values, ax)
+    drawn = [(line.get_marker(), list(line.get_xdata())) for line in ax.lines]
+    assert drawn[:4] == [("o", [70, 74]), ("|", [72]), ("s", [80]), ("|", [80])]
+    assert legend(ax) == ["inductive", "transductive"]
+
+
+def test_every_recipe_has_its_name_in_the_tables_and_a_colour():
+    import mamlpp
+
+    assert set(plots.METHODS) == set(mamlpp.RECIPES)
+    assert set(plots.METHODS.values()) <= set(plots.COLOURS)
+    assert len({plots.COLOURS[name] for name in plots.METHODS.values()}) == len(mamlpp.RECIPES)
