@@ -8,7 +8,7 @@ from mamlpp.errors import InputError, InputWarning
 from mamlpp.maml import MetaLearner
 from mamlpp.recipe import RECIPES, Recipe
 from mamlpp.run.checkpoints import Run
-from mamlpp.run.evaluation import Evaluation, evaluate, evaluate_tasks
+from mamlpp.run.evaluation import Evaluation, evaluate, evaluate_protocols, evaluate_tasks
 from mamlpp.run.training import Trainer, default_device
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "default_dataset",
     "default_device",
     "evaluate",
+    "evaluate_protocols",
     "evaluate_tasks",
     "load_images",
 ]

@@ -50,7 +50,7 @@ class Trainer:
         validation: TaskSampler,
         directory: Path | str | None = None,
     ) -> None:
-        _check(recipe, train, validation)
+        _check(train, validation)
         self.recipe, self.train, self.validation = recipe, train, validation
         self.setting = _setting(train, validation)
         self.learner = MetaLearner(recipe, train.images.shape, train.ways).to(train.device)
@@ -281,12 +281,7 @@ def default_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _check(recipe: Recipe, train: TaskSampler, validation: TaskSampler) -> None:
-    if recipe.validation_tasks < 2:
-        raise InputError(
-            f"a validation needs at least 2 tasks, not {recipe.validation_tasks}; "
-            f"raise validation_tasks"
-        )
+def _check(train: TaskSampler, validation: TaskSampler) -> None:
     for name in ("ways", "shots"):
         ours, theirs = getattr(train, name), getattr(validation, name)
         if ours != theirs:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from mamlpp.data.tasks import Task
 from mamlpp.diagnostics import Diagnosis
+from mamlpp.run.evaluation import BINS, Evaluation
 from mamlpp.run.history import History
 
 _PALETTE = sns.color_palette("colorblind").as_hex()
@@ -122,15 +123,21 @@ def _say(prediction: int, label: int, ax: Axes) -> None:
 def plot_learning_curves(
     histories: Mapping[str, History], ax: Axes, column: str = "accuracy", smooth: int = 20
 ) -> Axes:
-    """One column of several histories against the iteration: mean of the last `smooth` values."""
+    """One column of several histories against the iteration: mean of the last `smooth` values.
+
+    A history without a value in that column (not validated yet, say) has no line.
+    """
     for name, history in histories.items():
         values = np.array(history.column(column))
+        if not len(values):
+            continue
         iterations = np.array([row["iteration"] for row in history.rows if column in row])
         window = min(smooth, len(values))
         means = np.convolve(values, np.ones(window) / window, mode="valid")
         ax.plot(iterations[window - 1 :], means, label=name, color=COLOURS.get(name))
     ax.set(xlabel="iteration (meta-steps)", ylabel=column.replace("_", " "))
-    ax.legend()
+    if ax.lines:
+        ax.legend()
     return ax
 
 
@@ -197,3 +204,20 @@ def _write_norm(norm: float, at: tuple[int, int], colour: str, ax: Axes) -> None
 
 def _conv_title(match: re.Match[str]) -> str:
     return f"conv {int(match[1]) + 1}"
+
+
+def plot_calibration(evaluation: Evaluation, ax: Axes) -> Axes:
+    """Reliability: accuracy against confidence, a bar a bin, and the gap to where they agree.
+
+    After Guo et al. 2017, figure 1. The fainter a bar, the fewer queries were that confident.
+    """
+    counts, confidences, accuracies = (values.numpy() for values in evaluation.calibration)
+    left, width, gaps = np.arange(BINS) / BINS, 1 / BINS, confidences - accuracies
+    blues = [(_PALETTE[0], 0.25 + 0.75 * share) for share in counts / counts.max()]
+    ax.bar(left, accuracies, width, align="edge", color=blues, edgecolor="white")
+    gap = ax.bar(left, gaps, width, accuracies, align="edge", color=(_PALETTE[3], 0.3), hatch="//")
+    gap.set_label(f"gap: {100 * evaluation.calibration_error:.1f} % on average")
+    ax.plot([0, 1], [0, 1], ":", color="black", label="confidence can be relied on")
+    ax.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1), aspect="equal")
+    ax.legend(loc="upper left")
+    return ax
