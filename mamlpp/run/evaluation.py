@@ -28,6 +28,7 @@ class Calibration(NamedTuple):
     """Queries by how sure the classifier was: one number for each of the 15 bins of confidence.
 
     Bin i holds confidences above i/15, up to (i + 1)/15. An empty bin has 0 everywhere.
+    Confidences that are NaN are counted in the last bin, whose mean is then NaN.
     """
 
     counts: Tensor

@@ -210,14 +210,18 @@ def plot_calibration(evaluation: Evaluation, ax: Axes) -> Axes:
     """Reliability: accuracy against confidence, a bar a bin, and the gap to where they agree.
 
     After Guo et al. 2017, figure 1. The fainter a bar, the fewer queries were that confident.
+    Confidences that are not finite, of weights that diverged, have none.
     """
     counts, confidences, accuracies = (values.numpy() for values in evaluation.calibration)
+    accuracies = np.where(np.isfinite(confidences), accuracies, 0)
     left, width, gaps = np.arange(BINS) / BINS, 1 / BINS, confidences - accuracies
     blues = [(_PALETTE[0], 0.25 + 0.75 * share) for share in counts / counts.max()]
     ax.bar(left, accuracies, width, align="edge", color=blues, edgecolor="white")
-    gap = ax.bar(left, gaps, width, accuracies, align="edge", color=(_PALETTE[3], 0.3), hatch="//")
+    hatched = {"facecolor": "none", "edgecolor": _PALETTE[3], "hatch": "///", "linewidth": 0}
+    gap = ax.bar(left, gaps, width, accuracies, align="edge", **hatched)
     gap.set_label(f"gap: {100 * evaluation.calibration_error:.1f} % on average")
     ax.plot([0, 1], [0, 1], ":", color="black", label="confidence can be relied on")
     ax.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1), aspect="equal")
-    ax.legend(loc="upper left")
+    # Below, because bars may be anywhere within.
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), frameon=False)
     return ax

@@ -229,7 +229,7 @@ def test_calibration_is_a_bar_a_bin_and_its_gap_to_the_confidence(ax):
 def test_calibration_of_what_diverged_has_no_bars(ax):
     nothing = torch.full((2, 3), torch.nan)
     scores = torch.zeros(1, 2)
-    plots.plot_calibration(Evaluation(scores, scores, False, nothing, torch.zeros(2, 3)), ax)
+    plots.plot_calibration(Evaluation(scores, scores, False, nothing, torch.ones(2, 3)), ax)
     ax.figure.canvas.draw()
     assert not any(bar.get_height() > 0 for bar in ax.patches)
     assert any("nan" in text for text in legend(ax))
