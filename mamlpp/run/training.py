@@ -64,7 +64,7 @@ class Trainer:
         directory: Path | str | None = None,
         diagnose_every: int | None = None,
     ) -> None:
-        _check(recipe, train, validation, diagnose_every)
+        _check(train, validation, diagnose_every)
         self.diagnose_every = diagnose_every
         self.diagnosis: Diagnosis | None = None
         self.recipe, self.train, self.validation = recipe, train, validation
@@ -356,18 +356,11 @@ def default_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _check(
-    recipe: Recipe, train: TaskSampler, validation: TaskSampler, diagnose_every: int | None
-) -> None:
+def _check(train: TaskSampler, validation: TaskSampler, diagnose_every: int | None) -> None:
     if diagnose_every is not None and diagnose_every < 1:
         raise InputError(
             f"diagnose_every must be a number of meta-steps from 1 on, or None, not "
             f"{diagnose_every}"
-        )
-    if recipe.validation_tasks < 2:
-        raise InputError(
-            f"a validation needs at least 2 tasks, not {recipe.validation_tasks}; "
-            f"raise validation_tasks"
         )
     for name in ("ways", "shots"):
         ours, theirs = getattr(train, name), getattr(validation, name)

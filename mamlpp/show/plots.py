@@ -17,6 +17,7 @@ from torch import Tensor
 
 from mamlpp.data.tasks import Task
 from mamlpp.diagnostics import Diagnosis
+from mamlpp.run.evaluation import BINS, Evaluation
 from mamlpp.run.history import History
 
 _PALETTE = sns.color_palette("colorblind").as_hex()
@@ -140,7 +141,10 @@ def _say(prediction: int, label: int, ax: Axes) -> None:
 def plot_learning_curves(
     histories: Mapping[str, History], ax: Axes, column: str = "accuracy", smooth: int = 20
 ) -> Axes:
-    """One column of several histories against the iteration: mean of the last `smooth` values."""
+    """One column of several histories against the iteration: mean of the last `smooth` values.
+
+    A history without a value in that column (not validated yet, say) has no line.
+    """
     for name, history in histories.items():
         iterations, means = _smoothed(history, column, smooth)
         if means.size:
@@ -283,4 +287,25 @@ def plot_measured(values: Mapping[str, Mapping[str, Sequence[float]]], ax: Axes)
 def _label_rows(names: Sequence[str], ax: Axes) -> Axes:
     ax.set_yticks(range(len(names)), names)
     ax.set(xlabel="accuracy, %", ylim=(len(names) - 0.4, -0.7))
+    return ax
+
+
+def plot_calibration(evaluation: Evaluation, ax: Axes) -> Axes:
+    """Reliability: accuracy against confidence, a bar a bin, and the gap to where they agree.
+
+    After Guo et al. 2017, figure 1. The fainter a bar, the fewer queries were that confident.
+    Confidences that are not finite, of weights that diverged, have none.
+    """
+    counts, confidences, accuracies = (values.numpy() for values in evaluation.calibration)
+    accuracies = np.where(np.isfinite(confidences), accuracies, 0)
+    left, width, gaps = np.arange(BINS) / BINS, 1 / BINS, confidences - accuracies
+    blues = [(_PALETTE[0], 0.25 + 0.75 * share) for share in counts / counts.max()]
+    ax.bar(left, accuracies, width, align="edge", color=blues, edgecolor="white")
+    hatched = {"facecolor": "none", "edgecolor": _PALETTE[3], "hatch": "///", "linewidth": 0}
+    gap = ax.bar(left, gaps, width, accuracies, align="edge", **hatched)
+    gap.set_label(f"gap: {100 * evaluation.calibration_error:.1f} % on average")
+    ax.plot([0, 1], [0, 1], ":", color="black", label="confidence can be relied on")
+    ax.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1), aspect="equal")
+    # Below, because bars may be anywhere within.
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), frameon=False)
     return ax
