@@ -1,4 +1,4 @@
-"""The figures of README and notebooks: each an SVG in `figures/` beside the JSON it is drawn from.
+"""The figures of README and notebooks: SVGs in `figures/`, beside the JSON they are drawn from.
 
 make figures                                draw every SVG again from its JSON
 .venv/bin/python tools/figures.py measure   train (minutes), and write the first one's JSON again
@@ -16,6 +16,7 @@ import torch
 from matplotlib.figure import Figure
 
 import mamlpp
+from mamlpp.show.diagrams import draw_unrolled
 from mamlpp.show.plots import (
     COLOURS,
     METHODS,
@@ -24,6 +25,12 @@ from mamlpp.show.plots import (
     plot_steps,
     plot_task_row,
     use_style,
+)
+from mamlpp.show.schedule_plots import (
+    order_spans,
+    plot_order,
+    plot_outer_rate,
+    plot_step_weights,
 )
 
 FIGURES = Path(__file__).parent.parent / "figures"
@@ -110,9 +117,45 @@ def measured_percent(runs: list[dict[str, Any]]) -> dict[str, list[float]]:
     }
 
 
+def draw_maml_graph() -> Figure:
+    """The unrolled inner loop of MAML, and the one way back through it."""
+    return draw_unrolled(mamlpp.RECIPES["maml"])
+
+
+def draw_mamlpp_graph() -> Figure:
+    """The same of MAML++ where all of it acts: multi-step loss, per-step batch norm, rates."""
+    everything = mamlpp.RECIPES["maml++"].with_(second_order_from=0.0)
+    return draw_unrolled(everything)
+
+
+def draw_schedules() -> Figure:
+    """All that changes over the epochs of MAML++: what each step counts, the order, the rate."""
+    recipe = mamlpp.RECIPES["maml++"]
+    figure, axes = plt.subplots(
+        3, 1, figsize=(9, 6.4), layout="constrained", height_ratios=[2, 0.7, 2], sharex=True
+    )
+    plot_step_weights(recipe, axes[0], recipe.epochs).set_title(
+        "multi-step loss: what the query loss after each step counts", fontsize=12
+    )
+    plot_order(recipe, axes[1]).set_title("derivative-order annealing", fontsize=12)
+    axes[1].set(yticks=[], ylabel="order")
+    for start, end, second in order_spans(recipe):
+        name = "second order" if second else "first order"
+        axes[1].text((start + end) / 2, 0.5, name, ha="center", va="center")
+    plot_outer_rate(recipe, axes[2], recipe.epochs).set_title(
+        "cosine annealing of the meta-optimizer's rate", fontsize=12
+    )
+    for ax in axes[:2]:
+        ax.set_xlabel("")
+    return figure
+
+
 # A figure's name, what draws it, and the files of numbers that it is drawn from.
 DRAWN: dict[str, tuple[Callable[..., Figure], list[str]]] = {
     "first_hour": (draw_first_hour, ["first_hour"]),
+    "maml_graph": (draw_maml_graph, []),
+    "mamlpp_graph": (draw_mamlpp_graph, []),
+    "schedules": (draw_schedules, []),
     "omniglot_20way": (draw_omniglot_table, ["omniglot_20way", "paper"]),
 }
 
