@@ -135,6 +135,38 @@ def plot_order_cost(recipe: Recipe, ax: Axes) -> Axes:
     return ax
 
 
+def plot_timeline(recipe: Recipe, axes: Sequence[Axes]) -> None:
+    """Four rows over the epochs: weights of the query losses, order, outer rate, cost."""
+    losses, order, rate, cost = axes
+    plot_step_weights(recipe, losses, until=recipe.epochs)
+    losses.set(ylabel="query\nlosses")
+    plot_order(recipe, order)
+    order.set(ylabel="order", yticks=[])
+    for start, end, of in order_spans(recipe):
+        if end - start > 0.15 * recipe.epochs:
+            order.text((start + end) / 2, 0.5, ORDERS[of][0], ha="center", va="center", fontsize=9)
+    plot_outer_rate(recipe, rate, until=recipe.epochs)
+    rate.set(ylabel="outer\nrate β")
+    plot_cost(recipe, cost)
+    for ax in axes[:-1]:
+        ax.set_xlabel("")
+        ax.tick_params(labelbottom=False)
+    for ax in axes:
+        ax.yaxis.label.set(rotation=0, ha="right", va="center", size=10)
+        ax.tick_params(labelsize=9)
+
+
+def plot_cost(recipe: Recipe, ax: Axes) -> Axes:
+    """What a meta-step costs over the epochs, in % of one of plain second-order MAML."""
+    epochs = np.linspace(0, recipe.epochs, POINTS)
+    plain = passes(Recipe(inner_steps=recipe.inner_steps), 0)
+    cost = [100 * passes(recipe, epoch) / plain for epoch in epochs]
+    ax.plot(epochs, cost, color="#555555", drawstyle="steps-post")
+    ax.fill_between(epochs, cost, step="post", color="#555555", alpha=0.2, lw=0)
+    ax.set(xlim=(0, recipe.epochs), ylim=(0, 1.15 * max(cost)), xlabel="epoch", ylabel="cost,\n%")
+    return ax
+
+
 # The outer rate
 
 
