@@ -39,9 +39,7 @@ def gradient_paths(recipe: Recipe, epoch: float = 0.0, layers: int = LAYERS) -> 
     The query pass itself adds its own L layers to each.
     """
     order = schedules.second_order(recipe.second_order_from, epoch)
-    weights = schedules.step_weights(
-        recipe.inner_steps, recipe.msl_epochs, recipe.msl_floor, epoch
-    )
+    weights = schedules.step_weights(recipe.inner_steps, recipe.msl_epochs, recipe.msl_floor, epoch)
     return [
         GradientPath(step, weight, step * layers if order else 0)
         for step, weight in enumerate(weights, start=1)
@@ -149,7 +147,11 @@ def _draw_marks(recipe: Recipe, ax: Axes) -> None:
 
 def step_marks(recipe: Recipe, step: int) -> list[str]:
     """What is written under the support pass of a step (from 0): what is its own."""
-    rate = {"fixed": "same α", "lslr": f"α$_{{{step + 1}}}$, one\na layer", "meta-sgd": "α, one\na weight"}
+    rate = {
+        "fixed": "same α",
+        "lslr": f"α$_{{{step + 1}}}$, one\na layer",
+        "meta-sgd": "α, one\na weight",
+    }
     marks = [rate[recipe.inner_rule]]
     if recipe.norm_statistics == "per_step":
         marks.append(f"µ$_{{{step}}}$, σ$_{{{step}}}$")

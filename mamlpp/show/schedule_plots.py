@@ -4,6 +4,7 @@ Every curve is `mamlpp.schedules` called epoch by epoch, as training calls it. L
 steps, L layers, F features.
 """
 
+import re
 from collections.abc import Sequence
 
 import matplotlib
@@ -36,28 +37,31 @@ def step_colours(steps: int) -> list[tuple[float, float, float]]:
 
 def weights_at(recipe: Recipe, epoch: float) -> list[float]:
     """What the query loss after each of the steps 1 … S counts, as training asks for it."""
-    return schedules.step_weights(
-        recipe.inner_steps, recipe.msl_epochs, recipe.msl_floor, epoch
-    )
+    return schedules.step_weights(recipe.inner_steps, recipe.msl_epochs, recipe.msl_floor, epoch)
 
 
 def plot_step_weights(recipe: Recipe, ax: Axes, until: float) -> Axes:
     """The weights of the query losses from epoch 0 to `until`, stacked: together always 1."""
     epochs = np.linspace(0, until, POINTS)
     weights = np.array([weights_at(recipe, epoch) for epoch in epochs]).T  # [S, POINTS]
-    ax.stackplot(epochs, weights, colors=step_colours(recipe.inner_steps), edgecolor="white", lw=0.5)
-    _name_bands(weights[:, 0], until, ax)
+    ax.stackplot(
+        epochs, weights, colors=step_colours(recipe.inner_steps), edgecolor="white", lw=0.5
+    )
+    _name_bands(weights, until, ax)
     ax.set(xlim=(0, until), ylim=(0, 1), xlabel="epoch", ylabel="weight of the query loss")
     return ax
 
 
-def _name_bands(first: np.ndarray, until: float, ax: Axes) -> None:
-    tops = np.cumsum(first)
-    for step, (weight, top) in enumerate(zip(first, tops, strict=True), start=1):
-        if weight > 0.05:
-            colour = "white" if step > 0.4 * len(first) else "black"
-            place = until * 0.015, top - weight / 2
-            ax.text(*place, f"step {step}", va="center", fontsize=9, color=colour)
+def _name_bands(weights: np.ndarray, until: float, ax: Axes) -> None:
+    """The last step's name in the middle; the others' at the left, where they have room."""
+    steps, later = len(weights), POINTS // 10
+    middles = np.cumsum(weights, axis=0) - weights / 2
+    ax.text(0.6 * until, middles[-1, -1], f"step {steps}", va="center", fontsize=9, color="white")
+    for step in range(1, steps):
+        if weights[step - 1, later] > 0.04:
+            height = middles[step - 1, [0, later]].mean()
+            colour = "white" if step > 0.4 * steps else "black"
+            ax.text(0.012 * until, height, f"step {step}", va="center", fontsize=9, color=colour)
 
 
 def plot_weight_bars(weights: Sequence[float], ax: Axes) -> Axes:
@@ -95,8 +99,7 @@ def relative_cost(recipe: Recipe) -> float:
 
 
 def plot_order(recipe: Recipe, ax: Axes) -> Axes:
-    """A band over the epochs that says where the meta-gradient is of first, where of second order.
-    """
+    """A band over the epochs that says where the meta-gradient is of first, where of second order."""
     for start, end, order in order_spans(recipe):
         name, colour = ORDERS[order]
         ax.axvspan(start, end, color=colour, alpha=0.45, lw=0, label=name)
@@ -191,7 +194,9 @@ def plot_outer_rate(recipe: Recipe, ax: Axes, until: float, bounded: bool = True
         ax.axvline(recipe.epochs, color="#555555", linestyle=":")
         label = "T_max", (recipe.epochs, 1.0), (4, -4)
         ax.annotate(*label, xycoords=ax.get_xaxis_transform(), textcoords="offset points", va="top")
-    ax.set(xlim=(0, until), ylim=(0, 1.1 * recipe.outer_rate), xlabel="epoch", ylabel="outer rate β")
+    ax.set(
+        xlim=(0, until), ylim=(0, 1.1 * recipe.outer_rate), xlabel="epoch", ylabel="outer rate β"
+    )
     return ax
 
 
@@ -205,12 +210,18 @@ def rates_table(rule: FixedRate | LSLR | MetaSGD) -> tuple[list[str], list[str],
     """
     if isinstance(rule, LSLR):
         columns = [f"step {step + 1}" for step in range(rule.rates.shape[1])]
-        return rule.layers, columns, _numbers(rule.rates)
+        return [layer_title(name) for name in rule.layers], columns, _numbers(rule.rates)
     columns = [f"{percent} %" for percent in PERCENTILES]
     if isinstance(rule, MetaSGD):
         rows = [np.percentile(_numbers(rates), PERCENTILES) for rates in rule.rates]
-        return rule.names, columns, np.array(rows)
+        return [layer_title(name) for name in rule.names], columns, np.array(rows)
     return ["all"], ["all"], np.array([[rule.rate]])
+
+
+def layer_title(name: str) -> str:
+    """`"conv 1 weight"`, of `"blocks.0.conv.weight"`; other names with spaces for dots."""
+    title = re.sub(r"^blocks\.(\d+)\.conv", lambda found: f"conv {int(found[1]) + 1}", name)
+    return title.replace(".", " ")
 
 
 def _numbers(tensor: Tensor) -> np.ndarray:
@@ -280,7 +291,9 @@ def plot_norm_statistics(
     )
     ax.axvline(step, color="#bbbbbb", linewidth=14, alpha=0.35, zorder=0)
     ax.set(xlabel="inner steps taken", ylabel="one feature, mean ± sd", xticks=steps)
-    ax.legend(fontsize=9, loc="best")
+    low, high = ax.get_ylim()
+    ax.set_ylim(low, high + 0.35 * (high - low))
+    ax.legend(fontsize=9, loc="upper right", ncols=2)
     return ax
 
 

@@ -143,7 +143,7 @@ def _canvas(panels: int, height: float = 3.3, **grid: Any) -> Figure:
 
 
 def _write_caption(figure: Figure, words: str) -> None:
-    figure.text(0.02, 0.02, textwrap.fill(words, 124), fontsize=10.5, va="bottom")
+    figure.text(0.02, 0.02, textwrap.fill(words, 113), fontsize=10.5, va="bottom")
 
 
 def _png(figure: Figure) -> bytes:
@@ -255,9 +255,7 @@ def cosine_explorer() -> Explorer:
     )
 
 
-def _draw_cosine(
-    maximum: float, minimum: float, epochs: int, epoch: int, bounded: bool
-) -> Picture:
+def _draw_cosine(maximum: float, minimum: float, epochs: int, epoch: int, bounded: bool) -> Picture:
     recipe = Recipe(outer_rate=maximum, outer_rate_min=minimum, epochs=epochs)
     figure = _canvas(1, left=0.11)
     [ax] = figure.axes
@@ -292,9 +290,7 @@ def order_explorer(history: History | None = None, epochs: int = 100) -> Explore
         last = max(1, round(history.rows[-1]["epoch"] + 0.5))
 
     def draw(switch: float, never: bool, steps: int) -> Picture:
-        recipe = Recipe(
-            second_order_from=None if never else switch, inner_steps=steps, epochs=last
-        )
+        recipe = Recipe(second_order_from=None if never else switch, inner_steps=steps, epochs=last)
         return _draw_order(recipe, history)
 
     start = min(50, last // 2)
@@ -369,11 +365,15 @@ class _SineLearner(nn.Module):
         super().__init__()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            self.network = nn.Sequential(
-                nn.Linear(1, 20), nn.Tanh(), nn.Linear(20, 20), nn.Tanh(), nn.Linear(20, 1)
-            )
+            self.network = nn.Sequential()
+            for name, before, after in (("first", 1, 20), ("second", 20, 20), ("head", 20, 1)):
+                self.network.add_module(name, nn.Linear(before, after))
+                if name != "head":
+                    self.network.add_module(f"{name} tanh", nn.Tanh())
         weights = dict(self.network.named_parameters())
-        self.rule = MetaSGD(weights, 0.02) if rule == "meta-sgd" else LSLR(weights, SINE_STEPS, 0.02)
+        self.rule = (
+            MetaSGD(weights, 0.02) if rule == "meta-sgd" else LSLR(weights, SINE_STEPS, 0.02)
+        )
 
     def gradient(self, batch: TaskBatch, second_order: bool) -> list[Tensor]:
         """The meta-gradient, mean over the tasks, in the order of the parameters."""
@@ -458,7 +458,9 @@ def rates_explorer(
         "steps": _whole("inner steps counted", 5, 1, 10),
     }
     if given is None:
-        controls["rule"] = _choice("heat map of", [("LSLR", "lslr"), ("Meta-SGD", "meta-sgd")], "lslr")
+        controls["rule"] = _choice(
+            "heat map of", [("LSLR", "lslr"), ("Meta-SGD", "meta-sgd")], "lslr"
+        )
     return Explorer(draw, controls)
 
 
@@ -470,7 +472,7 @@ def _draw_rates(
     steps: int,
     given: bool,
 ) -> Picture:
-    figure = _canvas(2, width_ratios=[1, 1.5], left=0.1, wspace=0.35)
+    figure = _canvas(2, width_ratios=[1, 1.5], left=0.12, wspace=0.35)
     left, right = figure.axes
     counts = network_rate_counts(filters, steps)
     plots.plot_rate_counts(counts, left)
@@ -480,10 +482,14 @@ def _draw_rates(
     spread = max(np.abs(plots.rates_table(rule)[2] - centre).max() for rule in rules)
     plots.plot_rates(rows, columns, values, right, centre, spread)
     lslr = isinstance(rules[moment], LSLR)
-    _title(right, f"{'LSLR' if lslr else 'Meta-SGD, percentiles'}, after {numbers[moment]} meta-steps")
+    _title(
+        right, f"{'LSLR' if lslr else 'Meta-SGD, percentiles'}, after {numbers[moment]} meta-steps"
+    )
     right.tick_params(labelsize=9)
     least, most = values.min(), values.max()
-    source = "recorded in a training" if given else "learned here, in a short training on sine waves"
+    source = (
+        "recorded in a training" if given else "learned here, in a short training on sine waves"
+    )
     return figure, (
         f"In a network of {filters} filters LSLR learns {counts['LSLR']} rates, Meta-SGD "
         f"{counts['Meta-SGD']:,}, MAML none: its one α is given. The heat map was {source}: after "
@@ -522,10 +528,13 @@ def batch_norm_explorer(
 
     The last task of `batch` is new; the running statistics, shared or per step, are the mean over
     its other tasks. `learner` needs running statistics of its own for each step, as the recipe
-    "maml++" has. Without one, a learner with random weights adapts to tasks of glyphs here.
+    "maml++" has. Without one, a learner with random weights and the inner rate 0.4, at which the
+    paper's learned rates begin on Omniglot, adapts to tasks of glyphs here.
     """
     random = learner is None
-    learner = learner or MetaLearner(RECIPES["maml++"].with_(filters=8), (1, 28, 28), 5, seed=0)
+    learner = learner or MetaLearner(
+        RECIPES["maml++"].with_(filters=8, inner_rate=0.4), (1, 28, 28), 5
+    )
     if learner.recipe.norm_statistics != "per_step":
         raise InputError(
             f"this learner's norm_statistics are {learner.recipe.norm_statistics!r}, so that it "
@@ -536,7 +545,11 @@ def batch_norm_explorer(
         raise InputError("one task alone has no others to compare with; give at least 2 tasks")
     means, variances = norm_statistics(learner, batch)
     blocks, steps, features = means.shape[1], means.shape[2] - 1, means.shape[3]
-    where = "a learner with random weights, on glyphs" if random else "the learner given"
+    where = (
+        "a learner with random weights, inner rate 0.4, on glyphs"
+        if random
+        else "the learner given"
+    )
 
     def draw(kind: str, block: int, feature: int, step: int) -> Picture:
         seen = means[:, block - 1, :, feature - 1], variances[:, block - 1, :, feature - 1]
@@ -547,9 +560,9 @@ def batch_norm_explorer(
         draw,
         {
             "kind": _choice("statistics read", options, "shared"),
-            "block": _whole("block", blocks, 1, blocks),
+            "block": _whole("block", min(2, blocks), 1, blocks),
             "feature": _whole("feature", 1, 1, features),
-            "step": _whole("inner steps taken", steps, 0, steps),
+            "step": _whole("inner steps taken", 0, 0, steps),
         },
     )
 
@@ -576,7 +589,9 @@ def _task_statistics(learner: MetaLearner, task: Task) -> tuple[Tensor, Tensor]:
     # Noted step by step, block after block: [(S + 1)·blocks, F] to [blocks, S + 1, F].
     means = torch.stack([mean for _, _, mean, _ in seen])
     variances = torch.stack([variance for _, _, _, variance in seen])
-    by_block = [x.detach().unflatten(0, (steps + 1, -1)).transpose(0, 1) for x in (means, variances)]
+    by_block = [
+        x.detach().unflatten(0, (steps + 1, -1)).transpose(0, 1) for x in (means, variances)
+    ]
     return by_block[0], by_block[1]
 
 
@@ -675,9 +690,8 @@ def _graph_words(recipe: Recipe) -> str:
             f"The multi-step loss opens {len(paths) - 1} shorter ones, the shortest through "
             f"{paths[0].support_layers}. "
         )
-    elif longest.step > 1:
-        words += "No other loss has a shorter one. "
-    return words + f"{len(paths)} of {recipe.inner_steps} query losses count."
+    verb = "counts" if len(paths) == 1 else "count"
+    return words + f"Of the {recipe.inner_steps} query losses {len(paths)} {verb}."
 
 
 # The whole recipe
@@ -745,7 +759,7 @@ def _draw_board(epoch: float, **settings: Any) -> Picture:
     figure = _canvas(0, height=4.6)
     grid = figure.add_gridspec(
         4, 2, width_ratios=[2.6, 1], height_ratios=[3, 0.6, 2, 2], hspace=0.22, wspace=0.08,
-        left=0.11, right=0.98, top=0.95, bottom=(CAPTION + 0.62) / (4.6 + CAPTION),
+        left=0.13, right=0.98, top=0.95, bottom=(CAPTION + 0.62) / (4.6 + CAPTION),
     )  # fmt: skip
     timeline = [figure.add_subplot(grid[row, 0]) for row in range(4)]
     plots.plot_timeline(recipe, timeline)
@@ -754,7 +768,9 @@ def _draw_board(epoch: float, **settings: Any) -> Picture:
     _title(timeline[0], "The timeline of this training")
     aside = figure.add_subplot(grid[:, 1])
     aside.set_axis_off()
-    aside.text(0, 1, "\n".join(_fixed_facts(recipe)), va="top", fontsize=10, linespacing=1.5)
+    for row, line in enumerate(_fixed_facts(recipe)):
+        weight = "normal" if line.startswith(" ") else "bold"
+        aside.text(0.05, 1 - 0.09 * row, line.strip(), va="top", fontsize=10, fontweight=weight)
     return figure, _board_words(recipe, epoch)
 
 
@@ -764,15 +780,14 @@ def _fixed_facts(recipe: Recipe) -> list[str]:
     rates = "one α, given" if name == "MAML" else f"{counts[name]:,} α, learned"
     own = {"shared": "one set", "per_step": f"{recipe.inner_steps + 1} sets", "batch": "no set"}
     return [
-        "At every epoch",
-        f"inner steps: {recipe.inner_steps}",
-        f"inner rates: {rates}",
-        "batch norm",
+        "Inner loop, at every epoch",
+        f"  {recipe.inner_steps} step{'s' * (recipe.inner_steps > 1)}",
+        f"  rates: {rates}",
+        "Batch norm, at every epoch",
         f"  running statistics: {own[recipe.norm_statistics]}",
         f"  weight and bias: {own[recipe.norm_weights]}",
-        "",
-        "Predicted cost of it all",
-        f"  {100 * plots.relative_cost(recipe):.0f} % of MAML's",
+        "Predicted cost of the training",
+        f"  {100 * plots.relative_cost(recipe):.0f} % of plain MAML's",
     ]
 
 
@@ -818,8 +833,8 @@ def landscape_explorer() -> Explorer:
     return Explorer(
         _draw_landscape,
         {
-            "theta1": _number("initial weight θ₁", -1.5, -EXTENT, EXTENT, 0.1),
-            "theta2": _number("initial weight θ₂", 1.5, -EXTENT, EXTENT, 0.1),
+            "theta1": _number("initial weight θ₁", 1.8, -EXTENT, EXTENT, 0.1),
+            "theta2": _number("initial weight θ₂", 1.8, -EXTENT, EXTENT, 0.1),
             "rate": _number("inner rate α", 0.2, 0.0, 0.6, 0.01),
             "steps": _whole("inner steps", 3, 1, 8),
         },
@@ -842,9 +857,7 @@ def landscape_gradients(theta: Sequence[float], rate: float, steps: int) -> dict
         [_half_square(_linear(weights, task.query_x, 0), task.query_y) for task in _TASKS]
     ).mean()
     losses = {"MAML": meta(True), "first-order MAML": meta(False), "joint training": joint}
-    return {
-        name: torch.autograd.grad(loss, weights["theta"])[0] for name, loss in losses.items()
-    }
+    return {name: torch.autograd.grad(loss, weights["theta"])[0] for name, loss in losses.items()}
 
 
 @lru_cache
