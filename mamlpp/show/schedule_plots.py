@@ -12,6 +12,7 @@ import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.colors import TwoSlopeNorm
+from matplotlib.ticker import NullLocator
 from torch import Tensor
 
 from mamlpp import schedules
@@ -70,7 +71,9 @@ def plot_weight_bars(weights: Sequence[float], ax: Axes) -> Axes:
     ax.bar(steps, weights, color=step_colours(len(weights)))
     for step, weight in zip(steps, weights, strict=True):
         ax.text(step, weight + 0.02, f"{weight:.2g}", ha="center", fontsize=9)
-    ax.set(ylim=(0, 1.12), xticks=steps, xlabel="after inner step", ylabel="weight")
+    ax.set(
+        ylim=(0, 1.12), xticks=steps, yticks=(0, 0.5, 1), xlabel="after inner step", ylabel="weight"
+    )
     ax.grid(False, axis="x")
     return ax
 
@@ -99,7 +102,7 @@ def relative_cost(recipe: Recipe) -> float:
 
 
 def plot_order(recipe: Recipe, ax: Axes) -> Axes:
-    """A band over the epochs that says where the meta-gradient is of first, where of second order."""
+    """Bands over the epochs: where the meta-gradient is of first, where of second order."""
     for start, end, order in order_spans(recipe):
         name, colour = ORDERS[order]
         ax.axvspan(start, end, color=colour, alpha=0.45, lw=0, label=name)
@@ -139,18 +142,20 @@ def plot_order_cost(recipe: Recipe, ax: Axes) -> Axes:
 
 
 def plot_timeline(recipe: Recipe, axes: Sequence[Axes]) -> None:
-    """Four rows over the epochs: weights of the query losses, order, outer rate, cost."""
-    losses, order, rate, cost = axes
+    """Three rows over the epochs: weights of the query losses; outer rate; order and cost."""
+    losses, rate, cost = axes
     plot_step_weights(recipe, losses, until=recipe.epochs)
-    losses.set(ylabel="query\nlosses")
-    plot_order(recipe, order)
-    order.set(ylabel="order", yticks=[])
-    for start, end, of in order_spans(recipe):
-        if end - start > 0.15 * recipe.epochs:
-            order.text((start + end) / 2, 0.5, ORDERS[of][0], ha="center", va="center", fontsize=9)
+    losses.set(ylabel="query\nlosses", yticks=(0, 0.5, 1))
     plot_outer_rate(recipe, rate, until=recipe.epochs)
-    rate.set(ylabel="outer\nrate β")
+    rate.set(ylabel="outer\nrate β", yticks=(0, recipe.outer_rate / 2, recipe.outer_rate))
+    rate.yaxis.set_major_formatter("{x:.1g}")
+    plot_order(recipe, cost)
     plot_cost(recipe, cost)
+    for start, end, order in order_spans(recipe):
+        if end - start > 0.15 * recipe.epochs:
+            place = (start + end) / 2, 0.12
+            name = ORDERS[order][0]
+            cost.text(*place, name, ha="center", size=10, transform=cost.get_xaxis_transform())
     for ax in axes[:-1]:
         ax.set_xlabel("")
         ax.tick_params(labelbottom=False)
@@ -164,8 +169,7 @@ def plot_cost(recipe: Recipe, ax: Axes) -> Axes:
     epochs = np.linspace(0, recipe.epochs, POINTS)
     plain = passes(Recipe(inner_steps=recipe.inner_steps), 0)
     cost = [100 * passes(recipe, epoch) / plain for epoch in epochs]
-    ax.plot(epochs, cost, color="#555555", drawstyle="steps-post")
-    ax.fill_between(epochs, cost, step="post", color="#555555", alpha=0.2, lw=0)
+    ax.plot(epochs, cost, color="#333333", linewidth=2.5, drawstyle="steps-post")
     ax.set(xlim=(0, recipe.epochs), ylim=(0, 1.15 * max(cost)), xlabel="epoch", ylabel="cost,\n%")
     return ax
 
@@ -239,7 +243,9 @@ def plot_rate_counts(counts: dict[str, int], ax: Axes) -> Axes:
     ax.barh(list(counts), list(counts.values()), color=colours[: len(counts)])
     for row, count in enumerate(counts.values()):
         ax.text(count * 1.3, row, f"{count:,}", va="center", fontsize=10)
-    ax.set(xscale="log", xlim=(0.7, 100 * max(counts.values())), xlabel="numbers (log axis)")
+    ax.set(xscale="log", xlim=(0.7, 100 * max(counts.values())), xticks=[])
+    ax.set_xlabel("numbers, on a logarithmic axis")
+    ax.xaxis.set_minor_locator(NullLocator())
     ax.invert_yaxis()
     ax.grid(False, axis="y")
     return ax

@@ -138,7 +138,7 @@ def _canvas(panels: int, height: float = 3.3, **grid: Any) -> Figure:
     if panels:
         figure.subplots(1, panels, gridspec_kw={"bottom": bottom, "wspace": 0.3} | margins | grid)
     for ax in figure.axes:
-        ax.locator_params(nbins=5)
+        ax.locator_params(nbins=4)
     return figure
 
 
@@ -333,8 +333,8 @@ def _order_words(recipe: Recipe) -> str:
     if switch is None:
         return f"First order throughout: {cost} of the cost of second-order MAML, {counted}."
     return (
-        f"First order up to epoch {switch:g} of {recipe.epochs}, second order from there on: {cost} "
-        f"of the cost of second order throughout, {counted}."
+        f"First order up to epoch {switch:g} of {recipe.epochs}, second order from there on: "
+        f"{cost} of the cost of second order throughout, {counted}."
     )
 
 
@@ -347,8 +347,8 @@ def _plot_sine_norms(recipe: Recipe, ax: Axes) -> str:
     ax.plot(epochs, norms[:, 1], color=plots.COLOURS["MAML"], linewidth=0.9, alpha=0.6)
     ax.plot(epochs, used, ".", color="#333333", markersize=4, label="the one taken")
     return (
-        f"Norms measured here, of {len(norms)} meta-steps on sine waves with {SINE_STEPS} inner steps, "
-        f"spread over the epochs: both orders at the same weights, where first order is "
+        f"Norms measured here, of {len(norms)} meta-steps on sine waves with {SINE_STEPS} inner "
+        f"steps, spread over the epochs: both orders at the same weights, where first order is "
         f"{np.median(norms[:, 0] / norms[:, 1]):.2f} times second order (median)."
     )
 
@@ -493,8 +493,8 @@ def _draw_rates(
     return figure, (
         f"In a network of {filters} filters LSLR learns {counts['LSLR']} rates, Meta-SGD "
         f"{counts['Meta-SGD']:,}, MAML none: its one α is given. The heat map was {source}: after "
-        f"{numbers[moment]} meta-steps the rates shown are {least:.3g} to {most:.3g}, where white is "
-        f"{centre:.3g}, their beginning."
+        f"{numbers[moment]} meta-steps the rates shown are {least:.3g} to {most:.3g}, where white "
+        f"is {centre:.3g}, their beginning."
     )
 
 
@@ -524,7 +524,7 @@ KINDS = {
 def batch_norm_explorer(
     learner: MetaLearner | None = None, batch: TaskBatch | None = None
 ) -> Explorer:
-    """What batch norm sees after each inner step, and what the three kinds of statistics make of it.
+    """What batch norm sees after each inner step, and what three kinds of statistics make of it.
 
     The last task of `batch` is new; the running statistics, shared or per step, are the mean over
     its other tasks. `learner` needs running statistics of its own for each step, as the recipe
@@ -612,10 +612,10 @@ def _draw_batch_norm(seen: tuple[Tensor, Tensor], kind: str, step: int, where: s
     _title(right, f"Out of it, after {step} inner steps")
     mean_out, deviation_out = results[KINDS[kind]]
     return figure, (
-        f"Statistics {KINDS[kind]}: after {step} inner steps batch norm gives this feature a mean of "
-        f"{mean_out:.2f} and a standard deviation of {deviation_out:.2f}, where it should give 0 and "
-        f"1. Computed here for {where}; running statistics are the means over {len(seen[0]) - 1} "
-        f"other tasks."
+        f"Statistics {KINDS[kind]}: after {step} inner steps batch norm gives this feature a mean "
+        f"of {mean_out:.2f} and a standard deviation of {deviation_out:.2f}, where it should give "
+        f"0 and 1. Computed here for {where}; running statistics are the means over "
+        f"{len(seen[0]) - 1} other tasks."
     )
 
 
@@ -758,19 +758,17 @@ def _draw_board(epoch: float, **settings: Any) -> Picture:
     epoch = min(epoch, recipe.epochs)
     figure = _canvas(0, height=4.6)
     grid = figure.add_gridspec(
-        4, 2, width_ratios=[2.6, 1], height_ratios=[3, 0.6, 2, 2], hspace=0.22, wspace=0.08,
-        left=0.13, right=0.98, top=0.95, bottom=(CAPTION + 0.62) / (4.6 + CAPTION),
+        3, 1, height_ratios=[3, 2, 2], hspace=0.2,
+        left=0.13, right=0.68, top=0.95, bottom=(CAPTION + 0.62) / (4.6 + CAPTION),
     )  # fmt: skip
-    timeline = [figure.add_subplot(grid[row, 0]) for row in range(4)]
+    timeline = [figure.add_subplot(cell) for cell in grid]
     plots.plot_timeline(recipe, timeline)
     for ax in timeline:
         ax.axvline(epoch, color="#d62728", linewidth=2)
     _title(timeline[0], "The timeline of this training")
-    aside = figure.add_subplot(grid[:, 1])
-    aside.set_axis_off()
     for row, line in enumerate(_fixed_facts(recipe)):
         weight = "normal" if line.startswith(" ") else "bold"
-        aside.text(0.05, 1 - 0.09 * row, line.strip(), va="top", fontsize=10, fontweight=weight)
+        figure.text(0.71, 0.93 - 0.065 * row, line.strip(), fontsize=10, fontweight=weight)
     return figure, _board_words(recipe, epoch)
 
 
@@ -780,13 +778,13 @@ def _fixed_facts(recipe: Recipe) -> list[str]:
     rates = "one α, given" if name == "MAML" else f"{counts[name]:,} α, learned"
     own = {"shared": "one set", "per_step": f"{recipe.inner_steps + 1} sets", "batch": "no set"}
     return [
-        "Inner loop, at every epoch",
+        "Inner loop",
         f"  {recipe.inner_steps} step{'s' * (recipe.inner_steps > 1)}",
         f"  rates: {rates}",
-        "Batch norm, at every epoch",
+        "Batch norm",
         f"  running statistics: {own[recipe.norm_statistics]}",
         f"  weight and bias: {own[recipe.norm_weights]}",
-        "Predicted cost of the training",
+        "Predicted cost in all",
         f"  {100 * plots.relative_cost(recipe):.0f} % of plain MAML's",
     ]
 
@@ -799,9 +797,9 @@ def _board_words(recipe: Recipe, epoch: float) -> str:
     share = plots.passes(recipe, epoch) / plots.passes(Recipe(inner_steps=recipe.inner_steps), 0)
     losses = "1 query loss counts" if counted == 1 else f"{counted} query losses count"
     return (
-        f"At epoch {epoch:g}: {losses}, the last {weights[-1]:.2g}; the meta-gradient is of {order}; "
-        f"the outer rate is {rate:.2g}; a meta-step costs {share:.0%} of plain MAML's. Cost is "
-        f"counted in passes forward and back: 1 for each query loss, 1 for a support pass in first "
+        f"At epoch {epoch:g}: {losses}, the last {weights[-1]:.2g}; the meta-gradient is of "
+        f"{order}; the outer rate is {rate:.2g}; a meta-step costs {share:.0%} of plain MAML's. "
+        f"Cost is counted in passes forward and back: 1 for each query loss, 1 for a support pass in first "
         f"order, {plots.SECOND_ORDER_PASS:g} in second (measured on a CPU), queries as many as "
         f"support images."
     )
@@ -833,8 +831,8 @@ def landscape_explorer() -> Explorer:
     return Explorer(
         _draw_landscape,
         {
-            "theta1": _number("initial weight θ₁", 1.8, -EXTENT, EXTENT, 0.1),
-            "theta2": _number("initial weight θ₂", 1.8, -EXTENT, EXTENT, 0.1),
+            "theta1": _number("initial weight θ₁", 0.0, -EXTENT, EXTENT, 0.1),
+            "theta2": _number("initial weight θ₂", 1.0, -EXTENT, EXTENT, 0.1),
             "rate": _number("inner rate α", 0.2, 0.0, 0.6, 0.01),
             "steps": _whole("inner steps", 3, 1, 8),
         },
@@ -903,8 +901,8 @@ def _landscape_words(gradients: dict[str, Tensor], rate: float, steps: int) -> s
     }
     return (
         f"With {steps} inner steps of rate {rate:g}, first-order MAML points "
-        f"{angles['first-order MAML']:.0f}° and joint training {angles['joint training']:.0f}° away "
-        f"from MAML. The gradients are {maml.norm():.3g} (MAML), "
+        f"{angles['first-order MAML']:.0f}° and joint training {angles['joint training']:.0f}° "
+        f"away from MAML. The gradients are {maml.norm():.3g} (MAML), "
         f"{gradients['first-order MAML'].norm():.3g} (first order) and "
         f"{gradients['joint training'].norm():.3g} (joint) long; the arrows show directions only."
     )
