@@ -360,8 +360,8 @@ def _draw_arrow(start: np.ndarray, direction: np.ndarray, name: str, look: str, 
         return
     ax.annotate(
         "",
-        xy=start + direction / length,
-        xytext=start,
+        xy=tuple(start + direction / length),
+        xytext=tuple(start),
         arrowprops={
             "arrowstyle": "-|>", "color": COLOURS[name], "linewidth": 2.5, "linestyle": look,
             "shrinkA": 0, "shrinkB": 0, "mutation_scale": 16,

@@ -33,7 +33,7 @@ from mamlpp.data.sinusoids import SinusoidSampler
 from mamlpp.data.tasks import Task, TaskBatch, TaskSampler
 from mamlpp.errors import InputError
 from mamlpp.inner_rules import LSLR, MetaSGD
-from mamlpp.maml import MetaLearner, Model, inner_loop, task_loss
+from mamlpp.maml import MetaLearner, Model, Weights, inner_loop, task_loss
 from mamlpp.network import Seen
 from mamlpp.recipe import RECIPES, Recipe
 from mamlpp.run.history import History
@@ -379,7 +379,7 @@ class _SineLearner(nn.Module):
         """The meta-gradient, mean over the tasks, in the order of the parameters."""
         model: Model = lambda weights, x, _: functional_call(self.network, weights, (x,))  # noqa: E731
         counts = [0.0] * (SINE_STEPS - 1) + [1.0]
-        weights = dict(self.network.named_parameters())
+        weights: Weights = dict(self.network.named_parameters())
         losses = [
             task_loss(model, weights, task, counts, self.rule, second_order, nn.functional.mse_loss)
             for task in batch
@@ -656,14 +656,13 @@ def graph_explorer() -> Explorer:
 
 
 def _draw_graph(steps: int, msl: bool, second_order: bool, own: bool) -> Picture:
-    sets = "per_step" if own else "shared"
     recipe = Recipe(
         inner_steps=steps,
         msl_epochs=15.0 if msl else 0.0,
         second_order_from=0.0 if second_order else None,
         inner_rule="lslr" if own else "fixed",
         norm_statistics="per_step" if own else "batch",
-        norm_weights=sets,
+        norm_weights="per_step" if own else "shared",
     )
     figure = _canvas(0, height=3.5)
     low = CAPTION / (3.5 + CAPTION)
@@ -761,7 +760,7 @@ def _draw_board(epoch: float, **settings: Any) -> Picture:
         3, 1, height_ratios=[3, 2, 2], hspace=0.2,
         left=0.13, right=0.68, top=0.95, bottom=(CAPTION + 0.62) / (4.6 + CAPTION),
     )  # fmt: skip
-    timeline = [figure.add_subplot(cell) for cell in grid]
+    timeline = [figure.add_subplot(grid[row]) for row in range(3)]
     plots.plot_timeline(recipe, timeline)
     for ax in timeline:
         ax.axvline(epoch, color="#d62728", linewidth=2)
@@ -799,9 +798,9 @@ def _board_words(recipe: Recipe, epoch: float) -> str:
     return (
         f"At epoch {epoch:g}: {losses}, the last {weights[-1]:.2g}; the meta-gradient is of "
         f"{order}; the outer rate is {rate:.2g}; a meta-step costs {share:.0%} of plain MAML's. "
-        f"Cost is counted in passes forward and back: 1 for each query loss, 1 for a support pass in first "
-        f"order, {plots.SECOND_ORDER_PASS:g} in second (measured on a CPU), queries as many as "
-        f"support images."
+        f"Cost is counted in passes forward and back: 1 for each query loss, 1 for a support pass "
+        f"in first order, {plots.SECOND_ORDER_PASS:g} in second (measured on a CPU), queries as "
+        f"many as support images."
     )
 
 
@@ -889,7 +888,7 @@ def _draw_landscape(theta1: float, theta2: float, rate: float, steps: int) -> Pi
     plots.plot_landscape(_loss_grids(), EXTENT, _inner_paths(theta, rate, steps), arrows, ax)
     ax.plot(*theta, "o", color="black", markersize=9)
     ax.legend(loc="upper left", bbox_to_anchor=(1.03, 1.0), title="downhill from the black dot")
-    _title(ax, "The losses of tasks A and B; dotted lines: inner steps")
+    _title(ax, "The losses of tasks A and B, and the inner steps to each")
     return figure, _landscape_words(gradients, rate, steps)
 
 
