@@ -257,7 +257,7 @@ def cosine_explorer() -> Explorer:
 
 def _draw_cosine(maximum: float, minimum: float, epochs: int, epoch: int, bounded: bool) -> Picture:
     recipe = Recipe(outer_rate=maximum, outer_rate_min=minimum, epochs=epochs)
-    figure = _canvas(1, left=0.11)
+    figure = _canvas(1, left=0.11, right=0.97)
     [ax] = figure.axes
     plots.plot_outer_rate(recipe, ax, until=450, bounded=bounded)
     [rate] = plots.outer_rates(recipe, [epoch], bounded)
@@ -690,7 +690,10 @@ def _graph_words(recipe: Recipe) -> str:
             f"{paths[0].support_layers}. "
         )
     verb = "counts" if len(paths) == 1 else "count"
-    return words + f"Of the {recipe.inner_steps} query losses {len(paths)} {verb}."
+    words += f"Of the {recipe.inner_steps} query losses {len(paths)} {verb}."
+    if recipe.norm_weights == "per_step":
+        words += " Each step has rates, a rate a layer, and a batch norm of its own."
+    return words
 
 
 # The whole recipe
@@ -765,27 +768,33 @@ def _draw_board(epoch: float, **settings: Any) -> Picture:
     for ax in timeline:
         ax.axvline(epoch, color="#d62728", linewidth=2)
     _title(timeline[0], "The timeline of this training")
-    for row, line in enumerate(_fixed_facts(recipe)):
-        weight = "normal" if line.startswith(" ") else "bold"
-        figure.text(0.71, 0.93 - 0.065 * row, line.strip(), fontsize=10, fontweight=weight)
+    for row, (name, value) in enumerate(_fixed_facts(recipe).items()):
+        figure.text(0.71, 0.93 - 0.115 * row, name, fontsize=10, fontweight="bold")
+        figure.text(0.71, 0.885 - 0.115 * row, value, fontsize=10)
+    about = textwrap.fill(COST_IN_WORDS, 36)
+    figure.text(0.71, 0.405, about, fontsize=8.5, va="top", color="#444444")
     return figure, _board_words(recipe, epoch)
 
 
-def _fixed_facts(recipe: Recipe) -> list[str]:
+def _fixed_facts(recipe: Recipe) -> dict[str, str]:
+    """What is the same at every epoch."""
     counts = network_rate_counts(recipe.filters, recipe.inner_steps)
     name = {"fixed": "MAML", "lslr": "LSLR", "meta-sgd": "Meta-SGD"}[recipe.inner_rule]
-    rates = "one α, given" if name == "MAML" else f"{counts[name]:,} α, learned"
-    own = {"shared": "one set", "per_step": f"{recipe.inner_steps + 1} sets", "batch": "no set"}
-    return [
-        "Inner loop",
-        f"  {recipe.inner_steps} step{'s' * (recipe.inner_steps > 1)}",
-        f"  rates: {rates}",
-        "Batch norm",
-        f"  running statistics: {own[recipe.norm_statistics]}",
-        f"  weight and bias: {own[recipe.norm_weights]}",
-        "Predicted cost in all",
-        f"  {100 * plots.relative_cost(recipe):.0f} % of plain MAML's",
-    ]
+    sets = {"shared": "1 set", "per_step": f"{recipe.inner_steps + 1} sets", "batch": "none kept"}
+    return {
+        "Inner steps": str(recipe.inner_steps),
+        "Inner rates": "1 α, given" if name == "MAML" else f"{counts[name]:,} α, learned",
+        "Running statistics": sets[recipe.norm_statistics],
+        "Batch-norm weight and bias": sets[recipe.norm_weights],
+        "Predicted cost": f"{100 * plots.relative_cost(recipe):.0f} % of plain MAML's",
+    }
+
+
+COST_IN_WORDS = (
+    "counted in passes forward and back: 1 for a query loss that counts, 1 for a support pass in "
+    f"first order, {plots.SECOND_ORDER_PASS:g} in second (measured on a CPU), with as many query "
+    "as support images"
+)
 
 
 def _board_words(recipe: Recipe, epoch: float) -> str:
@@ -795,12 +804,11 @@ def _board_words(recipe: Recipe, epoch: float) -> str:
     [rate] = plots.outer_rates(recipe, [epoch])
     share = plots.passes(recipe, epoch) / plots.passes(Recipe(inner_steps=recipe.inner_steps), 0)
     losses = "1 query loss counts" if counted == 1 else f"{counted} query losses count"
+    facts = "; ".join(f"{name.lower()}: {value}" for name, value in _fixed_facts(recipe).items())
     return (
-        f"At epoch {epoch:g}: {losses}, the last {weights[-1]:.2g}; the meta-gradient is of "
-        f"{order}; the outer rate is {rate:.2g}; a meta-step costs {share:.0%} of plain MAML's. "
-        f"Cost is counted in passes forward and back: 1 for each query loss, 1 for a support pass "
-        f"in first order, {plots.SECOND_ORDER_PASS:g} in second (measured on a CPU), queries as "
-        f"many as support images."
+        f"At epoch {epoch:g} of {recipe.epochs}: {losses}, the last {weights[-1]:.2g}; the "
+        f"meta-gradient is of {order}; the outer rate is {rate:.2g}; a meta-step costs {share:.0%} "
+        f"of plain MAML's. At every epoch: {facts}."
     )
 
 
