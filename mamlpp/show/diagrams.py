@@ -132,7 +132,7 @@ def _draw_query(path: GradientPath, layers: int, ax: Axes) -> None:
         facecolor=QUERY, edgecolor="none", alpha=0.35 + 0.65 * path.weight,
     )  # fmt: skip
     ax.add_artist(box)
-    ax.text(x, QUERY_Y, f"query\n× {path.weight:.2g}", ha="center", va="center", fontsize=9)
+    ax.text(x, QUERY_Y, f"query\n× {path.weight:.3g}", ha="center", va="center", fontsize=9)
     _arrow((x - 0.06, RADIUS), (x - 0.06, QUERY_Y - 0.24), FORWARD, ax)
     _arrow((x + 0.06, QUERY_Y - 0.24), (x + 0.06, RADIUS), BACKWARD, ax, dashed=True)
     back = f"{path.support_layers} + {layers}\nlayers back"

@@ -69,8 +69,9 @@ def plot_weight_bars(weights: Sequence[float], ax: Axes) -> Axes:
     """What the query loss after each step counts at one moment, a bar a step, with its number."""
     steps = range(1, len(weights) + 1)
     ax.bar(steps, weights, color=step_colours(len(weights)))
+    turned = 90 if len(weights) > 6 else 0  # side by side there would be no room
     for step, weight in zip(steps, weights, strict=True):
-        ax.text(step, weight + 0.02, f"{weight:.2g}", ha="center", fontsize=9)
+        ax.text(step, weight + 0.02, f"{weight:.2g}", ha="center", fontsize=9, rotation=turned)
     ax.set(
         ylim=(0, 1.12), xticks=steps, yticks=(0, 0.5, 1), xlabel="after inner step", ylabel="weight"
     )

@@ -262,7 +262,8 @@ def _draw_cosine(maximum: float, minimum: float, epochs: int, epoch: int, bounde
     plots.plot_outer_rate(recipe, ax, until=450, bounded=bounded)
     [rate] = plots.outer_rates(recipe, [epoch], bounded)
     ax.plot(epoch, rate, "o", color="#d62728", markersize=10, clip_on=False)
-    ax.annotate(f"{rate:.2e}", (epoch, rate), (10, 8), textcoords="offset points", fontsize=11)
+    side, shift = ("left", 10) if epoch < 380 else ("right", -10)
+    ax.annotate(f"{rate:.2e}", (epoch, rate), (shift, 8), textcoords="offset points", ha=side)
     _title(ax, "Learning rate of the meta-optimizer")
     words = f"At epoch {epoch} the outer rate is {rate:.3g}, {rate / maximum:.1%} of β_max. "
     if bounded:
@@ -320,7 +321,7 @@ def _draw_order(recipe: Recipe, history: History | None) -> Picture:
     right.yaxis.set_major_locator(LogLocator(subs=(1, 3), numticks=8))
     right.yaxis.set_major_formatter("{x:g}")
     right.yaxis.set_minor_locator(NullLocator())
-    right.set_ylim(top=5 * right.get_ylim()[1])
+    right.set_ylim(top=8 * right.get_ylim()[1])
     right.legend(fontsize=9, loc="upper center", ncols=3)
     _title(right, "Gradient norms, and the order at each epoch")
     return figure, f"{_order_words(recipe)} {source}"
@@ -343,8 +344,10 @@ def _plot_sine_norms(recipe: Recipe, ax: Axes) -> str:
     epochs = (np.arange(len(norms)) + 0.5) * recipe.epochs / len(norms)
     taken = np.array([plots.schedules.second_order(recipe.second_order_from, e) for e in epochs])
     used = np.where(taken, norms[:, 1], norms[:, 0])
-    ax.plot(epochs, norms[:, 0], color="#b37a1e", linewidth=0.9, alpha=0.6)
-    ax.plot(epochs, norms[:, 1], color=plots.COLOURS["MAML"], linewidth=0.9, alpha=0.6)
+    for column, (name, colour) in enumerate(
+        (("first order's norm", "#b37a1e"), ("second order's", plots.COLOURS["MAML"]))
+    ):
+        ax.plot(epochs, norms[:, column], color=colour, linewidth=1.2, label=name)
     ax.plot(epochs, used, ".", color="#333333", markersize=4, label="the one taken")
     return (
         f"Norms measured here, of {len(norms)} meta-steps on sine waves with {SINE_STEPS} inner "
@@ -807,7 +810,7 @@ def _board_words(recipe: Recipe, epoch: float) -> str:
     facts = "; ".join(f"{name.lower()}: {value}" for name, value in _fixed_facts(recipe).items())
     return (
         f"At epoch {epoch:g} of {recipe.epochs}: {losses}, the last {weights[-1]:.2g}; the "
-        f"meta-gradient is of {order}; the outer rate is {rate:.2g}; a meta-step costs {share:.0%} "
+        f"meta-gradient is of {order}; the outer rate is {rate:.3g}; a meta-step costs {share:.0%} "
         f"of plain MAML's. At every epoch: {facts}."
     )
 
@@ -893,11 +896,21 @@ def _draw_landscape(theta1: float, theta2: float, rate: float, steps: int) -> Pi
     arrows = {name: -gradient.numpy() for name, gradient in gradients.items()}
     figure = _canvas(1, height=4.6, right=0.6)
     [ax] = figure.axes
-    plots.plot_landscape(_loss_grids(), EXTENT, _inner_paths(theta, rate, steps), arrows, ax)
+    paths = _inner_paths(theta, rate, steps)
+    plots.plot_landscape(_loss_grids(), EXTENT, paths, arrows, ax)
     ax.plot(*theta, "o", color="black", markersize=9)
     ax.legend(loc="upper left", bbox_to_anchor=(1.03, 1.0), title="downhill from the black dot")
     _title(ax, "The losses of tasks A and B, and the inner steps to each")
-    return figure, _landscape_words(gradients, rate, steps)
+    words = _landscape_words(gradients, rate, steps)
+    walks = zip(paths, _TASKS, strict=True)
+    if any(_task_loss(path[-1], task) > _task_loss(path[0], task) for path, task in walks):
+        words += " The inner rate is too large: the steps lead away from a task's least loss."
+    return figure, words
+
+
+def _task_loss(theta: np.ndarray, task: Task) -> float:
+    outputs = _linear({"theta": torch.from_numpy(theta)}, task.support_x, 0)
+    return float(_half_square(outputs, task.support_y))
 
 
 def _landscape_words(gradients: dict[str, Tensor], rate: float, steps: int) -> str:

@@ -305,6 +305,13 @@ def test_landscape_without_inner_rate_is_joint_training():
     assert "first-order MAML points 0° and joint training 0°" in explorer.picture()[1]
 
 
+def test_landscape_says_when_the_inner_rate_is_too_large():
+    explorer = widgets.landscape_explorer()
+    assert "too large" not in explorer.picture()[1]
+    explorer.controls["rate"].value = 0.6
+    assert "The inner rate is too large" in explorer.picture()[1]
+
+
 def test_board_settings_are_the_recipes_own():
     fields = ("norm_statistics", "inner_rule", "second_order_from", "msl_epochs", "outer_rate_min")
     for name, recipe in RECIPES.items():
@@ -320,7 +327,7 @@ def test_board_says_what_training_does_at_the_epoch():
     words = board.picture()[1]
     rate = schedules.outer_rate(1e-3, 1e-5, 150, 60)
     assert "1 query loss counts, the last 1; the meta-gradient is of second order" in words
-    assert f"the outer rate is {rate:.2g}; a meta-step costs 100%" in words
+    assert f"the outer rate is {rate:.3g}; a meta-step costs 100%" in words
 
 
 def test_choosing_a_recipe_sets_the_switches_and_draws_once(shown):
