@@ -33,7 +33,7 @@ from mamlpp.data.sinusoids import SinusoidSampler
 from mamlpp.data.tasks import Task, TaskBatch, TaskSampler
 from mamlpp.errors import InputError
 from mamlpp.inner_rules import LSLR, MetaSGD
-from mamlpp.maml import MetaLearner, Model, inner_loop, task_loss
+from mamlpp.maml import MetaLearner, Model, Weights, inner_loop, task_loss
 from mamlpp.network import Seen
 from mamlpp.recipe import RECIPES, Recipe
 from mamlpp.run.history import History
@@ -138,12 +138,12 @@ def _canvas(panels: int, height: float = 3.3, **grid: Any) -> Figure:
     if panels:
         figure.subplots(1, panels, gridspec_kw={"bottom": bottom, "wspace": 0.3} | margins | grid)
     for ax in figure.axes:
-        ax.locator_params(nbins=5)
+        ax.locator_params(nbins=4)
     return figure
 
 
 def _write_caption(figure: Figure, words: str) -> None:
-    figure.text(0.02, 0.02, textwrap.fill(words, 124), fontsize=10.5, va="bottom")
+    figure.text(0.02, 0.02, textwrap.fill(words, 113), fontsize=10.5, va="bottom")
 
 
 def _png(figure: Figure) -> bytes:
@@ -255,16 +255,15 @@ def cosine_explorer() -> Explorer:
     )
 
 
-def _draw_cosine(
-    maximum: float, minimum: float, epochs: int, epoch: int, bounded: bool
-) -> Picture:
+def _draw_cosine(maximum: float, minimum: float, epochs: int, epoch: int, bounded: bool) -> Picture:
     recipe = Recipe(outer_rate=maximum, outer_rate_min=minimum, epochs=epochs)
-    figure = _canvas(1, left=0.11)
+    figure = _canvas(1, left=0.11, right=0.97)
     [ax] = figure.axes
     plots.plot_outer_rate(recipe, ax, until=450, bounded=bounded)
     [rate] = plots.outer_rates(recipe, [epoch], bounded)
     ax.plot(epoch, rate, "o", color="#d62728", markersize=10, clip_on=False)
-    ax.annotate(f"{rate:.2e}", (epoch, rate), (10, 8), textcoords="offset points", fontsize=11)
+    side, shift = ("left", 10) if epoch < 380 else ("right", -10)
+    ax.annotate(f"{rate:.2e}", (epoch, rate), (shift, 8), textcoords="offset points", ha=side)
     _title(ax, "Learning rate of the meta-optimizer")
     words = f"At epoch {epoch} the outer rate is {rate:.3g}, {rate / maximum:.1%} of β_max. "
     if bounded:
@@ -292,9 +291,7 @@ def order_explorer(history: History | None = None, epochs: int = 100) -> Explore
         last = max(1, round(history.rows[-1]["epoch"] + 0.5))
 
     def draw(switch: float, never: bool, steps: int) -> Picture:
-        recipe = Recipe(
-            second_order_from=None if never else switch, inner_steps=steps, epochs=last
-        )
+        recipe = Recipe(second_order_from=None if never else switch, inner_steps=steps, epochs=last)
         return _draw_order(recipe, history)
 
     start = min(50, last // 2)
@@ -324,7 +321,7 @@ def _draw_order(recipe: Recipe, history: History | None) -> Picture:
     right.yaxis.set_major_locator(LogLocator(subs=(1, 3), numticks=8))
     right.yaxis.set_major_formatter("{x:g}")
     right.yaxis.set_minor_locator(NullLocator())
-    right.set_ylim(top=5 * right.get_ylim()[1])
+    right.set_ylim(top=8 * right.get_ylim()[1])
     right.legend(fontsize=9, loc="upper center", ncols=3)
     _title(right, "Gradient norms, and the order at each epoch")
     return figure, f"{_order_words(recipe)} {source}"
@@ -337,8 +334,8 @@ def _order_words(recipe: Recipe) -> str:
     if switch is None:
         return f"First order throughout: {cost} of the cost of second-order MAML, {counted}."
     return (
-        f"First order up to epoch {switch:g} of {recipe.epochs}, second order from there on: {cost} "
-        f"of the cost of second order throughout, {counted}."
+        f"First order up to epoch {switch:g} of {recipe.epochs}, second order from there on: "
+        f"{cost} of the cost of second order throughout, {counted}."
     )
 
 
@@ -347,12 +344,14 @@ def _plot_sine_norms(recipe: Recipe, ax: Axes) -> str:
     epochs = (np.arange(len(norms)) + 0.5) * recipe.epochs / len(norms)
     taken = np.array([plots.schedules.second_order(recipe.second_order_from, e) for e in epochs])
     used = np.where(taken, norms[:, 1], norms[:, 0])
-    ax.plot(epochs, norms[:, 0], color="#b37a1e", linewidth=0.9, alpha=0.6)
-    ax.plot(epochs, norms[:, 1], color=plots.COLOURS["MAML"], linewidth=0.9, alpha=0.6)
+    for column, (name, colour) in enumerate(
+        (("first order's norm", "#b37a1e"), ("second order's", plots.COLOURS["MAML"]))
+    ):
+        ax.plot(epochs, norms[:, column], color=colour, linewidth=1.2, label=name)
     ax.plot(epochs, used, ".", color="#333333", markersize=4, label="the one taken")
     return (
-        f"Norms measured here, of {len(norms)} meta-steps on sine waves with {SINE_STEPS} inner steps, "
-        f"spread over the epochs: both orders at the same weights, where first order is "
+        f"Norms measured here, of {len(norms)} meta-steps on sine waves with {SINE_STEPS} inner "
+        f"steps, spread over the epochs: both orders at the same weights, where first order is "
         f"{np.median(norms[:, 0] / norms[:, 1]):.2f} times second order (median)."
     )
 
@@ -369,17 +368,21 @@ class _SineLearner(nn.Module):
         super().__init__()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            self.network = nn.Sequential(
-                nn.Linear(1, 20), nn.Tanh(), nn.Linear(20, 20), nn.Tanh(), nn.Linear(20, 1)
-            )
+            self.network = nn.Sequential()
+            for name, before, after in (("first", 1, 20), ("second", 20, 20), ("head", 20, 1)):
+                self.network.add_module(name, nn.Linear(before, after))
+                if name != "head":
+                    self.network.add_module(f"{name} tanh", nn.Tanh())
         weights = dict(self.network.named_parameters())
-        self.rule = MetaSGD(weights, 0.02) if rule == "meta-sgd" else LSLR(weights, SINE_STEPS, 0.02)
+        self.rule = (
+            MetaSGD(weights, 0.02) if rule == "meta-sgd" else LSLR(weights, SINE_STEPS, 0.02)
+        )
 
     def gradient(self, batch: TaskBatch, second_order: bool) -> list[Tensor]:
         """The meta-gradient, mean over the tasks, in the order of the parameters."""
         model: Model = lambda weights, x, _: functional_call(self.network, weights, (x,))  # noqa: E731
         counts = [0.0] * (SINE_STEPS - 1) + [1.0]
-        weights = dict(self.network.named_parameters())
+        weights: Weights = dict(self.network.named_parameters())
         losses = [
             task_loss(model, weights, task, counts, self.rule, second_order, nn.functional.mse_loss)
             for task in batch
@@ -458,7 +461,9 @@ def rates_explorer(
         "steps": _whole("inner steps counted", 5, 1, 10),
     }
     if given is None:
-        controls["rule"] = _choice("heat map of", [("LSLR", "lslr"), ("Meta-SGD", "meta-sgd")], "lslr")
+        controls["rule"] = _choice(
+            "heat map of", [("LSLR", "lslr"), ("Meta-SGD", "meta-sgd")], "lslr"
+        )
     return Explorer(draw, controls)
 
 
@@ -470,7 +475,7 @@ def _draw_rates(
     steps: int,
     given: bool,
 ) -> Picture:
-    figure = _canvas(2, width_ratios=[1, 1.5], left=0.1, wspace=0.35)
+    figure = _canvas(2, width_ratios=[1, 1.5], left=0.12, wspace=0.35)
     left, right = figure.axes
     counts = network_rate_counts(filters, steps)
     plots.plot_rate_counts(counts, left)
@@ -480,15 +485,19 @@ def _draw_rates(
     spread = max(np.abs(plots.rates_table(rule)[2] - centre).max() for rule in rules)
     plots.plot_rates(rows, columns, values, right, centre, spread)
     lslr = isinstance(rules[moment], LSLR)
-    _title(right, f"{'LSLR' if lslr else 'Meta-SGD, percentiles'}, after {numbers[moment]} meta-steps")
+    _title(
+        right, f"{'LSLR' if lslr else 'Meta-SGD, percentiles'}, after {numbers[moment]} meta-steps"
+    )
     right.tick_params(labelsize=9)
     least, most = values.min(), values.max()
-    source = "recorded in a training" if given else "learned here, in a short training on sine waves"
+    source = (
+        "recorded in a training" if given else "learned here, in a short training on sine waves"
+    )
     return figure, (
         f"In a network of {filters} filters LSLR learns {counts['LSLR']} rates, Meta-SGD "
         f"{counts['Meta-SGD']:,}, MAML none: its one α is given. The heat map was {source}: after "
-        f"{numbers[moment]} meta-steps the rates shown are {least:.3g} to {most:.3g}, where white is "
-        f"{centre:.3g}, their beginning."
+        f"{numbers[moment]} meta-steps the rates shown are {least:.3g} to {most:.3g}, where white "
+        f"is {centre:.3g}, their beginning."
     )
 
 
@@ -518,14 +527,17 @@ KINDS = {
 def batch_norm_explorer(
     learner: MetaLearner | None = None, batch: TaskBatch | None = None
 ) -> Explorer:
-    """What batch norm sees after each inner step, and what the three kinds of statistics make of it.
+    """What batch norm sees after each inner step, and what three kinds of statistics make of it.
 
     The last task of `batch` is new; the running statistics, shared or per step, are the mean over
     its other tasks. `learner` needs running statistics of its own for each step, as the recipe
-    "maml++" has. Without one, a learner with random weights adapts to tasks of glyphs here.
+    "maml++" has. Without one, a learner with random weights and the inner rate 0.4, at which the
+    paper's learned rates begin on Omniglot, adapts to tasks of glyphs here.
     """
     random = learner is None
-    learner = learner or MetaLearner(RECIPES["maml++"].with_(filters=8), (1, 28, 28), 5, seed=0)
+    learner = learner or MetaLearner(
+        RECIPES["maml++"].with_(filters=8, inner_rate=0.4), (1, 28, 28), 5
+    )
     if learner.recipe.norm_statistics != "per_step":
         raise InputError(
             f"this learner's norm_statistics are {learner.recipe.norm_statistics!r}, so that it "
@@ -536,7 +548,11 @@ def batch_norm_explorer(
         raise InputError("one task alone has no others to compare with; give at least 2 tasks")
     means, variances = norm_statistics(learner, batch)
     blocks, steps, features = means.shape[1], means.shape[2] - 1, means.shape[3]
-    where = "a learner with random weights, on glyphs" if random else "the learner given"
+    where = (
+        "a learner with random weights, inner rate 0.4, on glyphs"
+        if random
+        else "the learner given"
+    )
 
     def draw(kind: str, block: int, feature: int, step: int) -> Picture:
         seen = means[:, block - 1, :, feature - 1], variances[:, block - 1, :, feature - 1]
@@ -547,9 +563,9 @@ def batch_norm_explorer(
         draw,
         {
             "kind": _choice("statistics read", options, "shared"),
-            "block": _whole("block", blocks, 1, blocks),
+            "block": _whole("block", min(2, blocks), 1, blocks),
             "feature": _whole("feature", 1, 1, features),
-            "step": _whole("inner steps taken", steps, 0, steps),
+            "step": _whole("inner steps taken", 0, 0, steps),
         },
     )
 
@@ -576,7 +592,9 @@ def _task_statistics(learner: MetaLearner, task: Task) -> tuple[Tensor, Tensor]:
     # Noted step by step, block after block: [(S + 1)·blocks, F] to [blocks, S + 1, F].
     means = torch.stack([mean for _, _, mean, _ in seen])
     variances = torch.stack([variance for _, _, _, variance in seen])
-    by_block = [x.detach().unflatten(0, (steps + 1, -1)).transpose(0, 1) for x in (means, variances)]
+    by_block = [
+        x.detach().unflatten(0, (steps + 1, -1)).transpose(0, 1) for x in (means, variances)
+    ]
     return by_block[0], by_block[1]
 
 
@@ -597,10 +615,10 @@ def _draw_batch_norm(seen: tuple[Tensor, Tensor], kind: str, step: int, where: s
     _title(right, f"Out of it, after {step} inner steps")
     mean_out, deviation_out = results[KINDS[kind]]
     return figure, (
-        f"Statistics {KINDS[kind]}: after {step} inner steps batch norm gives this feature a mean of "
-        f"{mean_out:.2f} and a standard deviation of {deviation_out:.2f}, where it should give 0 and "
-        f"1. Computed here for {where}; running statistics are the means over {len(seen[0]) - 1} "
-        f"other tasks."
+        f"Statistics {KINDS[kind]}: after {step} inner steps batch norm gives this feature a mean "
+        f"of {mean_out:.2f} and a standard deviation of {deviation_out:.2f}, where it should give "
+        f"0 and 1. Computed here for {where}; running statistics are the means over "
+        f"{len(seen[0]) - 1} other tasks."
     )
 
 
@@ -641,14 +659,13 @@ def graph_explorer() -> Explorer:
 
 
 def _draw_graph(steps: int, msl: bool, second_order: bool, own: bool) -> Picture:
-    sets = "per_step" if own else "shared"
     recipe = Recipe(
         inner_steps=steps,
         msl_epochs=15.0 if msl else 0.0,
         second_order_from=0.0 if second_order else None,
         inner_rule="lslr" if own else "fixed",
         norm_statistics="per_step" if own else "batch",
-        norm_weights=sets,
+        norm_weights="per_step" if own else "shared",
     )
     figure = _canvas(0, height=3.5)
     low = CAPTION / (3.5 + CAPTION)
@@ -675,9 +692,11 @@ def _graph_words(recipe: Recipe) -> str:
             f"The multi-step loss opens {len(paths) - 1} shorter ones, the shortest through "
             f"{paths[0].support_layers}. "
         )
-    elif longest.step > 1:
-        words += "No other loss has a shorter one. "
-    return words + f"{len(paths)} of {recipe.inner_steps} query losses count."
+    verb = "counts" if len(paths) == 1 else "count"
+    words += f"Of the {recipe.inner_steps} query losses {len(paths)} {verb}."
+    if recipe.norm_weights == "per_step":
+        words += " Each step has rates, a rate a layer, and a batch norm of its own."
+    return words
 
 
 # The whole recipe
@@ -744,36 +763,41 @@ def _draw_board(epoch: float, **settings: Any) -> Picture:
     epoch = min(epoch, recipe.epochs)
     figure = _canvas(0, height=4.6)
     grid = figure.add_gridspec(
-        4, 2, width_ratios=[2.6, 1], height_ratios=[3, 0.6, 2, 2], hspace=0.22, wspace=0.08,
-        left=0.11, right=0.98, top=0.95, bottom=(CAPTION + 0.62) / (4.6 + CAPTION),
+        3, 1, height_ratios=[3, 2, 2], hspace=0.2,
+        left=0.13, right=0.68, top=0.95, bottom=(CAPTION + 0.62) / (4.6 + CAPTION),
     )  # fmt: skip
-    timeline = [figure.add_subplot(grid[row, 0]) for row in range(4)]
+    timeline = [figure.add_subplot(grid[row]) for row in range(3)]
     plots.plot_timeline(recipe, timeline)
     for ax in timeline:
         ax.axvline(epoch, color="#d62728", linewidth=2)
     _title(timeline[0], "The timeline of this training")
-    aside = figure.add_subplot(grid[:, 1])
-    aside.set_axis_off()
-    aside.text(0, 1, "\n".join(_fixed_facts(recipe)), va="top", fontsize=10, linespacing=1.5)
+    for row, (name, value) in enumerate(_fixed_facts(recipe).items()):
+        figure.text(0.71, 0.93 - 0.115 * row, name, fontsize=10, fontweight="bold")
+        figure.text(0.71, 0.885 - 0.115 * row, value, fontsize=10)
+    about = textwrap.fill(COST_IN_WORDS, 36)
+    figure.text(0.71, 0.405, about, fontsize=8.5, va="top", color="#444444")
     return figure, _board_words(recipe, epoch)
 
 
-def _fixed_facts(recipe: Recipe) -> list[str]:
+def _fixed_facts(recipe: Recipe) -> dict[str, str]:
+    """What is the same at every epoch."""
     counts = network_rate_counts(recipe.filters, recipe.inner_steps)
     name = {"fixed": "MAML", "lslr": "LSLR", "meta-sgd": "Meta-SGD"}[recipe.inner_rule]
-    rates = "one α, given" if name == "MAML" else f"{counts[name]:,} α, learned"
-    own = {"shared": "one set", "per_step": f"{recipe.inner_steps + 1} sets", "batch": "no set"}
-    return [
-        "At every epoch",
-        f"inner steps: {recipe.inner_steps}",
-        f"inner rates: {rates}",
-        "batch norm",
-        f"  running statistics: {own[recipe.norm_statistics]}",
-        f"  weight and bias: {own[recipe.norm_weights]}",
-        "",
-        "Predicted cost of it all",
-        f"  {100 * plots.relative_cost(recipe):.0f} % of MAML's",
-    ]
+    sets = {"shared": "1 set", "per_step": f"{recipe.inner_steps + 1} sets", "batch": "none kept"}
+    return {
+        "Inner steps": str(recipe.inner_steps),
+        "Inner rates": "1 α, given" if name == "MAML" else f"{counts[name]:,} α, learned",
+        "Running statistics": sets[recipe.norm_statistics],
+        "Batch-norm weight and bias": sets[recipe.norm_weights],
+        "Predicted cost": f"{100 * plots.relative_cost(recipe):.0f} % of plain MAML's",
+    }
+
+
+COST_IN_WORDS = (
+    "counted in passes forward and back: 1 for a query loss that counts, 1 for a support pass in "
+    f"first order, {plots.SECOND_ORDER_PASS:g} in second (measured on a CPU), with as many query "
+    "as support images"
+)
 
 
 def _board_words(recipe: Recipe, epoch: float) -> str:
@@ -783,12 +807,11 @@ def _board_words(recipe: Recipe, epoch: float) -> str:
     [rate] = plots.outer_rates(recipe, [epoch])
     share = plots.passes(recipe, epoch) / plots.passes(Recipe(inner_steps=recipe.inner_steps), 0)
     losses = "1 query loss counts" if counted == 1 else f"{counted} query losses count"
+    facts = "; ".join(f"{name.lower()}: {value}" for name, value in _fixed_facts(recipe).items())
     return (
-        f"At epoch {epoch:g}: {losses}, the last {weights[-1]:.2g}; the meta-gradient is of {order}; "
-        f"the outer rate is {rate:.2g}; a meta-step costs {share:.0%} of plain MAML's. Cost is "
-        f"counted in passes forward and back: 1 for each query loss, 1 for a support pass in first "
-        f"order, {plots.SECOND_ORDER_PASS:g} in second (measured on a CPU), queries as many as "
-        f"support images."
+        f"At epoch {epoch:g} of {recipe.epochs}: {losses}, the last {weights[-1]:.2g}; the "
+        f"meta-gradient is of {order}; the outer rate is {rate:.3g}; a meta-step costs {share:.0%} "
+        f"of plain MAML's. At every epoch: {facts}."
     )
 
 
@@ -818,8 +841,8 @@ def landscape_explorer() -> Explorer:
     return Explorer(
         _draw_landscape,
         {
-            "theta1": _number("initial weight θ₁", -1.5, -EXTENT, EXTENT, 0.1),
-            "theta2": _number("initial weight θ₂", 1.5, -EXTENT, EXTENT, 0.1),
+            "theta1": _number("initial weight θ₁", 0.0, -EXTENT, EXTENT, 0.1),
+            "theta2": _number("initial weight θ₂", 1.0, -EXTENT, EXTENT, 0.1),
             "rate": _number("inner rate α", 0.2, 0.0, 0.6, 0.01),
             "steps": _whole("inner steps", 3, 1, 8),
         },
@@ -842,9 +865,7 @@ def landscape_gradients(theta: Sequence[float], rate: float, steps: int) -> dict
         [_half_square(_linear(weights, task.query_x, 0), task.query_y) for task in _TASKS]
     ).mean()
     losses = {"MAML": meta(True), "first-order MAML": meta(False), "joint training": joint}
-    return {
-        name: torch.autograd.grad(loss, weights["theta"])[0] for name, loss in losses.items()
-    }
+    return {name: torch.autograd.grad(loss, weights["theta"])[0] for name, loss in losses.items()}
 
 
 @lru_cache
@@ -875,11 +896,21 @@ def _draw_landscape(theta1: float, theta2: float, rate: float, steps: int) -> Pi
     arrows = {name: -gradient.numpy() for name, gradient in gradients.items()}
     figure = _canvas(1, height=4.6, right=0.6)
     [ax] = figure.axes
-    plots.plot_landscape(_loss_grids(), EXTENT, _inner_paths(theta, rate, steps), arrows, ax)
+    paths = _inner_paths(theta, rate, steps)
+    plots.plot_landscape(_loss_grids(), EXTENT, paths, arrows, ax)
     ax.plot(*theta, "o", color="black", markersize=9)
     ax.legend(loc="upper left", bbox_to_anchor=(1.03, 1.0), title="downhill from the black dot")
-    _title(ax, "The losses of tasks A and B; dotted lines: inner steps")
-    return figure, _landscape_words(gradients, rate, steps)
+    _title(ax, "The losses of tasks A and B, and the inner steps to each")
+    words = _landscape_words(gradients, rate, steps)
+    walks = zip(paths, _TASKS, strict=True)
+    if any(_task_loss(path[-1], task) > _task_loss(path[0], task) for path, task in walks):
+        words += " The inner rate is too large: the steps lead away from a task's least loss."
+    return figure, words
+
+
+def _task_loss(theta: np.ndarray, task: Task) -> float:
+    outputs = _linear({"theta": torch.from_numpy(theta)}, task.support_x, 0)
+    return float(_half_square(outputs, task.support_y))
 
 
 def _landscape_words(gradients: dict[str, Tensor], rate: float, steps: int) -> str:
@@ -890,8 +921,8 @@ def _landscape_words(gradients: dict[str, Tensor], rate: float, steps: int) -> s
     }
     return (
         f"With {steps} inner steps of rate {rate:g}, first-order MAML points "
-        f"{angles['first-order MAML']:.0f}° and joint training {angles['joint training']:.0f}° away "
-        f"from MAML. The gradients are {maml.norm():.3g} (MAML), "
+        f"{angles['first-order MAML']:.0f}° and joint training {angles['joint training']:.0f}° "
+        f"away from MAML. The gradients are {maml.norm():.3g} (MAML), "
         f"{gradients['first-order MAML'].norm():.3g} (first order) and "
         f"{gradients['joint training'].norm():.3g} (joint) long; the arrows show directions only."
     )
