@@ -8,7 +8,7 @@ from mamlpp.errors import InputError, InputWarning
 from mamlpp.maml import MetaLearner
 from mamlpp.recipe import RECIPES, Recipe
 from mamlpp.run.checkpoints import Run
-from mamlpp.run.evaluation import Evaluation, evaluate, evaluate_tasks
+from mamlpp.run.evaluation import Evaluation, evaluate, evaluate_protocols, evaluate_tasks
 from mamlpp.run.seeds import train_seeds
 from mamlpp.run.training import Trainer, default_device
 
@@ -29,6 +29,7 @@ __all__ = [
     "default_dataset",
     "default_device",
     "evaluate",
+    "evaluate_protocols",
     "evaluate_tasks",
     "load_images",
     "train_seeds",

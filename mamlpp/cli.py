@@ -2,7 +2,9 @@
 
 import argparse
 import json
+import shlex
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +20,7 @@ from mamlpp.errors import InputError
 from mamlpp.files import replacing
 from mamlpp.recipe import RECIPES, Recipe
 from mamlpp.run.checkpoints import Run
-from mamlpp.run.evaluation import evaluate
+from mamlpp.run.evaluation import EVALUATION_SEED, Evaluation, evaluate_protocols
 from mamlpp.run.training import Trainer, default_device
 
 Dataset = Literal["glyphs", "omniglot", "mini_imagenet"]
@@ -69,6 +71,8 @@ class Train:
     """Query images a class: what the adapted weights are judged on."""
     sampling_seed: int = 0
     """Seed of the tasks that are drawn."""
+    diagnose_every: int | None = None
+    """Meta-steps between two looks at the gradient on its way back, written to gradients.csv."""
     device: str | None = None
     """cpu, cuda, …; the GPU if there is one, unless said."""
     settings: tyro.conf.OmitArgPrefixes[Recipe] = field(default_factory=Recipe)
@@ -76,7 +80,7 @@ class Train:
     def __call__(self) -> None:
         """Train, then say what came out and what to type next."""
         train, validation = (self._sampler(split) for split in ("train", "validation"))
-        run = Trainer(self.settings, train, validation, self.directory).fit()
+        run = Trainer(self.settings, train, validation, self.directory, self.diagnose_every).fit()
         best = max(run.history.column("validation_accuracy"))
         print(f"best validation accuracy {100 * best:.2f} %; the run is in {self.directory}")
         print(f"next: mamlpp evaluate {self.directory}")
@@ -92,10 +96,10 @@ class Train:
 
 @dataclass
 class Evaluate:
-    """Accuracy of a run on tasks of unseen classes, with its 95 % interval."""
+    """How good a run is on tasks of unseen classes: a table, and all numbers as a JSON file."""
 
     directory: tyro.conf.Positional[Path]
-    """Folder of the run."""
+    """Folder of the run; the numbers go to evaluation-SPLIT.json in it."""
     tasks: int = 600
     """How many tasks."""
     split: Literal["train", "validation", "test"] = "test"
@@ -103,52 +107,107 @@ class Evaluate:
     steps: int | None = None
     """Inner steps; as many as in training, unless said."""
     ensemble: int = 5
-    """Checkpoints whose logits an ensemble averages: those that were best on validation."""
+    """Checkpoints, the best on validation, whose logits the ensemble averages."""
+    seed: int = EVALUATION_SEED
+    """Seed of the tasks; whatever it is, they are none of training's or validation's."""
     device: str | None = None
     """cpu, cuda, …; the GPU if there is one, unless said."""
 
     def __call__(self) -> None:
-        """Print a table, and write it with all that it rests on into the run's folder."""
+        """Evaluate under both protocols, alone and as an ensemble; print and write the numbers."""
         device = _device(self.device)
         run = Run.load(self.directory)
         run.learner.to(device)
         images = load_images(run.setting.dataset, self.split).to(device)
-        print(f"{images.name}, {run.ways}-way {run.shots}-shot, 95 % interval over tasks")
-        results = self._evaluate(run, images)
-        print(_table(results))
-        print("inductive: each query judged alone; transductive: normalised by its neighbours too")
+        members = min(self.ensemble, len(run.kept))
+        steps = run.recipe.inner_steps if self.steps is None else self.steps
+        results = evaluate_protocols(
+            run, images, self.tasks, steps=steps, ensemble=members, seed=self.seed
+        )
+        print(f"{images.name}, {run.ways}-way {run.shots}-shot, {self.tasks} tasks")
+        if members < self.ensemble:
+            print(f"note: {self.ensemble} checkpoints were asked for, the run keeps {members}")
+        print(_tables(results, members))
         path = self.directory / f"evaluation-{self.split}.json"
-        _write_json(path, self._about(run, images, device) | results)
-        print(f"written to {path}")
+        _write_json(path, self._about(run, images, steps, members) | {"results": _plain(results)})
+        print(f"\nall numbers are in {path}")
 
-    def _evaluate(self, run: Run, images: ImageSet) -> dict[str, Any]:
-        """Every protocol, with the best checkpoint alone and with an ensemble of the best few."""
-        members = len(run.best(self.ensemble))
-        sizes = {"best checkpoint": 1}
-        if members > 1:
-            sizes[f"ensemble of {members}"] = members
-        return {
-            f"{'transductive' if transductive else 'inductive'}, {name}": evaluate(
-                run,
-                images,
-                self.tasks,
-                steps=self.steps,
-                transductive=transductive,
-                ensemble=size,
-            ).as_dict()
-            for transductive in (False, True)
-            for name, size in sizes.items()
+    def _about(self, run: Run, images: ImageSet, steps: int, members: int) -> dict[str, Any]:
+        """What was evaluated, and how to do it again."""
+        device = str(images.images.device)
+        options = {
+            **{"tasks": self.tasks, "split": self.split, "steps": steps},
+            **{"ensemble": members, "seed": self.seed},
         }
-
-    def _about(self, run: Run, images: ImageSet, device: torch.device) -> dict[str, Any]:
+        words = [f"--{name}={value}" for name, value in (options | {"device": device}).items()]
         return {
+            "command": shlex.join(["mamlpp", "evaluate", str(self.directory), *words]),
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            "images": images.name,
-            "setting": asdict(run.setting),
-            "recipe": run.recipe.as_dict(),
-            "device": str(device),
+            "device": device,
             "torch": torch.__version__,
+            "dataset": {"name": images.name, "checksum": images.checksum},
+            **options,
+            "recipe": run.recipe.as_dict(),
+            "setting": asdict(run.setting),
         }
+
+
+Results = dict[str, dict[str, Evaluation]]
+_PROTOCOLS = (
+    "inductive (each query image judged by itself)",
+    "transductive (all judged together, as published)",
+)
+
+
+def _tables(results: Results, members: int) -> str:
+    """Accuracy, accuracy after each step, and calibration: tables with a row a protocol."""
+
+    def each(say: Callable[[Evaluation], str]) -> list[list[str]]:
+        return [[say(one) for one in pair.values()] for pair in results.values()]
+
+    kinds = ["best checkpoint", f"ensemble of {members}"][: min(members, 2)]
+    accuracy = each(lambda one: f"{100 * one.accuracy:.2f} ± {100 * one.interval:.2f}")
+    by_step = [
+        [f"{100 * value:.2f}" for value in pair["single"].accuracy_by_step]
+        for pair in results.values()
+    ]
+    error = each(lambda one: f"{100 * one.calibration_error:.2f}")
+    tables = [
+        ("accuracy in %, with its 95 % interval over tasks", kinds, accuracy),
+        (
+            "accuracy in % of the best checkpoint after 0, 1, … inner steps",
+            [str(step) for step in range(len(by_step[0]))],
+            by_step,
+        ),
+        ("calibration error in %: how far confidence is from accuracy", kinds, error),
+    ]
+    return "\n".join(_table(*table) for table in tables)
+
+
+def _table(title: str, columns: list[str], rows: list[list[str]]) -> str:
+    """A title over right-aligned columns, a row a protocol."""
+    lines = [["", *columns], *([name, *row] for name, row in zip(_PROTOCOLS, rows, strict=True))]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return f"\n{title}\n" + "\n".join(
+        "  ".join([name.ljust(widths[0]), *map(str.rjust, cells, widths[1:])])
+        for name, *cells in lines
+    )
+
+
+def _plain(results: Results) -> dict[str, dict[str, Any]]:
+    return {
+        name: {kind: one.as_dict() for kind, one in pair.items()} for name, pair in results.items()
+    }
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    try:
+        with replacing(path) as part:
+            part.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
+    except OSError as error:
+        raise InputError(
+            f"the results above cannot be written to {path} ({error}); make room there"
+        ) from error
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -195,29 +254,6 @@ def _device(name: str | None) -> torch.device:
         ) from error
 
 
-def _table(results: dict[str, Any]) -> str:
-    """One row a protocol: accuracy, calibration error, and accuracy after each inner step."""
-    steps = range(len(next(iter(results.values()))["accuracy_by_step"]))
-    head = f"{'':<30}{'accuracy, %':>14}{'calibration':>13}   after step"
-    lines = [head + "".join(f"{step:>7}" for step in steps)]
-    for name, result in results.items():
-        accuracy = f"{100 * result['accuracy']:.2f} ± {100 * result['interval']:.2f}"
-        by_step = "".join(f"{100 * step:>7.1f}" for step in result["accuracy_by_step"])
-        calibration = f"{100 * result['calibration_error']:.1f} % off"
-        lines.append(f"{name:<30}{accuracy:>14}{calibration:>13}             {by_step}")
-    return "\n".join(lines)
-
-
-def _write_json(path: Path, about: dict[str, Any]) -> None:
-    try:
-        with replacing(path) as part:
-            part.write_text(json.dumps(about, indent=1) + "\n")
-    except OSError as error:
-        raise InputError(
-            f"the results above cannot be written to {path} ({error}); make room there"
-        ) from error
-
-
 def _draw_page(sets: list[ImageSet], path: Path) -> None:
     import matplotlib.pyplot as plt
 
@@ -236,3 +272,7 @@ def _draw_page(sets: list[ImageSet], path: Path) -> None:
         raise InputError(
             f"no picture can be written to {path} ({error}); choose another file"
         ) from error
+
+
+if __name__ == "__main__":
+    main()

@@ -96,7 +96,9 @@ class MetaLearner(nn.Module):
         self, recipe: Recipe, image_shape: tuple[int, int, int], ways: int, seed: int | None = None
     ) -> None:
         super().__init__()
-        self.recipe, self.image_shape, self.ways = recipe, tuple(image_shape), ways
+        self.recipe, self.ways = recipe, ways
+        channels, height, width = image_shape
+        self.image_shape = (channels, height, width)
         sets = {"shared": 1, "per_step": recipe.inner_steps + 1, "batch": 0}
         norm_sets = sets[recipe.norm_weights], sets[recipe.norm_statistics]
         with torch.random.fork_rng(devices=[]):
@@ -162,6 +164,23 @@ class MetaLearner(nn.Module):
             recipe.inner_steps, recipe.msl_epochs, recipe.msl_floor, epoch
         )
         return counts, schedules.second_order(recipe.second_order_from, epoch)
+
+    def with_recipe(self, **changes: Any) -> "MetaLearner":
+        """A copy of this learner under a changed recipe, to be evaluated otherwise than trained.
+
+        Raises `InputError` where the change asks for weights that this learner has not.
+        """
+        other = MetaLearner(self.recipe.with_(**changes), self.image_shape, self.ways)
+        ours, theirs = self.state_dict(), other.state_dict()
+        needed = [name for name, x in theirs.items() if x.numel()]  # not statistics it ignores
+        missing = [n for n in needed if n not in ours or ours[n].shape != theirs[n].shape]
+        if missing:
+            raise InputError(
+                f"a recipe with {', '.join(changes)} changed like this has other weights "
+                f"({missing[0]}), which have not been trained; train it"
+            )
+        other.load_state_dict(theirs | {name: ours[name] for name in needed})
+        return other.to(next(self.parameters()).device)
 
     def adapt(
         self,

@@ -54,10 +54,13 @@ class BatchNorm(nn.Module):
             variance, mean = torch.var_mean(reference, (0, 2, 3), correction=0, keepdim=True)
             scale = weight.view_as(mean) * torch.rsqrt(variance + self.eps)
             return (x - mean) * scale + bias.view_as(mean)
-        if seen is not None and len(self.running_mean):
-            variance, mean = torch.var_mean(x.detach(), (0, 2, 3), correction=0)
-            seen.append((self, step, mean, variance))
-        return F.batch_norm(x, None, None, weight, bias, training=True, eps=self.eps)
+        if seen is None or not len(self.running_mean):
+            return F.batch_norm(x, None, None, weight, bias, training=True, eps=self.eps)
+        # With momentum 1 the operation leaves in these two what it normalised by: no second pass.
+        mean, unbiased = torch.zeros_like(weight), torch.zeros_like(weight)
+        out = F.batch_norm(x, mean, unbiased, weight, bias, True, momentum=1.0, eps=self.eps)
+        seen.append((self, step, mean, unbiased * (1 - len(mean) / x.numel())))
+        return out
 
     @torch.no_grad()
     def absorb(self, step: int, mean: Tensor, variance: Tensor) -> None:

@@ -66,6 +66,11 @@ class Recipe:
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise InputError(f"{name} must be a whole number from 1 on, not {value!r}")
+        if self.validation_tasks < 2:
+            raise InputError(
+                f"validation_tasks must be 2 or more, for an interval over them, "
+                f"not {self.validation_tasks}"
+            )
         for name in _POSITIVE:
             if not getattr(self, name) > 0:
                 raise InputError(f"{name} must be positive, not {getattr(self, name)}")

@@ -1,11 +1,13 @@
-"""The figures of README and notebooks: each an SVG in `figures/` beside the JSON it is drawn from.
+"""The figures of README and notebooks: SVGs in `figures/`, beside the JSON they are drawn from.
 
 make figures                                draw every SVG again from its JSON
-.venv/bin/python tools/figures.py measure   train (minutes), and write the JSON again
+.venv/bin/python tools/figures.py measure   train (minutes), and write the first one's JSON again
+.venv/bin/python tools/improvements.py      train for an hour, and write the table's again
 """
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,22 @@ import torch
 from matplotlib.figure import Figure
 
 import mamlpp
-from mamlpp.show.plots import COLOURS, plot_steps, plot_task_row, use_style
+from mamlpp.show.diagrams import draw_unrolled
+from mamlpp.show.plots import (
+    COLOURS,
+    METHODS,
+    plot_measured,
+    plot_reported,
+    plot_steps,
+    plot_task_row,
+    use_style,
+)
+from mamlpp.show.schedule_plots import (
+    order_spans,
+    plot_order,
+    plot_outer_rate,
+    plot_step_weights,
+)
 
 FIGURES = Path(__file__).parent.parent / "figures"
 STEPS, TASKS = 5, 600
@@ -78,12 +95,76 @@ def draw_first_hour(data: dict[str, Any]) -> Figure:
     return figure
 
 
-def draw(name: str, folder: Path) -> Path:
-    """Draw `folder/name.svg` from `figures/name.json`: the same bytes from the same numbers."""
-    use_style()
-    figure = {"first_hour": draw_first_hour}[name](
-        json.loads((FIGURES / f"{name}.json").read_text())
+def draw_omniglot_table(data: dict[str, Any], paper: dict[str, Any]) -> Figure:
+    """Omniglot 20-way 1-shot: the paper's single improvements, and ours at a laptop's length."""
+    rows = {METHODS[name]: runs for name, runs in data["rows"].items()}
+    reported = {row["method"]: row["shots_1"] for row in paper["omniglot_20way"]}
+    figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4.4), layout="constrained")
+    plot_reported({name: reported[name] for name in rows}, left)
+    left.set_title("as reported in the paper: 75,000 meta-steps on a GPU", fontsize=12)
+    plot_measured({name: measured_percent(runs) for name, runs in rows.items()}, right)
+    size = data["size"]
+    steps = size["epochs"] * size["iterations_per_epoch"]
+    right.set_title(f"ours: {steps} meta-steps, minutes on one core; a dot a seed", fontsize=12)
+    return figure
+
+
+def measured_percent(runs: list[dict[str, Any]]) -> dict[str, list[float]]:
+    """Accuracy in % of the best checkpoint under each protocol, one number a seed."""
+    return {
+        protocol: [100 * run["results"][protocol]["single"]["accuracy"] for run in runs]
+        for protocol in runs[0]["results"]
+    }
+
+
+def draw_maml_graph() -> Figure:
+    """The unrolled inner loop of MAML, and the one way back through it."""
+    return draw_unrolled(mamlpp.RECIPES["maml"])
+
+
+def draw_mamlpp_graph() -> Figure:
+    """The same of MAML++ where all of it acts: multi-step loss, per-step batch norm, rates."""
+    everything = mamlpp.RECIPES["maml++"].with_(second_order_from=0.0)
+    return draw_unrolled(everything)
+
+
+def draw_schedules() -> Figure:
+    """All that changes over the epochs of MAML++: what each step counts, the order, the rate."""
+    recipe = mamlpp.RECIPES["maml++"]
+    figure, axes = plt.subplots(
+        3, 1, figsize=(9, 6.4), layout="constrained", height_ratios=[2, 0.7, 2], sharex=True
     )
+    plot_step_weights(recipe, axes[0], recipe.epochs).set_title(
+        "multi-step loss: what the query loss after each step counts", fontsize=12
+    )
+    plot_order(recipe, axes[1]).set_title("derivative-order annealing", fontsize=12)
+    axes[1].set(yticks=[], ylabel="order")
+    for start, end, second in order_spans(recipe):
+        name = "second order" if second else "first order"
+        axes[1].text((start + end) / 2, 0.5, name, ha="center", va="center")
+    plot_outer_rate(recipe, axes[2], recipe.epochs).set_title(
+        "cosine annealing of the meta-optimizer's rate", fontsize=12
+    )
+    for ax in axes[:2]:
+        ax.set_xlabel("")
+    return figure
+
+
+# A figure's name, what draws it, and the files of numbers that it is drawn from.
+DRAWN: dict[str, tuple[Callable[..., Figure], list[str]]] = {
+    "first_hour": (draw_first_hour, ["first_hour"]),
+    "maml_graph": (draw_maml_graph, []),
+    "mamlpp_graph": (draw_mamlpp_graph, []),
+    "schedules": (draw_schedules, []),
+    "omniglot_20way": (draw_omniglot_table, ["omniglot_20way", "paper"]),
+}
+
+
+def draw(name: str, folder: Path) -> Path:
+    """Draw `folder/name.svg` from its numbers in `figures/`: the same bytes from the same ones."""
+    use_style()
+    function, sources = DRAWN[name]
+    figure = function(*(json.loads((FIGURES / f"{source}.json").read_text()) for source in sources))
     path = folder / f"{name}.svg"
     figure.savefig(path, metadata={"Date": None}, facecolor="white")
     plt.close(figure)
@@ -94,5 +175,5 @@ if __name__ == "__main__":
     if sys.argv[1:] == ["measure"]:
         text = json.dumps(measure_first_hour())
         (FIGURES / "first_hour.json").write_text(text + "\n")
-    for source in sorted(FIGURES.glob("*.json")):
-        print(draw(source.stem, FIGURES).relative_to(FIGURES.parent))
+    for figure_name in DRAWN:
+        print(draw(figure_name, FIGURES).relative_to(FIGURES.parent))

@@ -1,16 +1,17 @@
 """A run: what was trained, on what, and how it went; in memory, or as a folder.
 
-The folder holds `run.json` (recipe and setting), `history.csv`, and safetensors files, which load
-without executing code: the latest two checkpoints, `checkpoint-00001500.safetensors`, with all that
-a training needs to go on after that iteration; and the weights that were best on validation,
-`best-00001000.safetensors`. Each is written whole or not at all, and knows its own checksum.
+The folder holds `run.json` (recipe and setting), `history.csv` and `gradients.csv`, and safetensors
+files, which load without executing code: the latest two checkpoints,
+`checkpoint-00001500.safetensors`, with all that a training needs to go on after that iteration; and
+the weights that were best on validation, `best-00001000.safetensors`. Each is written whole or not
+at all, and knows its own checksum.
 """
 
 import copy
 import hashlib
 import json
 import warnings
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,10 +20,10 @@ from safetensors.torch import save
 from torch import Tensor
 
 from mamlpp.errors import InputError, InputWarning
-from mamlpp.files import remove_leftovers, replacing
+from mamlpp.files import replacing
 from mamlpp.maml import MetaLearner
 from mamlpp.recipe import Recipe
-from mamlpp.run.history import History
+from mamlpp.run.history import GRADIENT_COLUMNS, History
 
 KEPT_BEST = 5
 State = dict[str, Tensor]
@@ -68,6 +69,7 @@ class Run:
     """A training that was done: `learner` carries the weights that were best on validation.
 
     `kept` are the best few, best first; a run that was loaded has them where they were needed.
+    `gradients` are the norms along the inner loop, of the meta-steps that were diagnosed.
     """
 
     recipe: Recipe
@@ -76,6 +78,7 @@ class Run:
     history: History
     directory: Path | None = None
     kept: tuple[Best, ...] = ()
+    gradients: History = field(default_factory=lambda: History(columns=GRADIENT_COLUMNS))
 
     @property
     def ways(self) -> int:
@@ -99,8 +102,19 @@ class Run:
         """
         if k < 1:
             raise InputError(f"k must be at least 1, not {k}")
-        kept = self.kept or (read_best(self.directory) if self.directory else ())
-        return [_with_weights(self.learner, best.weights) for best in kept[:k]]
+        return [_with_weights(self.learner, best.weights) for best in self._kept()[:k]]
+
+    def with_recipe(self, **changes: Any) -> "Run":
+        """The same weights under a changed recipe, as in `MetaLearner.with_recipe`."""
+        learner = self.learner.with_recipe(**changes)
+        kept = tuple(
+            Best(best.accuracy, best.iteration, member.with_recipe(**changes).state_dict())
+            for best, member in zip(self._kept(), self.best(), strict=True)
+        )
+        return replace(self, recipe=learner.recipe, learner=learner, kept=kept)
+
+    def _kept(self) -> tuple[Best, ...]:
+        return self.kept or (read_best(self.directory) if self.directory else ())
 
     @classmethod
     def load(cls, directory: Path | str, weights: str = "best") -> "Run":
@@ -120,22 +134,24 @@ class Run:
                 f"the weights in {directory} are not those of its run.json ({reason})"
             ) from error
         history = History.load(directory / "history.csv")
-        return cls(recipe, setting, learner, history, directory, kept)
+        run = cls(recipe, setting, learner, history, directory, kept)
+        if (directory / "gradients.csv").exists():
+            run.gradients = History.load(directory / "gradients.csv")
+        return run
 
 
 # The folder
 
 
-def open_directory(directory: Path, recipe: Recipe, setting: Setting) -> Checkpoint | None:
-    """Make a new run's folder, or find where the run in it stands: None at its very beginning.
+def open_directory(directory: Path, recipe: Recipe, setting: Setting) -> None:
+    """Make a new run's folder, or see that it is this run that the folder holds.
 
     Raises `InputError`, and changes nothing, where the folder holds another run.
     """
     about = directory / "run.json"
     if about.exists():
         _check_same(directory, recipe, setting)
-        remove_leftovers(directory)
-        return latest_checkpoint(directory)
+        return
     try:
         with replacing(about) as part:
             part.write_text(json.dumps({"recipe": asdict(recipe), "setting": asdict(setting)}))
@@ -143,7 +159,6 @@ def open_directory(directory: Path, recipe: Recipe, setting: Setting) -> Checkpo
         raise InputError(
             f"no run can be written to {directory} ({error}); choose another folder"
         ) from error
-    return None
 
 
 def read_about(directory: Path) -> tuple[Recipe, Setting]:

@@ -1,9 +1,12 @@
-"""How good a meta-learner is: accuracy over tasks it has not seen, with its interval."""
+"""How good a meta-learner is on tasks it has not seen: accuracy, its interval, its calibration.
+
+Letters: A protocols, S inner steps, T tasks, M query images a task, N ways.
+"""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -11,75 +14,132 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from mamlpp.data.images import ImageSet
-from mamlpp.data.tasks import Task, TaskSampler
+from mamlpp.data.tasks import Task, TaskSampler, stream_seed
 from mamlpp.errors import InputError
 from mamlpp.maml import MetaLearner
 from mamlpp.run.checkpoints import Run
 
 EVALUATION_SEED = 600
-BINS = 15  # of confidence, in the calibration error
+BINS = 15  # of confidence, as Guo et al. 2017 have them
+PROTOCOLS = {"inductive": False, "transductive": True}
+
+
+class Calibration(NamedTuple):
+    """Queries by how sure the classifier was: one number for each of the 15 bins of confidence.
+
+    Bin i holds confidences above i/15, up to (i + 1)/15. An empty bin has 0 everywhere.
+    Confidences that are NaN are counted in the last bin, whose mean is then NaN.
+    """
+
+    counts: Tensor
+    confidences: Tensor
+    """Mean confidence of the bin's queries, in 0 … 1."""
+    accuracies: Tensor
+    """Share of them that were right."""
+
+    @property
+    def error(self) -> float:
+        """Mean over all queries of their bin's |accuracy − confidence| (ECE; Guo et al. 2017)."""
+        gaps = (self.accuracies - self.confidences).abs()
+        return ((gaps * self.counts).sum() / self.counts.sum()).item()
 
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """Tasks judged after the last inner step: `accuracies` and `losses` `[tasks]`, on the CPU.
+    """Scores of the same tasks: `accuracies` and `losses` `[S + 1, T]`, on the CPU.
 
-    Of each of a task's M queries, `confidences` `[tasks, M]` has the probability of the class that
-    was said, `hits` whether it was right. `steps` are the same after 0, 1, …, S inner steps, where
-    they were asked for.
+    A row for each number of inner steps, 0 … S; or, if only that was evaluated, one for the last.
     """
 
     accuracies: Tensor
     losses: Tensor
     transductive: bool
-    confidences: Tensor = field(default_factory=lambda: torch.empty(0, 0))
-    hits: Tensor = field(default_factory=lambda: torch.empty(0, 0))
-    steps: tuple["Evaluation", ...] = ()
+    confidences: Tensor = field(default_factory=lambda: torch.empty(0))
+    """Probability of the class that was chosen, after the last step: `[T, M]`."""
+    hits: Tensor = field(default_factory=lambda: torch.empty(0))
+    """Whether that was the right one: `[T, M]`."""
+
+    @classmethod
+    def of(cls, logits: Tensor, labels: Tensor, transductive: bool) -> "Evaluation":
+        """Score query logits `[S + 1, T, M, N]` against labels `[T, M]`."""
+        logits = logits.double()  # Exact means: 0.2 is written as 0.2.
+        labels = labels.expand(logits.shape[:-1])
+        hits = logits.argmax(-1) == labels
+        losses = F.cross_entropy(logits.flatten(0, -2), labels.flatten(), reduction="none")
+        confidences = logits[-1].softmax(-1).amax(-1)
+        accuracies, losses = hits.double().mean(-1), losses.view_as(hits).mean(-1)
+        return cls(accuracies, losses, transductive, confidences, hits[-1])
 
     @property
     def accuracy(self) -> float:
-        """Mean over tasks, in 0 … 1."""
-        return self.accuracies.mean().item()
+        """Mean over tasks after the last step, in 0 … 1."""
+        return self.accuracies[-1].mean().item()
 
     @property
     def interval(self) -> float:
         """Half the width of the 95 % interval of the mean over tasks: 1.96 · s / √tasks."""
-        return 1.96 * self.accuracies.std().item() / math.sqrt(len(self.accuracies))
+        return 1.96 * self.accuracies[-1].std().item() / math.sqrt(self.tasks)
 
     @property
     def loss(self) -> float:
-        """Mean over tasks."""
-        return self.losses.mean().item()
+        """Mean over tasks after the last step."""
+        return self.losses[-1].mean().item()
+
+    @property
+    def accuracy_by_step(self) -> list[float]:
+        """Mean over tasks after 0, 1, … S inner steps."""
+        return self.accuracies.mean(-1).tolist()
+
+    @property
+    def loss_by_step(self) -> list[float]:
+        """Mean over tasks after 0, 1, … S inner steps."""
+        return self.losses.mean(-1).tolist()
+
+    @property
+    def calibration(self) -> Calibration:
+        """How confidence and accuracy compare after the last step."""
+        confidences, hits = self.confidences.flatten().double(), self.hits.flatten().double()
+        bins = torch.bucketize(confidences, torch.arange(1, BINS).double() / BINS)
+        counts = bins.bincount(minlength=BINS)
+        sums = (bins.bincount(values, BINS) for values in (confidences, hits))
+        return Calibration(counts, *(values / counts.clamp(min=1) for values in sums))
 
     @property
     def calibration_error(self) -> float:
-        """How far confidence is from accuracy, 0 … 1: the mean gap of `BINS` bins of confidence,
-        each counting as many times as it has queries (Guo et al. 2017).
+        """Expected calibration error over 15 bins, in 0 … 1: 0 if confidence can be relied on.
+
+        NaN where the weights diverged: they are sure of nothing.
         """
-        if not self.confidences.isfinite().all():
-            return math.nan  # weights that diverged are sure of nothing
-        bins = (self.confidences * BINS).long().clamp(max=BINS - 1).flatten()
-        gaps = (self.hits.double() - self.confidences.double()).flatten()
-        total = torch.zeros(BINS, dtype=torch.float64).index_add_(0, bins, gaps)
-        return (total.abs().sum() / len(gaps)).item()
+        return self.calibration.error
+
+    @property
+    def tasks(self) -> int:
+        """How many tasks."""
+        return self.accuracies.shape[-1]
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data, for JSON."""
+        """Plain data, for JSON; numbers that are not finite (of weights that diverged) are None."""
+        calibration = self.calibration._asdict()
         return {
-            "accuracy": self.accuracy,
-            "interval": self.interval,
-            "loss": self.loss,
-            "tasks": len(self.accuracies),
+            "tasks": self.tasks,
             "transductive": self.transductive,
-            "calibration_error": self.calibration_error,
-            "accuracy_by_step": [step.accuracy for step in self.steps],
-            "loss_by_step": [step.loss for step in self.steps],
+            "accuracy": self.accuracy,
+            "interval": _finite(self.interval),
+            "loss": _finite(self.loss),
+            "accuracy_by_step": self.accuracy_by_step,
+            "loss_by_step": [_finite(loss) for loss in self.loss_by_step],
+            "calibration_error": _finite(self.calibration_error),
+            "calibration": {
+                name: [_finite(value) for value in values.tolist()]
+                for name, values in calibration.items()
+            },
+            "accuracies": self.accuracies[-1].tolist(),
         }
 
     def __str__(self) -> str:
         return (
             f"{100 * self.accuracy:.2f} ± {100 * self.interval:.2f} % "
-            f"(95 % interval over {len(self.accuracies)} tasks, "
+            f"(95 % interval over {self.tasks} tasks, "
             f"{'transductive' if self.transductive else 'inductive'})"
         )
 
@@ -94,79 +154,126 @@ def evaluate(
     ensemble: int = 1,
     seed: int = EVALUATION_SEED,
 ) -> Evaluation:
-    """Accuracy of a run on tasks from `images`, of the same ways and shots as it was trained on.
+    """How good a run is, after each inner step, on tasks from `images` like those it trained on.
 
-    After each inner step; `steps` of them, as many as in training unless said. The same seed gives
-    the same tasks. `transductive` lets the query images of a task be normalised by each other, as
-    the published code does; otherwise none depends on its neighbours. `ensemble` averages the
-    logits of that many checkpoints, those best on validation (section 5), or as many as there are.
+    The same seed gives the same tasks, and no seed those of training or validation. `steps` inner
+    steps, as many as in training unless said. `transductive` lets the query images of a task be
+    normalised by each other, as the published code does; otherwise none depends on its neighbours.
+    `ensemble` > 1 averages the logits of that many checkpoints, the best on validation, each
+    adapted to a task by itself; raises `InputError` if the run kept fewer.
     """
-    sampler = TaskSampler(images, run.ways, run.shots, run.queries, seed=seed)
-    learners = [run.learner] if ensemble == 1 else run.best(ensemble)
-    return evaluate_tasks(learners, sampler, tasks, steps, transductive, every_step=True)
+    sampler = _sampler(run, images, seed)
+    members = _members(run, ensemble)
+    return evaluate_tasks(members, sampler, tasks, steps, transductive, every_step=True)
 
 
 def evaluate_tasks(
-    learner: MetaLearner | Sequence[MetaLearner],
+    learners: MetaLearner | Sequence[MetaLearner],
     sampler: TaskSampler,
     tasks: int,
     steps: int | None = None,
     transductive: bool = False,
+    *,
     every_step: bool = False,
 ) -> Evaluation:
-    """The same for any learner, or an ensemble of some, and the next `tasks` tasks of a sampler."""
+    """The same for any learner, or an ensemble of them, and the next `tasks` tasks of a sampler.
+
+    Only after the last step, which takes less time, unless `every_step`.
+    """
+    members = [learners] if isinstance(learners, MetaLearner) else learners
+    logits, labels = _predict(members, sampler, tasks, steps, [transductive], every_step)
+    return Evaluation.of(logits.mean(0)[0], labels, transductive)
+
+
+def evaluate_protocols(
+    run: Run,
+    images: ImageSet,
+    tasks: int = 600,
+    *,
+    steps: int | None = None,
+    ensemble: int = 1,
+    seed: int = EVALUATION_SEED,
+) -> dict[str, dict[str, Evaluation]]:
+    """All that `evaluate` can say of a run, in the time of the ensemble alone.
+
+    `result["inductive" or "transductive"]["single" or "ensemble"]`, on the same tasks. The single
+    one is the first, and best, of the ensemble; there is no "ensemble" of one.
+    """
+    members, sampler = _members(run, ensemble), _sampler(run, images, seed)
+    logits, labels = _predict(members, sampler, tasks, steps, list(PROTOCOLS.values()), True)
+    sizes = {"single": 1} | ({"ensemble": ensemble} if ensemble > 1 else {})
+    return {
+        name: {
+            kind: Evaluation.of(logits[:size, row].mean(0), labels, transductive)
+            for kind, size in sizes.items()
+        }
+        for row, (name, transductive) in enumerate(PROTOCOLS.items())
+    }
+
+
+def _sampler(run: Run, images: ImageSet, seed: int) -> TaskSampler:
+    seed = stream_seed(seed, "evaluation")  # Whatever the seed, no tasks that selection has seen.
+    return TaskSampler(images, run.ways, run.shots, run.queries, seed=seed)
+
+
+def _members(run: Run, ensemble: int) -> list[MetaLearner]:
+    if ensemble < 1:
+        raise InputError(f"an ensemble needs at least 1 checkpoint, not {ensemble}")
+    if ensemble == 1:
+        return [run.learner]
+    members = run.best(ensemble)
+    if len(members) < ensemble:
+        raise InputError(
+            f"an ensemble of {ensemble} needs as many checkpoints, but the run has "
+            f"{len(members)}; choose at most that many"
+        )
+    return members
+
+
+def _predict(
+    learners: Sequence[MetaLearner],
+    sampler: TaskSampler,
+    tasks: int,
+    steps: int | None,
+    protocols: Sequence[bool],
+    every_step: bool,
+) -> tuple[Tensor, Tensor]:
+    """Query logits `[learners, A, S + 1, T, M, N]` and labels `[T, M]`, on the CPU."""
     if tasks < 2:
         raise InputError(f"an interval over tasks needs at least 2 of them, not {tasks}")
     if steps is not None and steps < 0:
         raise InputError(f"steps must be 0 or more, not {steps}")
-    members = [learner] if isinstance(learner, MetaLearner) else list(learner)
-    scores: list[tuple[Tensor, Tensor, Tensor]] = []
-    with tqdm(total=tasks, desc="evaluating", unit="task", delay=2, leave=False) as bar:
-        while len(scores) < tasks:
-            batch = sampler.sample(min(50, tasks - len(scores)))
-            scores += [_score(members, task, steps, transductive, every_step) for task in batch]
-            bar.update(len(batch))
-    return _evaluation(scores, transductive, every_step)
+    logits, labels = [], []
+    drawn = _draw(sampler, tasks)
+    for task in tqdm(drawn, "evaluating", tasks, leave=False, unit="task", delay=1):
+        each = [_logits(learner, task, steps, protocols, every_step) for learner in learners]
+        logits.append(torch.stack(each))
+        labels.append(task.query_y)
+    return torch.stack(logits, dim=-3).cpu(), torch.stack(labels).cpu()
 
 
-def _score(
-    members: list[MetaLearner],
-    task: Task,
-    steps: int | None,
-    transductive: bool,
-    every_step: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Of one task, at each step asked for: loss `[T]`, confidences and hits of queries `[T, M]`."""
-    votes = [_logits(member, task, steps, transductive, every_step) for member in members]
-    logits = torch.stack(votes).mean(0)  # [T, M, N]
-    losses = torch.stack([F.cross_entropy(at_step, task.query_y) for at_step in logits])
-    confidences, said = logits.softmax(-1).max(-1)
-    return losses, confidences, (said == task.query_y).float()
+def _draw(sampler: TaskSampler, tasks: int) -> Iterator[Task]:
+    for done in range(0, tasks, 50):
+        yield from sampler.sample(min(50, tasks - done))
 
 
 def _logits(
-    learner: MetaLearner, task: Task, steps: int | None, transductive: bool, every_step: bool
+    learner: MetaLearner,
+    task: Task,
+    steps: int | None,
+    protocols: Sequence[bool],
+    every_step: bool,
 ) -> Tensor:
-    """After each inner step, or the last alone: `[T, M, N]`, from one adaptation."""
+    """Query logits of one task from one adaptation, `[A, S + 1, M, N]`; or `[A, 1, M, N]`."""
     path = learner.adapted_path(task.support_x, task.support_y, steps)
     last = len(path) - 1
-    asked = range(0 if every_step else last, last + 1)
-    return torch.stack(
-        [
-            learner.classifier(path, step, task.support_x, transductive)(task.query_x)
-            for step in asked
-        ]
-    )
+    logits = [
+        learner.classifier(path, step, task.support_x, transductive)(task.query_x)
+        for transductive in protocols
+        for step in range(0 if every_step else last, last + 1)
+    ]
+    return torch.stack(logits).unflatten(0, (len(protocols), -1))
 
 
-def _evaluation(
-    scores: list[tuple[Tensor, Tensor, Tensor]], transductive: bool, every_step: bool
-) -> Evaluation:
-    losses, confidences, hits = (
-        torch.stack(parts).cpu().transpose(0, 1) for parts in zip(*scores, strict=True)
-    )  # [T, tasks], twice [T, tasks, M]
-    at_steps = tuple(
-        Evaluation(hit.mean(-1), loss, transductive, confidence, hit)
-        for loss, confidence, hit in zip(losses, confidences, hits, strict=True)
-    )
-    return replace(at_steps[-1], steps=at_steps if every_step else ())
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

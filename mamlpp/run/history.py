@@ -3,7 +3,7 @@
 import csv
 import io
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,22 +20,30 @@ COLUMNS = (
     "accuracy",  # mean query accuracy of the meta-batch, after adaptation
     "gradient_norm",  # 2-norm of the meta-gradient, before it was clipped
     "seconds",  # wall time of this meta-step
-    "memory_mb",  # memory of the process, or the most that was allocated on the GPU
+    "memory_mb",  # the most that the process has held so far, or that was allocated on the GPU
     "validation_loss",  # after the last meta-step of an epoch, else empty
     "validation_accuracy",
-    "nonfinite",  # where the meta-gradient was first not finite: a parameter's name, else empty
+    "nonfinite",  # the first parameter whose meta-gradient was not finite: its name, else empty
+    "nonfinite_step",  # inner steps taken where the gradient, on its way back, was first not finite
+    "first_order_cosine",  # between the meta-gradient and the first-order one, where diagnosed
 )
-Row = dict[str, Any]  # numbers, but for the name in `nonfinite`
+GRADIENT_COLUMNS = (
+    "iteration",  # the meta-step in which the gradient was followed back, on one of its tasks
+    "step",  # inner steps taken: 0 … S
+    "layer",
+    "norm",  # 2-norm of the gradient with respect to the layer's weights after these steps
+)
+Row = dict[str, Any]  # numbers, but for the names in `nonfinite` and `layer`
 
 
 class History:
-    """Rows of `COLUMNS`; with a `path`, each row is also a line of that file at once."""
+    """Rows of `columns`; with a `path`, each row is also a line of that file at once."""
 
-    def __init__(self, path: Path | None = None) -> None:
+    def __init__(self, path: Path | None = None, columns: Sequence[str] = COLUMNS) -> None:
         self.rows: list[Row] = []
-        self.path = path
+        self.path, self.columns = path, tuple(columns)
         if path is not None:
-            path.write_bytes(_line(COLUMNS))
+            path.write_bytes(_line(columns))
 
     @classmethod
     def load(cls, path: Path) -> "History":
@@ -43,7 +51,9 @@ class History:
         history = cls()
         try:
             whole = path.read_bytes().rpartition(b"\n")[0].decode()
-            for line in csv.DictReader(io.StringIO(whole)):
+            lines = csv.DictReader(io.StringIO(whole))
+            history.columns = tuple(lines.fieldnames or COLUMNS)
+            for line in lines:
                 history.rows.append(
                     {name: _value(name, text) for name, text in line.items() if text}
                 )
@@ -62,11 +72,25 @@ class History:
         history.path = path
         return history
 
-    def append(self, row: Row) -> None:
-        """Add one meta-step; raises `OSError`, and leaves the file as it was, if it has no room."""
-        if self.path is not None:
-            _append(self.path, _line(row.get(name, "") for name in COLUMNS))
-        self.rows.append(row)
+    @classmethod
+    def resume_at(cls, path: Path, columns: Sequence[str], iteration: int) -> "History":
+        """The rows of a file up to an iteration, its first column; it goes on after them.
+
+        A file that is not there, or has other columns, begins anew.
+        """
+        lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+        if not lines or lines[0] != _line(columns):
+            return cls(path, columns)
+        whole = [line for line in lines[1:] if line.endswith(b"\n")]
+        kept = [line for line in whole if float(line.split(b",")[0]) <= iteration]
+        return cls.resume(path, sum(map(len, [lines[0], *kept])))
+
+    def append(self, *rows: Row) -> None:
+        """Add meta-steps; raises `OSError`, and leaves the file as it was, if it has no room."""
+        if self.path is not None and rows:
+            lines = (_line(row.get(name, "") for name in self.columns) for row in rows)
+            _append(self.path, b"".join(lines))
+        self.rows += rows
 
     def column(self, name: str) -> list[Any]:
         """One column, of the rows that have it."""
@@ -76,7 +100,7 @@ class History:
         """All of it as a pandas table."""
         import pandas
 
-        return pandas.DataFrame(self.rows, columns=list(COLUMNS))
+        return pandas.DataFrame(self.rows, columns=list(self.columns))
 
 
 def _line(values: Iterable[Any]) -> bytes:
@@ -97,4 +121,4 @@ def _append(path: Path, line: bytes) -> None:
 
 
 def _value(name: str, text: str) -> float | str:
-    return text if name == "nonfinite" else float(text)
+    return text if name in ("nonfinite", "layer") else float(text)

@@ -2,6 +2,7 @@
 
 import copy
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -10,12 +11,15 @@ from pathlib import Path
 
 import psutil
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from mamlpp import schedules
-from mamlpp.data.tasks import TaskSampler
+from mamlpp.data.tasks import TaskBatch, TaskSampler
+from mamlpp.diagnostics import Diagnosis, diagnose
 from mamlpp.errors import InputError
+from mamlpp.files import remove_leftovers
 from mamlpp.maml import MetaLearner, Report
 from mamlpp.recipe import Recipe
 from mamlpp.run.checkpoints import (
@@ -25,12 +29,16 @@ from mamlpp.run.checkpoints import (
     Setting,
     State,
     keep_best,
+    latest_checkpoint,
     open_directory,
     save_checkpoint,
     write_best,
 )
 from mamlpp.run.evaluation import evaluate_tasks
-from mamlpp.run.history import History, Row
+from mamlpp.run.history import GRADIENT_COLUMNS, History, Row
+
+if sys.platform != "win32":
+    import resource
 
 CHECKPOINT_SECONDS = 30.0  # between two checkpoints within an epoch: what a killed run can lose
 
@@ -41,6 +49,11 @@ class Trainer:
     With a `directory` everything is also written there as it happens, and a `Trainer` made of the
     same goes on from the latest checkpoint in it: on a CPU to the same weights, bit by bit, as if
     nothing had stopped it. Raises `InputError` where the folder holds another run.
+
+    With `diagnose_every` the gradient of every so many meta-steps is followed back through the
+    inner loop, on the first of their tasks: `gradients` (in a folder: `gradients.csv`) has its norm
+    at each inner step and layer, `diagnosis` the latest. A meta-gradient that is not finite is
+    always looked at.
     """
 
     def __init__(
@@ -49,18 +62,22 @@ class Trainer:
         train: TaskSampler,
         validation: TaskSampler,
         directory: Path | str | None = None,
+        diagnose_every: int | None = None,
     ) -> None:
-        _check(recipe, train, validation)
+        _check(train, validation, diagnose_every)
+        self.diagnose_every = diagnose_every
+        self.diagnosis: Diagnosis | None = None
         self.recipe, self.train, self.validation = recipe, train, validation
         self.setting = _setting(train, validation)
         self.learner = MetaLearner(recipe, train.images.shape, train.ways).to(train.device)
         self.optimizer = torch.optim.Adam(self.learner.parameters(), lr=recipe.outer_rate)
         self.iteration = 0
         self._row: Row | None = None  # of a meta-step that is done but not yet in the history
+        self._followed: list[Row] = []  # of its gradient, likewise
         self._best: list[Best] = []
         self._saved_at, self._saved = time.monotonic(), -1
         self.directory = None if directory is None else Path(directory)
-        self.history = History() if self.directory is None else self._open(self.directory)
+        self.history, self.gradients = self._open(self.directory)
 
     @property
     def epoch(self) -> float:
@@ -73,9 +90,13 @@ class Trainer:
         Ctrl-C (in a notebook: interrupting the kernel) ends the current meta-step, saves it, and
         raises `KeyboardInterrupt`, which says how to go on; a second one interrupts at once. `fit`
         may be called again: it goes on after the last whole meta-step, or validates what it had not
-        yet. Raises `InputError` where the folder cannot be written to, and where the recipe stops
-        at a meta-gradient that is not finite.
+        yet. Raises `InputError` where the folder cannot be written to, where another process trains
+        in it, and where the recipe stops at a meta-gradient that is not finite.
         """
+        with self._alone():
+            return self._fit()
+
+    def _fit(self) -> Run:
         total = self.recipe.epochs * self.recipe.iterations_per_epoch
         with (
             _interrupts() as pressed,
@@ -99,6 +120,8 @@ class Trainer:
         if ends_epoch and "validation_loss" not in row:
             row |= self.validate()
         with self._writing():
+            self.gradients.append(*self._followed)
+            self._followed = []
             self.history.append(row)
         self._row = None
         if ends_epoch or time.monotonic() - self._saved_at >= CHECKPOINT_SECONDS:
@@ -117,9 +140,11 @@ class Trainer:
         self.optimizer.param_groups[0]["lr"] = rate
         self.optimizer.zero_grad()
         buffers = [buffer.clone() for buffer in self.learner.buffers()]
-        report = self._backward(epoch)
+        tasks = self.train.sample(self.recipe.meta_batch).split()
+        report = self._backward(tasks, epoch)
         norm = torch.nn.utils.get_total_norm(self._gradients().values())
         bad = self._first_nonfinite(norm)
+        diagnosis = self._diagnose(tasks, epoch, bad)
         if bad is None:
             self._apply(norm)
         else:
@@ -127,7 +152,7 @@ class Trainer:
                 for buffer, before in zip(self.learner.buffers(), buffers, strict=True):
                     buffer.copy_(before)
         self.iteration += 1
-        row = {
+        row: Row = {
             "iteration": self.iteration,
             "epoch": epoch,
             "outer_rate": rate,
@@ -135,9 +160,27 @@ class Trainer:
             "accuracy": report.accuracy.item(),
             "gradient_norm": norm.item(),
             "seconds": time.perf_counter() - start,
-            "memory_mb": _memory(self.train.device) / 1e6,
+            "memory_mb": _peak_memory(self.train.device) / 1e6,
         }
-        return row if bad is None else row | {"nonfinite": bad}
+        row |= {} if bad is None else {"nonfinite": bad}
+        return row if diagnosis is None else row | self._note(diagnosis)
+
+    def _diagnose(self, tasks: list[TaskBatch], epoch: float, bad: str | None) -> Diagnosis | None:
+        """What is due: of the first task; or, of a bad meta-gradient, of the first bad task."""
+        if bad is not None:
+            looks = (diagnose(self.learner, task, epoch) for task in tasks)
+            return next((diagnosis for diagnosis in looks if diagnosis.first_bad), None)
+        if self.diagnose_every is None or self.iteration % self.diagnose_every:
+            return None
+        return diagnose(self.learner, tasks[0], epoch)
+
+    def _note(self, diagnosis: Diagnosis) -> Row:
+        """Keep a diagnosis of the meta-step just done; what its row says of it."""
+        self.diagnosis, self._followed = diagnosis, diagnosis.as_rows(self.iteration)
+        bad = diagnosis.first_bad
+        return (
+            {"first_order_cosine": diagnosis.cosine} if bad is None else {"nonfinite_step": bad[0]}
+        )
 
     def _gradients(self) -> State:
         """The meta-gradient, by the names of the parameters that have one."""
@@ -165,13 +208,12 @@ class Trainer:
             torch.nn.utils.clip_grad_value_(self.learner.parameters(), self.recipe.clip_value)
         self.optimizer.step()
 
-    def _backward(self, epoch: float) -> Report:
+    def _backward(self, tasks: list[TaskBatch], epoch: float) -> Report:
         """The meta-gradient, task by task, so that only one task's graph is alive at a time."""
-        batch = self.train.sample(self.recipe.meta_batch)
         reports = []
-        for task in batch.split():
+        for task in tasks:
             loss, report = self.learner.meta_loss(task, epoch)
-            (loss / len(batch)).backward()
+            (loss / len(tasks)).backward()
             reports.append(report)
         losses, accuracies = zip(*reports, strict=True)
         return Report(torch.stack(losses).mean(), torch.stack(accuracies).mean())
@@ -191,19 +233,32 @@ class Trainer:
         if self._best:
             learner.load_state_dict(self._best[0].weights)
         return Run(
-            self.recipe, self.setting, learner, self.history, self.directory, tuple(self._best)
+            self.recipe,
+            self.setting,
+            learner,
+            self.history,
+            self.directory,
+            tuple(self._best),
+            self.gradients,
         )
 
-    def _open(self, directory: Path) -> History:
-        """Begin in a folder, or go on from the checkpoint in it; its history up to there."""
-        checkpoint = open_directory(directory, self.recipe, self.setting)
-        path = directory / "history.csv"
-        with self._writing():
+    def _open(self, directory: Path | None) -> tuple[History, History]:
+        """Begin, or go on from the checkpoint in a folder; history and gradients up to there."""
+        if directory is None:
+            return History(), History(columns=GRADIENT_COLUMNS)
+        open_directory(directory, self.recipe, self.setting)
+        path, gradients = directory / "history.csv", directory / "gradients.csv"
+        with self._alone(), self._writing():
+            remove_leftovers(directory)
+            checkpoint = latest_checkpoint(directory)
             if checkpoint is None:
-                return History(path)
+                return History(path), History(gradients, GRADIENT_COLUMNS)
             self._restore(checkpoint)
             write_best(directory, self._best)
-            return History.resume(path, checkpoint.history_size)
+            return (
+                History.resume(path, checkpoint.history_size),
+                History.resume_at(gradients, GRADIENT_COLUMNS, self.iteration),
+            )
 
     def _save(self) -> None:
         """Write a checkpoint, unless there is no folder or the last one is of this iteration."""
@@ -235,6 +290,26 @@ class Trainer:
         self.train.generator.set_state(checkpoint.parts["sampler"]["generator"])
         self.iteration = self._saved = checkpoint.iteration
         self._best = checkpoint.best
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keeps other processes out of the folder; the system lets go of it if this one dies."""
+        if self.directory is None:
+            yield
+            return
+        lock = FileLock(self.directory / ".lock", timeout=0)
+        with self._writing():
+            try:
+                lock.acquire()
+            except Timeout as error:
+                raise InputError(
+                    f"another training is at work in {self.directory}; wait for it, or choose "
+                    f"another folder"
+                ) from error
+        try:
+            yield
+        finally:
+            lock.release()
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -281,11 +356,11 @@ def default_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _check(recipe: Recipe, train: TaskSampler, validation: TaskSampler) -> None:
-    if recipe.validation_tasks < 2:
+def _check(train: TaskSampler, validation: TaskSampler, diagnose_every: int | None) -> None:
+    if diagnose_every is not None and diagnose_every < 1:
         raise InputError(
-            f"a validation needs at least 2 tasks, not {recipe.validation_tasks}; "
-            f"raise validation_tasks"
+            f"diagnose_every must be a number of meta-steps from 1 on, or None, not "
+            f"{diagnose_every}"
         )
     for name in ("ways", "shots"):
         ours, theirs = getattr(train, name), getattr(validation, name)
@@ -338,8 +413,11 @@ def _interrupts() -> Iterator[list[int]]:
         signal.signal(signal.SIGINT, before)
 
 
-def _memory(device: torch.device) -> int:
-    """Bytes: of this process now, or the most that was allocated on the GPU."""
+def _peak_memory(device: torch.device) -> int:
+    """Bytes: the most that this process has held so far, or that was allocated on the GPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    return psutil.Process().memory_info().rss
+    if sys.platform == "win32":
+        return psutil.Process().memory_info().peak_wset
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from mamlpp.data.tasks import Task
 from mamlpp.diagnostics import Diagnosis
+from mamlpp.run.evaluation import BINS, Evaluation
 from mamlpp.run.history import History
 
 _PALETTE = sns.color_palette("colorblind").as_hex()
@@ -36,6 +37,17 @@ COLOURS = {
     "truth": "#333333",
     "chance": "#888888",
 }
+METHODS = {
+    "maml": "MAML",
+    "fomaml": "first-order MAML",
+    "meta-sgd": "Meta-SGD",
+    "maml+msl": "MAML + MSL",
+    "maml+da": "MAML + DA",
+    "maml+ca": "MAML + CA",
+    "maml+bnrs+bnwb": "MAML + BNRS + BNWB",
+    "maml+lslr": "MAML + LSLR",
+    "maml++": "MAML++",
+}  # the names of `RECIPES`, as the paper's tables write them
 
 
 def use_style() -> None:
@@ -129,7 +141,10 @@ def _say(prediction: int, label: int, ax: Axes) -> None:
 def plot_learning_curves(
     histories: Mapping[str, History], ax: Axes, column: str = "accuracy", smooth: int = 20
 ) -> Axes:
-    """One column of several histories against the iteration: mean of the last `smooth` values."""
+    """One column of several histories against the iteration: mean of the last `smooth` values.
+
+    A history without a value in that column (not validated yet, say) has no line.
+    """
     for name, history in histories.items():
         iterations, means = _smoothed(history, column, smooth)
         if means.size:
@@ -238,3 +253,59 @@ def _write_norm(norm: float, at: tuple[int, int], colour: str, ax: Axes) -> None
 
 def _conv_title(match: re.Match[str]) -> str:
     return f"conv {int(match[1]) + 1}"
+
+
+def plot_reported(values: Mapping[str, tuple[float, float | None]], ax: Axes) -> Axes:
+    """Accuracies in % as a paper reports them, with what follows its ±, one row a method."""
+    for row, (name, (value, interval)) in enumerate(values.items()):
+        colour = COLOURS.get(name, COLOURS["chance"])
+        ax.errorbar(value, row, xerr=interval or 0, fmt="D", color=colour, capsize=3)
+        text = f"{value:.2f}" + (f" ± {interval:.2f}" if interval is not None else "")
+        ax.annotate(text, (value, row), (0, 7), textcoords="offset points", ha="center", size=9)
+    return _label_rows(list(values), ax)
+
+
+def plot_measured(values: Mapping[str, Mapping[str, Sequence[float]]], ax: Axes) -> Axes:
+    """Accuracies in % of several runs of each method, one row a method: a dot a run, a bar at the
+    mean. `values[method][protocol]` holds one number a seed; each protocol has its own marker.
+    """
+    protocols = list(dict.fromkeys(name for several in values.values() for name in several))
+    for row, (method, several) in enumerate(values.items()):
+        colour = COLOURS.get(method, COLOURS["chance"])
+        for index, protocol in enumerate(protocols):
+            numbers = several.get(protocol, ())
+            height = row + 0.5 * ((index + 0.5) / len(protocols) - 0.5)
+            ax.plot(numbers, [height] * len(numbers), "os^"[index % 3], color=colour, alpha=0.6)
+            if numbers:
+                ax.plot(np.mean(numbers), height, "|", color=colour, markersize=16, mew=2.5)
+    for index, protocol in enumerate(protocols):
+        ax.plot([], [], "os^"[index % 3], color="#555555", label=protocol)
+    ax.legend(loc="lower right", frameon=True, fontsize=9)
+    return _label_rows(list(values), ax)
+
+
+def _label_rows(names: Sequence[str], ax: Axes) -> Axes:
+    ax.set_yticks(range(len(names)), names)
+    ax.set(xlabel="accuracy, %", ylim=(len(names) - 0.4, -0.7))
+    return ax
+
+
+def plot_calibration(evaluation: Evaluation, ax: Axes) -> Axes:
+    """Reliability: accuracy against confidence, a bar a bin, and the gap to where they agree.
+
+    After Guo et al. 2017, figure 1. The fainter a bar, the fewer queries were that confident.
+    Confidences that are not finite, of weights that diverged, have none.
+    """
+    counts, confidences, accuracies = (values.numpy() for values in evaluation.calibration)
+    accuracies = np.where(np.isfinite(confidences), accuracies, 0)
+    left, width, gaps = np.arange(BINS) / BINS, 1 / BINS, confidences - accuracies
+    blues = [(_PALETTE[0], 0.25 + 0.75 * share) for share in counts / counts.max()]
+    ax.bar(left, accuracies, width, align="edge", color=blues, edgecolor="white")
+    hatched = {"facecolor": "none", "edgecolor": _PALETTE[3], "hatch": "///", "linewidth": 0}
+    gap = ax.bar(left, gaps, width, accuracies, align="edge", **hatched)
+    gap.set_label(f"gap: {100 * evaluation.calibration_error:.1f} % on average")
+    ax.plot([0, 1], [0, 1], ":", color="black", label="confidence can be relied on")
+    ax.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1), aspect="equal")
+    # Below, because bars may be anywhere within.
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), frameon=False)
+    return ax

@@ -8,6 +8,7 @@ import ast
 import json
 import re
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -123,6 +124,23 @@ def test_is_stored_as_students_need_it(path: Path, rule: Rule):
     for cell in notebook.cells:
         cell.source = "".join(cell.source)
     assert rule(notebook, path.parent) == []
+
+
+@by_name
+def test_has_the_parts_that_every_chapter_has(path: Path):
+    notebook = nbformat.read(path, 4)
+    text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    code = "\n".join(cell.source for cell in code_cells(notebook))
+    parts = ["## What to try", "## Two questions", "<details>", "|---|"]
+    assert [part for part in parts if part not in text] == []
+    assert "assert " in code, "a chapter asserts what it claims"
+
+
+def test_each_chapter_links_to_the_one_before_and_the_one_after():
+    for before, after in pairwise(PATHS):
+        texts = [path.read_text(encoding="utf-8") for path in (before, after)]
+        assert f"]({after.name})" in texts[0], f"{before.name} does not lead on"
+        assert f"]({before.name})" in texts[1], f"{after.name} does not lead back"
 
 
 # The rules themselves.

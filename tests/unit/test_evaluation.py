@@ -1,3 +1,5 @@
+import dataclasses
+import json
 import math
 import statistics
 
@@ -5,8 +7,10 @@ import pytest
 import torch
 
 import mamlpp
+from mamlpp.data.tasks import stream_seed
 
 WAYS = 3
+PLUS_PLUS = {"norm_statistics": "per_step", "norm_weights": "per_step", "inner_rule": "lslr"}
 
 
 @pytest.fixture
@@ -17,43 +21,95 @@ def images():
 
 
 @pytest.fixture
-def run(images):
-    recipe = mamlpp.RECIPES["maml"].with_(
-        filters=4, meta_batch=1, epochs=1, iterations_per_epoch=1, validation_tasks=2
-    )
-    sampler = mamlpp.TaskSampler(images, WAYS, shots=1, queries=2)
-    return mamlpp.Trainer(recipe, sampler, sampler).fit()
+def make_run(images):
+    """A training of four meta-steps, each validated."""
+    small = {"filters": 4, "meta_batch": 1, "iterations_per_epoch": 1, "validation_tasks": 2}
+
+    def make(**settings):
+        recipe = mamlpp.RECIPES["maml"].with_(**small | {"epochs": 4} | settings)
+        sampler = mamlpp.TaskSampler(images, WAYS, shots=1, queries=2)
+        return mamlpp.Trainer(recipe, sampler, sampler).fit()
+
+    return make
+
+
+@pytest.fixture
+def run(make_run):
+    return make_run()
 
 
 def test_the_interval_is_1_96_standard_errors():
     accuracies = [0.5, 0.7, 0.6, 1.0]
-    result = mamlpp.Evaluation(torch.tensor(accuracies), torch.tensor([1.0, 2, 3, 4]), False)
+    first, losses = [0.1, 0.2, 0.3, 0.4], [[9.0, 9, 9, 9], [1.0, 2, 3, 4]]
+    result = mamlpp.Evaluation(torch.tensor([first, accuracies]), torch.tensor(losses), False)
     assert result.accuracy == pytest.approx(0.7)
     assert result.loss == pytest.approx(2.5)
     assert result.interval == pytest.approx(1.96 * statistics.stdev(accuracies) / 2)
 
 
 def test_it_says_percent_interval_tasks_and_protocol():
-    half, losses = torch.tensor([0.25, 0.75]), torch.ones(2)
+    half, losses = torch.tensor([[0.25, 0.75]]), torch.ones(1, 2)
     interval = 196 * math.sqrt(0.125 / 2)
     said = str(mamlpp.Evaluation(half, losses, transductive=False))
     assert said == f"50.00 ± {interval:.2f} % (95 % interval over 2 tasks, inductive)"
     assert "transductive" in str(mamlpp.Evaluation(half, losses, transductive=True))
 
 
-def test_it_scores_each_task_as_by_hand(run, images):
-    result = mamlpp.evaluate(run, images, tasks=3, seed=7)
-    tasks = mamlpp.TaskSampler(images, WAYS, 1, 2, seed=7).sample(3)
-    for task, accuracy, loss in zip(tasks, result.accuracies, result.losses, strict=True):
-        logits = run.learner.adapt(task.support_x, task.support_y)(task.query_x)
-        hits = [row.argmax() == label for row, label in zip(logits, task.query_y, strict=True)]
-        assert accuracy == pytest.approx(sum(hits) / len(hits))
-        assert loss == torch.nn.functional.cross_entropy(logits, task.query_y)
+def drawn(images, tasks, seed):
+    """The tasks that `evaluate` draws."""
+    seed = stream_seed(seed, "evaluation")
+    return mamlpp.TaskSampler(images, WAYS, 1, 2, seed=seed).sample(tasks)
+
+
+def cross_entropy(logits, labels):
+    return torch.nn.functional.cross_entropy(logits, labels).item()
+
+
+@pytest.mark.parametrize("transductive", [False, True])
+@pytest.mark.parametrize("recipe", [{}, {"norm_statistics": "shared"}, PLUS_PLUS])
+def test_each_row_is_what_adapting_by_that_many_steps_gives(make_run, images, recipe, transductive):
+    run = make_run(**recipe)
+    result = mamlpp.evaluate(run, images, tasks=3, seed=7, transductive=transductive)
+    assert result.accuracies.shape == result.losses.shape == (6, 3)
+    for index, task in enumerate(drawn(images, 3, seed=7)):
+        for step in range(6):
+            classify = run.learner.adapt(task.support_x, task.support_y, step, transductive)
+            logits = classify(task.query_x)
+            hits = [row.argmax() == label for row, label in zip(logits, task.query_y, strict=True)]
+            assert result.accuracies[step, index] == pytest.approx(sum(hits) / len(hits))
+            loss = cross_entropy(logits, task.query_y)
+            assert result.losses[step, index] == pytest.approx(loss, rel=1e-5)
+    assert len(set(result.loss_by_step)) == 6
+
+
+def test_the_last_step_alone_is_the_last_row_of_all(run, images):
+    def scores(**options):
+        sampler = mamlpp.TaskSampler(images, WAYS, 1, 2)
+        return mamlpp.evaluate_tasks(run.learner, sampler, 3, **options)
+
+    last, all_steps = scores(), scores(every_step=True)
+    assert last.losses.shape == (1, 3)
+    assert torch.equal(last.losses[0], all_steps.losses[-1])
+    assert torch.equal(last.confidences, all_steps.confidences)
+
+
+def test_a_task_is_adapted_to_once(run, images, monkeypatch):
+    paths = []
+    adapted_path = mamlpp.MetaLearner.adapted_path
+
+    def count(*arguments):
+        paths.append(arguments)
+        return adapted_path(*arguments)
+
+    monkeypatch.setattr(mamlpp.MetaLearner, "adapted_path", count)
+    mamlpp.evaluate_protocols(run, images, tasks=3)
+    assert len(paths) == 3
 
 
 def test_there_is_one_number_a_task_however_many_are_drawn_at_once(run, images):
     result = mamlpp.evaluate(run, images, tasks=53, steps=0)
-    assert result.accuracies.shape == result.losses.shape == (53,)
+    assert result.accuracies.shape == result.losses.shape == (1, 53)
+    assert result.confidences.shape == result.hits.shape == (53, WAYS * 2)
 
 
 def test_the_same_seed_gives_the_same_tasks_and_another_seed_others(run, images):
@@ -65,12 +121,55 @@ def test_the_same_seed_gives_the_same_tasks_and_another_seed_others(run, images)
     assert not torch.equal(losses(), losses(seed=1))
 
 
-def test_evaluation_leaves_the_learner_as_it_was(run, images):
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_no_seed_gives_the_tasks_of_training_or_validation(run, images, split):
+    images = dataclasses.replace(images, split=split)
+    evaluated = mamlpp.evaluate(run, images, tasks=5, seed=3).losses[-1]
+    trained = mamlpp.TaskSampler(images, WAYS, 1, 2, seed=3)
+    assert not torch.isclose(mamlpp.evaluate_tasks(run.learner, trained, 5).losses, evaluated).any()
+
+
+@pytest.mark.parametrize("recipe", [{}, {"norm_statistics": "shared"}, PLUS_PLUS])
+def test_evaluation_leaves_the_learner_as_it_was(make_run, images, recipe):
+    run = make_run(**recipe)
     before = {name: value.clone() for name, value in run.learner.state_dict().items()}
-    for transductive in (False, True):
-        mamlpp.evaluate(run, images, tasks=2, transductive=transductive)
+    mamlpp.evaluate_protocols(run, images, tasks=2, ensemble=2)
     after = run.learner.state_dict()
     assert all(torch.equal(value, before[name]) for name, value in after.items())
+    assert all(parameter.grad is None for parameter in run.learner.parameters())
+    assert all(parameter.requires_grad for parameter in run.learner.parameters())
+
+
+@pytest.mark.parametrize("recipe", [{}, {"norm_statistics": "shared"}, PLUS_PLUS])
+def test_only_transductively_do_queries_depend_on_each_other(make_run, images, recipe):
+    learner = make_run(**recipe).learner
+    tasks = drawn(images, 4, seed=1)
+    order = torch.tensor([4, 2, 0, 5, 1, 3])
+    permuted = mamlpp.TaskBatch(
+        tasks.support_x, tasks.support_y, tasks.query_x[:, order], tasks.query_y[:, order]
+    )
+    fewer = mamlpp.TaskBatch(
+        tasks.support_x, tasks.support_y, tasks.query_x[:, :2], tasks.query_y[:, :2]
+    )
+
+    def evaluate(batch, transductive=False):
+        return mamlpp.evaluate_tasks(learner, Dealt(batch), 4, transductive=transductive)
+
+    assert torch.equal(evaluate(permuted).accuracies, evaluate(tasks).accuracies)
+    for transductive in (False, True):
+        alone = evaluate(fewer, transductive).confidences
+        together = evaluate(tasks, transductive).confidences[:, :2]
+        assert torch.allclose(alone, together, atol=1e-5) != transductive
+
+
+class Dealt:
+    """A sampler whose tasks are given."""
+
+    def __init__(self, batch):
+        self.batch = batch
+
+    def sample(self, tasks):
+        return self.batch.split(tasks)[0]
 
 
 def test_the_two_protocols_differ(run, images):
@@ -83,12 +182,14 @@ def test_the_two_protocols_differ(run, images):
 
 def test_more_steps_than_in_training_can_be_asked_for(run, images):
     as_trained = mamlpp.evaluate(run, images, tasks=2).losses
+    more = mamlpp.evaluate(run, images, tasks=2, steps=6).losses
     assert torch.equal(mamlpp.evaluate(run, images, tasks=2, steps=5).losses, as_trained)
-    assert not torch.equal(mamlpp.evaluate(run, images, tasks=2, steps=6).losses, as_trained)
+    assert torch.equal(more[:-1], as_trained)
+    assert not torch.equal(more[-1], as_trained[-1])
 
 
 def test_without_a_step_there_is_only_chance(run, images):
-    assert 0.23 < mamlpp.evaluate(run, images, tasks=200, steps=0).accuracy < 0.43
+    assert 0.23 < mamlpp.evaluate(run, images, tasks=200, steps=1).accuracy_by_step[0] < 0.43
 
 
 @pytest.mark.parametrize("tasks", [1, 0, -3])
@@ -97,90 +198,138 @@ def test_an_interval_needs_two_tasks(run, images, tasks):
         mamlpp.evaluate(run, images, tasks=tasks)
 
 
-@pytest.fixture(params=["maml", "maml++"])
-def two_learners(request, images):
-    recipe = mamlpp.RECIPES[request.param].with_(filters=4, inner_steps=3)
-    learners = [mamlpp.MetaLearner(recipe, images.shape, WAYS, seed=seed) for seed in (1, 2)]
-    sampler = mamlpp.TaskSampler(images, WAYS, 1, 2)
-    for learner in learners:
-        learner.meta_loss(sampler.sample(3))  # moves the running statistics, where there are some
-    return learners
+# Ensembles
 
 
-def judge(learners, images, **options):
-    return mamlpp.evaluate_tasks(learners, mamlpp.TaskSampler(images, WAYS, 1, 2), 6, **options)
+def test_one_member_is_the_learner_of_the_run_and_others_are_not_asked_for(run, images):
+    run.best = None
+    result = mamlpp.evaluate(run, images, tasks=3, ensemble=1)
+    sampler = mamlpp.TaskSampler(images, WAYS, 1, 2, seed=stream_seed(600, "evaluation"))
+    alone = mamlpp.evaluate_tasks(run.learner, sampler, 3)
+    assert torch.equal(result.losses[-1], alone.losses[-1])
 
 
-@pytest.mark.parametrize("transductive", [False, True])
-def test_each_step_is_what_that_many_steps_give(two_learners, images, transductive):
-    learner = two_learners[0]
-    whole = judge(learner, images, transductive=transductive, every_step=True)
-    assert len(whole.steps) == 4
-    for steps, at_step in enumerate(whole.steps):
-        alone = judge(learner, images, steps=steps, transductive=transductive)
-        torch.testing.assert_close(at_step.losses, alone.losses)
-        assert torch.equal(at_step.accuracies, alone.accuracies)
-    assert torch.equal(whole.losses, whole.steps[-1].losses)
+def test_an_ensemble_of_the_same_is_the_single_one(run, images):
+    single = mamlpp.evaluate(run, images, tasks=3)
+    run.best = lambda k: [run.learner] * k
+    for members in (2, 3):
+        result = mamlpp.evaluate(run, images, tasks=3, ensemble=members)
+        assert torch.equal(result.accuracies, single.accuracies)
+        torch.testing.assert_close(result.losses, single.losses, rtol=1e-5, atol=1e-6)
 
 
-def test_an_ensemble_of_one_learner_twice_is_that_learner(two_learners, images):
-    once, twice = judge(two_learners[0], images), judge([two_learners[0]] * 2, images)
-    torch.testing.assert_close(once.losses, twice.losses)
-
-
-def test_an_ensemble_averages_the_logits_of_learners_that_adapt_alone(two_learners, images):
-    result = judge(two_learners, images)
-    for task, loss in zip(
-        mamlpp.TaskSampler(images, WAYS, 1, 2).sample(6), result.losses, strict=True
-    ):
-        logits = [
-            learner.adapt(task.support_x, task.support_y)(task.query_x) for learner in two_learners
-        ]
-        mean = (logits[0] + logits[1]) / 2
-        torch.testing.assert_close(torch.nn.functional.cross_entropy(mean, task.query_y), loss)
+def test_an_ensemble_averages_logits_of_members_adapted_each_by_itself(run, images):
+    members = [mamlpp.MetaLearner(run.recipe, images.shape, WAYS, seed=seed) for seed in (1, 2)]
+    run.best = lambda k: members[:k]
+    result = mamlpp.evaluate(run, images, tasks=3, ensemble=2, seed=7)
+    for index, task in enumerate(drawn(images, 3, seed=7)):
+        for step in range(6):
+            one, other = (
+                member.adapt(task.support_x, task.support_y, step)(task.query_x)
+                for member in members
+            )
+            loss = cross_entropy((one + other) / 2, task.query_y)
+            assert result.losses[step, index] == pytest.approx(loss, rel=1e-5)
 
 
 def test_an_ensemble_is_of_the_checkpoints_that_were_best(run, images):
-    assert len(run.best(5)) == 1
-    alone = mamlpp.evaluate(run, images, tasks=4)
-    torch.testing.assert_close(mamlpp.evaluate(run, images, 4, ensemble=5).losses, alone.losses)
-    with pytest.raises(mamlpp.InputError, match="at least 1"):
-        mamlpp.evaluate(run, images, tasks=4, ensemble=0)
+    members = run.best(3)
+    sampler = mamlpp.TaskSampler(images, WAYS, 1, 2, seed=stream_seed(600, "evaluation"))
+    by_hand = mamlpp.evaluate_tasks(members, sampler, 3)
+    result = mamlpp.evaluate(run, images, tasks=3, ensemble=3)
+    assert torch.equal(result.losses[-1], by_hand.losses[-1])
+    assert not torch.equal(result.losses, mamlpp.evaluate(run, images, tasks=3).losses)
 
 
-def test_evaluation_with_every_step_leaves_all_as_it_was(two_learners, images):
-    learner = two_learners[0]
-    before = {name: value.clone() for name, value in learner.state_dict().items()}
-    judge(learner, images, every_step=True)
-    for name, value in learner.state_dict().items():
-        assert torch.equal(value, before[name]), name
+def test_a_bigger_ensemble_than_there_are_checkpoints_is_refused(run, images):
+    with pytest.raises(mamlpp.InputError, match=r"ensemble of 7 .* the run has 4; choose"):
+        mamlpp.evaluate(run, images, tasks=3, ensemble=7)
+
+
+@pytest.mark.parametrize("members", [0, -1])
+def test_an_ensemble_needs_a_member(run, images, members):
+    with pytest.raises(mamlpp.InputError, match=f"at least 1 checkpoint, not {members}"):
+        mamlpp.evaluate(run, images, tasks=3, ensemble=members)
+
+
+def test_all_protocols_at_once_are_those_evaluated_one_by_one(run, images):
+    results = mamlpp.evaluate_protocols(run, images, tasks=3, ensemble=3)
+    assert list(results) == ["inductive", "transductive"]
+    for transductive, pair in zip((False, True), results.values(), strict=True):
+        for members, result in zip((1, 3), (pair["single"], pair["ensemble"]), strict=True):
+            alone = mamlpp.evaluate(
+                run, images, tasks=3, ensemble=members, transductive=transductive
+            )
+            assert (result.transductive, alone.transductive) == (transductive, transductive)
+            torch.testing.assert_close(result.losses, alone.losses)
+
+
+# Calibration
+
+
+def certain(probability, right, total):
+    """Logits of queries that give class 0 of two that probability, and labels: so many are 0."""
+    logits = torch.tensor([probability, 1 - probability]).log().expand(1, 1, total, 2)
+    return logits, (torch.arange(total) >= right).long().unsqueeze(0)
 
 
 @pytest.mark.parametrize(
-    ("confidence", "hits", "error"),
-    [
-        ([1.0, 1.0, 1.0, 1.0], [0, 0, 0, 0], 1.0),  # always sure, always wrong
-        ([0.75, 0.75, 0.75, 0.75], [1, 1, 1, 0], 0.0),  # as sure as right
-        ([0.9, 0.9, 0.5, 0.5], [1, 1, 0, 0], 0.5 * 0.1 + 0.5 * 0.5),  # bin by bin, not overall
-    ],
+    ("probability", "right", "error"),
+    [(0.8, 80, 0), (0.8, 50, 0.3), (0.6, 100, 0.4), (1 - 1e-7, 0, 1), (1 - 1e-7, 100, 0)],
 )
-def test_calibration_error_is_the_mean_gap_of_the_bins(confidence, hits, error):
-    result = mamlpp.Evaluation(
-        torch.tensor([0.5]), torch.ones(1), False, torch.tensor([confidence]), torch.tensor([hits])
-    )
-    assert result.calibration_error == pytest.approx(error, abs=1e-6)
+def test_calibration_error_is_the_distance_of_confidence_and_accuracy(probability, right, error):
+    evaluation = mamlpp.Evaluation.of(*certain(probability, right, 100), transductive=False)
+    assert evaluation.calibration_error == pytest.approx(error, abs=1e-6)
 
 
-def test_confidences_and_hits_are_those_of_the_queries(two_learners, images):
-    result = judge(two_learners[0], images)
-    assert result.hits.shape == result.confidences.shape == (6, 2 * WAYS)
-    torch.testing.assert_close(result.hits.mean(1), result.accuracies)
-    assert result.confidences.min() >= 1 / WAYS
+def test_calibration_errors_of_the_bins_do_not_cancel():
+    parts = certain(0.9, 60, 100), certain(0.62, 90, 100), certain(0.62, 60, 200)
+    logits, labels = zip(*parts, strict=True)
+    evaluation = mamlpp.Evaluation.of(torch.cat(logits, 2), torch.cat(labels, 1), False)
+    # Of the 300 queries with confidence 0.62, half are right; of the 100 with 0.9, 60.
+    assert evaluation.calibration_error == pytest.approx((300 * 0.12 + 100 * 0.3) / 400, abs=1e-6)
+    calibration = evaluation.calibration
+    assert calibration.counts.nonzero().flatten().tolist() == [9, 13]
+    assert calibration.counts[[9, 13]].tolist() == [300, 100]
+    assert calibration.accuracies[[9, 13]].tolist() == pytest.approx([0.5, 0.6])
+    assert calibration.confidences[[9, 13]].tolist() == pytest.approx([0.62, 0.9])
 
 
-def test_weights_that_diverged_are_evaluated_too(two_learners, images):
+def test_calibration_is_that_of_the_last_step():
+    logits, labels = certain(0.8, 80, 100)
+    evaluation = mamlpp.Evaluation.of(torch.cat([3 * logits, logits]), labels, transductive=False)
+    assert evaluation.calibration_error == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("transductive", [False, True])
+def test_a_learner_that_diverged_is_evaluated(run, images, transductive):
     with torch.no_grad():
-        two_learners[0].network.head.weight.fill_(math.nan)
-    result = judge(two_learners[0], images, every_step=True).as_dict()
-    assert math.isnan(result["calibration_error"])
-    assert math.isnan(result["loss"])
+        run.learner.network.head.weight.fill_(torch.nan)
+    result = mamlpp.evaluate(run, images, tasks=3, transductive=transductive)
+    assert math.isnan(result.loss)
+    assert math.isnan(result.calibration_error)
+    assert result.calibration.counts.sum() == 3 * WAYS * 2
+    about = json.loads(json.dumps(result.as_dict(), allow_nan=False))
+    assert about["calibration_error"] is None
+
+
+# JSON
+
+
+def test_json_has_every_number_and_brings_it_back(run, images):
+    result = mamlpp.evaluate(run, images, tasks=5)
+    about = json.loads(json.dumps(result.as_dict(), allow_nan=False))
+    assert about == result.as_dict()
+    for name in ("transductive", "accuracy", "interval", "loss", "accuracy_by_step"):
+        assert about[name] == getattr(result, name)
+    assert (about["tasks"], about["calibration_error"]) == (5, result.calibration_error)
+    assert about["loss_by_step"] == result.losses.mean(1).tolist()
+    assert about["accuracies"] == result.accuracies[-1].tolist()
+    assert sum(about["calibration"]["counts"]) == 5 * WAYS * 2
+    assert {len(values) for values in about["calibration"].values()} == {15}
+
+
+def test_json_has_null_for_what_diverged():
+    logits = torch.full((2, 3, 4, 5), torch.nan)
+    about = mamlpp.Evaluation.of(logits, torch.ones(3, 4, dtype=torch.long), False).as_dict()
+    assert json.loads(json.dumps(about, allow_nan=False))["loss_by_step"] == [None, None]

@@ -6,6 +6,8 @@ from itertools import pairwise
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 import mamlpp
 from mamlpp import schedules
@@ -153,6 +155,27 @@ def test_da_flips_the_order_exactly_at_its_epoch(batch):
     assert torch.equal(gradient(annealed, 49.999), first)
     assert torch.equal(gradient(annealed, 50.0), second)
     assert not torch.allclose(first, second)
+
+
+def test_first_order_computes_less(batch):
+    """Counted, not timed: machines are noisy. `benchmarks/order.py` times it."""
+
+    class Operations(TorchDispatchMode):
+        total = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            out = func(*args, **(kwargs or {}))
+            if count := flop_registry.get(func.overloadpacket):
+                self.total += count(*args, **(kwargs or {}), out_val=out)
+            return out
+
+    def operations(epoch):
+        learner = make("maml+da")
+        with Operations() as counter:
+            learner.meta_loss(batch, epoch)[0].backward()
+        return counter.total
+
+    assert operations(49.0) < 0.75 * operations(50.0)
 
 
 def test_first_order_keeps_less_for_the_way_back(batch):

@@ -8,6 +8,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from mamlpp.data.tasks import Task
+from mamlpp.run.evaluation import Evaluation
 from mamlpp.run.history import History
 from mamlpp.show import plots
 
@@ -144,6 +145,17 @@ def test_a_short_history_is_smoothed_as_far_as_it_goes(ax, history):
     np.testing.assert_allclose(ax.lines[0].get_xydata(), [[10, 5.5]])
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_history_without_a_value_has_no_learning_curve(ax, history):
+    young = History()
+    plots.plot_learning_curves({"young": young}, ax, "validation_accuracy")
+    assert not ax.lines
+    young.append({"iteration": 1, "loss": 2.0})
+    plots.plot_learning_curves({"young": young, "MAML": history}, ax, "validation_accuracy", 1)
+    assert legend(ax) == ["MAML"]
+    assert len(ax.lines) == 1
+
+
 def test_every_method_keeps_its_colour_in_all_pictures(ax, history):
     names = ["first-order MAML", "MAML", "my own method"]
     plots.plot_learning_curves(dict.fromkeys(names, history), ax, "loss")
@@ -212,3 +224,56 @@ def test_over_seeds_draws_the_mean_and_the_whole_range(ax):
 def test_a_history_without_the_column_is_left_out(ax):
     plots.plot_learning_curves({"empty": History()}, ax, "loss")
     assert not ax.lines
+
+
+def test_reported_values_stand_with_their_interval_or_without(ax):
+    plots.plot_reported({"MAML": (91.27, 1.07), "Matching nets": (93.8, None)}, ax)
+    assert [text.get_text() for text in ax.texts] == ["91.27 ± 1.07", "93.80"]
+    assert labels(ax.yaxis) == ["MAML", "Matching nets"]
+    [segment] = ax.containers[0].lines[2][0].get_segments()
+    assert segment[:, 0].tolist() == pytest.approx([90.2, 92.34])
+
+
+def test_measured_values_are_a_dot_a_run_and_a_bar_at_the_mean(ax):
+    values = {"MAML": {"inductive": [70.0, 74.0], "transductive": [80.0]}, "MAML++": {}}
+    plots.plot_measured(values, ax)
+    drawn = [(line.get_marker(), list(line.get_xdata())) for line in ax.lines]
+    assert drawn[:4] == [("o", [70, 74]), ("|", [72]), ("s", [80]), ("|", [80])]
+    assert legend(ax) == ["inductive", "transductive"]
+
+
+def test_every_recipe_has_its_name_in_the_tables_and_a_colour():
+    import mamlpp
+
+    assert set(plots.METHODS) == set(mamlpp.RECIPES)
+    assert set(plots.METHODS.values()) <= set(plots.COLOURS)
+    assert len({plots.COLOURS[name] for name in plots.METHODS.values()}) == len(mamlpp.RECIPES)
+
+
+def test_calibration_is_a_bar_a_bin_and_its_gap_to_the_confidence(ax):
+    confidences = torch.tensor([[0.5, 0.5, 0.5, 0.5, 0.9, 0.9]])
+    hits = torch.tensor([[1, 1, 1, 0, 1, 0]])
+    evaluation = Evaluation(torch.zeros(1, 1), torch.zeros(1, 1), False, confidences, hits)
+    assert plots.plot_calibration(evaluation, ax) is ax
+    accuracy, gap = ax.patches[:15], ax.patches[15:]
+    assert [bar.get_x() * 15 for bar in accuracy] == pytest.approx(range(15))
+    assert len(gap) == 15
+    for bin, right, confidence in ((7, 0.75, 0.5), (13, 0.5, 0.9)):
+        assert accuracy[bin].get_height() == pytest.approx(right)
+        assert gap[bin].get_y() == pytest.approx(right)
+        assert gap[bin].get_y() + gap[bin].get_height() == pytest.approx(confidence)
+        assert gap[bin].get_x() == accuracy[bin].get_x()
+    assert accuracy[7].get_facecolor()[3] > accuracy[13].get_facecolor()[3]  # more queries
+    assert sum(bar.get_height() != 0 for bar in ax.patches) == 4
+    assert [0, 1] in [list(line.get_xdata()) for line in ax.lines]
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("confidence", "accuracy")
+    assert any("30.0 %" in text for text in legend(ax))  # (4 · 0.25 + 2 · 0.4) / 6
+
+
+def test_calibration_of_what_diverged_has_no_bars(ax):
+    nothing = torch.full((2, 3), torch.nan)
+    scores = torch.zeros(1, 2)
+    plots.plot_calibration(Evaluation(scores, scores, False, nothing, torch.ones(2, 3)), ax)
+    ax.figure.canvas.draw()
+    assert not any(bar.get_height() > 0 for bar in ax.patches)
+    assert any("nan" in text for text in legend(ax))

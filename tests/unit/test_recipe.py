@@ -23,6 +23,7 @@ def test_with_changes_one_field_and_leaves_the_recipe_alone():
         ("epochs", 0, "epochs must be"),
         ("iterations_per_epoch", 0, "iterations_per_epoch must be"),
         ("validation_tasks", 0, "validation_tasks must be"),
+        ("validation_tasks", 1, "validation_tasks must be 2 or more, .*, not 1"),
         ("inner_rate", 0.0, "inner_rate must be positive"),
         ("outer_rate", float("nan"), "outer_rate must be positive, not nan"),
         ("pooling", "mean", "pooling must be one of max, stride, not 'mean'"),

@@ -55,7 +55,7 @@ def folder(trainer):
 
 
 def contents(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != ".lock"}
 
 
 def logits(learner):
@@ -93,7 +93,7 @@ def test_the_folder_holds_these_files_and_no_other(folder):
     assert sorted(contents(folder)) == [
         *("best-00000002.safetensors", "best-00000004.safetensors"),
         *("checkpoint-00000002.safetensors", "checkpoint-00000004.safetensors"),
-        *("history.csv", "run.json"),
+        *("gradients.csv", "history.csv", "run.json"),
     ]
 
 
@@ -320,3 +320,45 @@ def test_replacing_moves_the_whole_file_there(tmp_path):
         assert target.read_text() == "old"
         assert part.suffix == ".txt"
     assert contents(tmp_path) == {"target.txt": b"new"}
+
+
+# Under another recipe
+
+
+def test_the_same_weights_can_be_evaluated_under_another_recipe():
+    recipe = mamlpp.RECIPES["maml++"].with_(
+        filters=4,
+        inner_steps=1,
+        meta_batch=1,
+        epochs=2,
+        iterations_per_epoch=2,
+        validation_tasks=2,
+    )
+    draw = torch.Generator().manual_seed(0)
+    noise = torch.randint(0, 256, (6, 4, 1, 16, 16), generator=draw, dtype=torch.uint8)
+    train, validation = (
+        mamlpp.TaskSampler(mamlpp.ImageSet(noise, (*"abcdef",), "noise", split), 3, 1, 2)
+        for split in ("train", "validation")
+    )
+    run = mamlpp.Trainer(recipe, train, validation).fit()
+    other = run.with_recipe(norm_statistics="batch")
+    task = next(iter(train.sample(1)))
+    with_support = run.learner.with_recipe(norm_statistics="batch")
+    for learner in (other.learner, other.best()[0], with_support):
+        assert learner.recipe == recipe.with_(norm_statistics="batch")
+        classify = learner.adapt(task.support_x, task.support_y)
+        again = with_support.adapt(task.support_x, task.support_y)
+        assert torch.equal(classify(task.query_x), again(task.query_x))
+    classify = run.learner.adapt(task.support_x, task.support_y)
+    assert not torch.allclose(classify(task.query_x), again(task.query_x))
+    path = run.learner.adapted_path(task.support_x, task.support_y)
+    same = run.learner.classifier(path, 1, task.support_x, transductive=True)
+    assert torch.equal(
+        same(task.query_x), other.learner.classifier(path, 1, task.support_x, True)(task.query_x)
+    )
+
+
+def test_a_recipe_that_needs_other_weights_is_refused():
+    learner = mamlpp.MetaLearner(mamlpp.RECIPES["maml++"].with_(filters=4), (1, 16, 16), 3)
+    with pytest.raises(mamlpp.InputError, match="inner_steps changed like this has other weights"):
+        learner.with_recipe(inner_steps=2)

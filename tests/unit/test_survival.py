@@ -31,7 +31,7 @@ def make_trainer(directory=None, **changes):
         mamlpp.TaskSampler(mamlpp.ImageSet(noise, (*"abcdef",), "noise", split), 3, 1, 2)
         for split in ("train", "validation")
     )
-    return mamlpp.Trainer(RECIPE.with_(**changes), train, validation, directory)
+    return mamlpp.Trainer(RECIPE.with_(**changes), train, validation, directory, diagnose_every=2)
 
 
 # Forks a training for each line it reads and says how that ended: a process of its own for each
@@ -130,6 +130,7 @@ def outcome(directory):
     """
     table = pandas.read_csv(directory / "history.csv", dtype=str)
     history = table.drop(columns=["seconds", "memory_mb"]).to_csv()
+    history += (directory / "gradients.csv").read_text()
     [_, latest] = sorted(directory.glob("checkpoint-*"))
     tensors = {
         path.name: {name: (x.shape, x.numpy().tobytes()) for name, x in read(path)[0].items()}
@@ -426,6 +427,19 @@ def test_a_meta_gradient_that_is_not_finite_moves_neither_weights_nor_statistics
     assert all(x.isfinite().all() for x in trainer.learner.state_dict().values())
 
 
+def test_where_the_gradient_stopped_being_finite_is_recorded():
+    trainer = make_trainer()
+    trainer.diagnose_every = None
+    with torch.no_grad():
+        trainer.learner.network.head.weight.fill_(torch.inf)
+    row = trainer.step()
+    assert row["nonfinite"]
+    diagnosis = trainer.diagnosis
+    assert row["nonfinite_step"] == diagnosis.first_bad[0]
+    assert not diagnosis.norms[diagnosis.first_bad[0]].isfinite().all()
+    assert len(trainer._followed) == diagnosis.norms.numel()
+
+
 def test_statistics_that_are_not_finite_count_as_such_by_themselves(monkeypatch):
     trainer = make_trainer()
     norm = trainer.learner.network.blocks[1].norm
@@ -459,6 +473,27 @@ def test_the_recipe_can_stop_at_a_meta_gradient_that_is_not_finite(tmp_path, mon
     assert numbers(tmp_path) == [2]
     with pytest.raises(mamlpp.InputError, match=said):
         make_trainer(tmp_path, nonfinite="stop").fit()
+
+
+# Two at once
+
+
+def test_two_trainings_do_not_write_to_one_folder(tmp_path, monkeypatch):
+    trainer, other = make_trainer(tmp_path), make_trainer(tmp_path)
+    refused = []
+
+    def step(original=trainer.step):
+        for attempt in (other.fit, lambda: make_trainer(tmp_path)):
+            with pytest.raises(mamlpp.InputError, match="another training is at work in") as error:
+                attempt()
+            refused.append(error)
+        return original()
+
+    monkeypatch.setattr(trainer, "step", step)
+    undisturbed = make_trainer().fit()
+    assert trainer.fit().history.column("loss") == undisturbed.history.column("loss")
+    assert len(refused) == 24
+    make_trainer(tmp_path).fit()
 
 
 # Clipping

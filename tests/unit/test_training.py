@@ -62,12 +62,53 @@ def validations(monkeypatch):
 # What is recorded
 
 
+def test_the_gradient_is_followed_back_at_the_interval_and_changes_nothing(monkeypatch):
+    plain, looking = make_trainer(), make_trainer()
+    looking.diagnose_every = 4
+    looked = []
+
+    def diagnose(learner, task, epoch, original=training.diagnose):
+        looked.append(original(learner, task, epoch))
+        return looked[-1]
+
+    monkeypatch.setattr(training, "diagnose", diagnose)
+    without, run = plain.fit(), looking.fit()
+    assert torch.equal(weights(without.learner), weights(run.learner))
+    assert without.gradients.rows == []
+    assert looking.diagnosis is looked[-1]
+    assert [look.epoch for look in looked] == [0, 4 / 3]
+    expected = looked[0].as_rows(1) + looked[1].as_rows(5)
+    assert run.gradients.rows == expected
+    cosines = [row.get("first_order_cosine") for row in run.history.rows]
+    assert cosines == [looked[0].cosine, None, None, None, looked[1].cosine, None]
+
+
+def test_the_gradients_of_a_folder_are_read_back(tmp_path):
+    train, validation = (sampler(split) for split in ("train", "validation"))
+    run = mamlpp.Trainer(RECIPE, train, validation, tmp_path / "a", diagnose_every=3).fit()
+    assert {row["iteration"] for row in run.gradients.rows} == {1, 4}
+    assert mamlpp.Run.load(tmp_path / "a").gradients.rows == run.gradients.rows
+    assert set(run.gradients.frame()["layer"]) == {*(f"blocks.{i}.conv" for i in range(4)), "head"}
+
+
+def test_an_interval_must_be_a_number_of_steps():
+    with pytest.raises(mamlpp.InputError, match="diagnose_every must be a number of meta-steps"):
+        mamlpp.Trainer(RECIPE, sampler("train"), sampler("validation"), diagnose_every=0)
+
+
+def test_the_memory_recorded_is_the_most_so_far(trainer):
+    memory = trainer.fit().history.column("memory_mb")
+    assert memory == sorted(memory)
+    assert memory[0] > 50
+
+
 def test_the_history_has_one_row_a_meta_step_with_every_column(trainer):
     frame = trainer.fit().history.frame()
     assert list(frame) == list(COLUMNS)
     assert frame["iteration"].tolist() == [1, 2, 3, 4, 5, 6]
     assert frame["epoch"].tolist() == [0, 1 / 3, 2 / 3, 1, 4 / 3, 5 / 3]
-    at_times = ["validation_loss", "validation_accuracy", "nonfinite"]
+    at_times = ["validation_loss", "validation_accuracy", "first_order_cosine"]
+    at_times += ["nonfinite", "nonfinite_step"]
     assert not frame.drop(columns=at_times).isna().any(axis=None)
     assert frame["nonfinite"].isna().all()
     assert (frame[["loss", "gradient_norm", "seconds", "memory_mb"]] > 0).all(axis=None)
@@ -241,8 +282,3 @@ def test_samplers_that_do_not_match_are_refused(changes, said):
 
 def test_other_queries_in_validation_are_fine():
     mamlpp.Trainer(RECIPE, sampler("train"), sampler("validation", queries=3)).validate()
-
-
-def test_too_few_validation_tasks_are_refused_before_training():
-    with pytest.raises(mamlpp.InputError, match="a validation needs at least 2 tasks, not 1"):
-        make_trainer(validation_tasks=1)

@@ -1,0 +1,194 @@
+"""The graph that a meta-gradient walks back through: the inner loop, unrolled, drawn by loops.
+
+After Antoniou et al. 2019, section 3 (the stack of N networks) and section 4 (what MAML++ changes).
+Letters: S inner steps, L layers of the network.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
+
+from mamlpp import schedules
+from mamlpp.recipe import Recipe
+from mamlpp.show.plots import COLOURS
+
+LAYERS = 5  # of the paper's network: four convolutions and the linear head
+FORWARD, BACKWARD, QUERY = "#444444", COLOURS["MAML++"], COLOURS["first-order MAML"]
+SUPPORT = COLOURS["MAML"]
+
+
+@dataclass(frozen=True)
+class GradientPath:
+    """The longest way from one query loss back to the initial weights."""
+
+    step: int
+    """Inner steps taken before this query loss."""
+    weight: float
+    """What the loss counts."""
+    support_layers: int
+    """Layers of support passes on the way; 0 in first order, where the way goes past them."""
+
+
+def gradient_paths(recipe: Recipe, epoch: float = 0.0, layers: int = LAYERS) -> list[GradientPath]:
+    """One for each query loss that counts at an epoch, in the order of the steps.
+
+    The query pass itself adds its own L layers to each.
+    """
+    order = schedules.second_order(recipe.second_order_from, epoch)
+    weights = schedules.step_weights(
+        recipe.inner_steps, recipe.msl_epochs, recipe.msl_floor, epoch
+    )
+    return [
+        GradientPath(step, weight, step * layers if order else 0)
+        for step, weight in enumerate(weights, start=1)
+        if weight > 0
+    ]
+
+
+def plot_unrolled(recipe: Recipe, ax: Axes, epoch: float = 0.0, layers: int = LAYERS) -> Axes:
+    """The unrolled inner loop of a recipe at an epoch, and the gradient's ways back through it.
+
+    Below, the weights θ and the support passes between them, a bar a layer; above, the query losses
+    that count. Under each pass is what it has of its own: rates α, batch norm's running statistics
+    µ and σ (BNRS) and its weight and bias γ and β (BNWB); passes with such a batch norm of their
+    own have colours of their own.
+    """
+    paths = gradient_paths(recipe, epoch, layers)
+    order = schedules.second_order(recipe.second_order_from, epoch)
+    for step in range(recipe.inner_steps + 1):
+        _draw_weights(step, ax)
+    for step in range(recipe.inner_steps):
+        _draw_support_pass(step, layers, recipe, ax)
+        _draw_way_back(step, order, ax)
+    for path in paths:
+        _draw_query(path, layers, ax)
+    _draw_marks(recipe, ax)
+    ax.set(xlim=(-0.45, recipe.inner_steps + 0.75), ylim=(-1.75, 1.75))
+    ax.set_axis_off()
+    return ax
+
+
+def draw_unrolled(recipe: Recipe, epoch: float = 0.0, layers: int = LAYERS) -> Figure:
+    """`plot_unrolled` in a figure of its own, with a legend: the paper's drawing of MAML for
+    `RECIPES["maml"]`, of MAML++ for `RECIPES["maml++"]` at an epoch in second order.
+    """
+    figure = Figure(figsize=(max(8, 1.5 * recipe.inner_steps + 2), 4.2), facecolor="white")
+    ax = figure.add_axes((0.01, 0.1, 0.98, 0.88))
+    plot_unrolled(recipe, ax, epoch, layers)
+    add_legend(ax)
+    return figure
+
+
+def add_legend(ax: Axes) -> None:
+    """What the three kinds of lines and boxes mean, below the drawing."""
+    for colour, look, name in (
+        (FORWARD, "-", "forward"),
+        (BACKWARD, "--", "the meta-gradient's way back"),
+        (SUPPORT, "-", "support pass, a bar a layer"),
+        (QUERY, "-", "query loss that counts"),
+    ):
+        width = 1.8 if colour in (FORWARD, BACKWARD) else 7
+        ax.plot([], [], look, color=colour, linewidth=width, label=name)
+    ax.legend(loc="lower center", ncols=4, fontsize=9, frameon=False, bbox_to_anchor=(0.5, -0.08))
+
+
+# The parts. Step i stands at x = i: θ_i at y = 0, its query loss above, support pass i + 1 below
+# and to the right of it, at x = i + ½.
+
+RADIUS, PASS_Y, QUERY_Y = 0.17, -0.85, 1.15
+
+
+def _draw_weights(step: int, ax: Axes) -> None:
+    ax.plot(step, 0, "o", markersize=24, mfc="white", mec=FORWARD, mew=1.6, zorder=3)
+    ax.text(step, 0, f"θ$_{{{step}}}$", ha="center", va="center", fontsize=12, zorder=4)
+
+
+def _draw_support_pass(step: int, layers: int, recipe: Recipe, ax: Axes) -> None:
+    """L bars, and the arrows from θ_i into them and out of them to θ_{i+1}."""
+    colours: Sequence = [SUPPORT] * layers
+    if recipe.norm_weights == "per_step" or recipe.norm_statistics == "per_step":
+        colours = [sns.color_palette("viridis_r", recipe.inner_steps + 1)[step + 1]] * layers
+    _draw_layers((step + 0.5, PASS_Y), 0.56, 0.42, colours, ax)
+    _arrow((step, -RADIUS), (step + 0.22, PASS_Y + 0.05), FORWARD, ax, bend=0.25)
+    _arrow((step + 0.78, PASS_Y + 0.05), (step + 1, -RADIUS), FORWARD, ax, bend=0.25)
+    _arrow((step, 0.06), (step + 1, 0.06), FORWARD, ax, shrink=13)
+    ax.text(step + 0.5, PASS_Y, f"{layers} layers", **_INSIDE)
+
+
+def _draw_way_back(step: int, order: bool, ax: Axes) -> None:
+    """From θ_{i+1} to θ_i: along the weights always, through the support pass in second order."""
+    _arrow((step + 1, -0.06), (step, -0.06), BACKWARD, ax, dashed=True, shrink=13)
+    if order:
+        _arrow((step + 0.93, -0.2), (step + 0.79, -0.66), BACKWARD, ax, dashed=True, bend=-0.2)
+        _arrow((step + 0.21, -0.66), (step + 0.07, -0.2), BACKWARD, ax, dashed=True, bend=-0.2)
+
+
+def _draw_query(path: GradientPath, layers: int, ax: Axes) -> None:
+    x = path.step
+    box = FancyBboxPatch(
+        (x - 0.27, QUERY_Y - 0.22), 0.54, 0.44, boxstyle="round,pad=0.02",
+        facecolor=QUERY, edgecolor="none", alpha=0.35 + 0.65 * path.weight,
+    )  # fmt: skip
+    ax.add_patch(box)
+    ax.text(x, QUERY_Y, f"query\n× {path.weight:.2g}", ha="center", va="center", fontsize=9)
+    _arrow((x - 0.06, RADIUS), (x - 0.06, QUERY_Y - 0.24), FORWARD, ax)
+    _arrow((x + 0.06, QUERY_Y - 0.24), (x + 0.06, RADIUS), BACKWARD, ax, dashed=True)
+    back = f"{path.support_layers} + {layers}\nlayers back"
+    ax.text(x, QUERY_Y + 0.27, back, ha="center", va="bottom", fontsize=9, color=BACKWARD)
+
+
+def _draw_marks(recipe: Recipe, ax: Axes) -> None:
+    """Under each support pass: whose batch norm it uses, and which rates its step takes."""
+    for step in range(recipe.inner_steps):
+        ax.text(step + 0.5, PASS_Y - 0.28, "\n".join(step_marks(recipe, step)), **_BELOW)
+
+
+def step_marks(recipe: Recipe, step: int) -> list[str]:
+    """What is written under the support pass of a step (from 0): what is its own."""
+    rate = {"fixed": "same α", "lslr": f"α$_{{{step + 1}}}$, one\na layer", "meta-sgd": "α, one\na weight"}
+    marks = [rate[recipe.inner_rule]]
+    if recipe.norm_statistics == "per_step":
+        marks.append(f"µ$_{{{step}}}$, σ$_{{{step}}}$")
+    if recipe.norm_weights == "per_step":
+        marks.append(f"γ$_{{{step}}}$, β$_{{{step}}}$")
+    return marks
+
+
+def _draw_layers(
+    centre: tuple[float, float], width: float, height: float, colours: Sequence, ax: Axes
+) -> None:
+    x, y = centre[0] - width / 2, centre[1] - height / 2
+    bar = width / len(colours)
+    for index, colour in enumerate(colours):
+        ax.add_patch(
+            Rectangle((x + index * bar, y), 0.8 * bar, height, facecolor=colour, alpha=0.85, lw=0)
+        )
+
+
+def _arrow(
+    start: tuple[float, float],
+    end: tuple[float, float],
+    colour: str,
+    ax: Axes,
+    dashed: bool = False,
+    bend: float = 0.0,
+    shrink: float = 0.0,
+) -> None:
+    ax.add_patch(
+        FancyArrowPatch(
+            start, end, arrowstyle="-|>", mutation_scale=10, color=colour, linewidth=1.5,
+            linestyle="--" if dashed else "-", connectionstyle=f"arc3,rad={bend}",
+            shrinkA=shrink, shrinkB=shrink, zorder=2,
+        )
+    )  # fmt: skip
+
+
+_INSIDE = {
+    "ha": "center", "va": "center", "fontsize": 8.5,
+    "bbox": {"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none", "alpha": 0.85},
+}  # fmt: skip
+_BELOW = {"ha": "center", "va": "top", "fontsize": 8.5, "color": "#333333", "linespacing": 1.15}

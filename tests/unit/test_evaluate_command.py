@@ -1,0 +1,192 @@
+"""`mamlpp evaluate`: the tables it prints and the JSON file it writes."""
+
+import json
+import re
+from datetime import UTC, datetime
+
+import pytest
+import torch
+
+import mamlpp
+from mamlpp import cli
+from mamlpp.run.evaluation import EVALUATION_SEED
+
+TASKS, STEPS, EPOCHS = 4, 2, 3
+
+
+def noise(dataset, split):
+    draw = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (6, 4, 1, 16, 16), generator=draw, dtype=torch.uint8)
+    return mamlpp.ImageSet(images, (*"abcdef",), dataset, split)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A run of three epochs: it keeps three checkpoints."""
+    monkeypatch.setattr(cli, "load_images", noise)
+    recipe = mamlpp.RECIPES["maml"].with_(
+        **{"filters": 4, "inner_steps": STEPS, "meta_batch": 1},
+        **{"epochs": EPOCHS, "iterations_per_epoch": 1, "validation_tasks": 2},
+    )
+    train, validation = (
+        mamlpp.TaskSampler(noise("glyphs", split), 3, 1, 2) for split in ("train", "validation")
+    )
+    mamlpp.Trainer(recipe, train, validation, tmp_path / "run").fit()
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def evaluate(folder, capsys):
+    """Runs `mamlpp evaluate FOLDER OPTIONS`: what it prints."""
+
+    def run(*options):
+        options = [f"--tasks={TASKS}", "--device=cpu", *options]
+        capsys.readouterr()
+        cli.main(["evaluate", str(folder), *options])
+        return capsys.readouterr().out
+
+    return run
+
+
+def written(folder, split="test"):
+    return json.loads((folder / f"evaluation-{split}.json").read_text())
+
+
+def numbers(row):
+    return re.findall(r"\d+\.\d\d", row)
+
+
+def percent(value):
+    return f"{100 * value:.2f}"
+
+
+def test_it_prints_both_protocols_alone_and_as_an_ensemble(folder, evaluate):
+    _, accuracy, by_step, calibration, _ = evaluate("--ensemble=3").split("\n\n")
+    results = written(folder)["results"]
+    assert accuracy.startswith("accuracy in %, with its 95 % interval")
+    assert calibration.startswith("calibration error in %")
+    for table in (accuracy, calibration):
+        assert re.fullmatch(" +best checkpoint  ensemble of 3", table.splitlines()[1])
+    assert by_step.splitlines()[1].split() == ["0", "1", "2"]
+    for index, (name, pair) in enumerate(results.items(), start=2):
+        rows = [table.splitlines()[index] for table in (accuracy, by_step, calibration)]
+        assert all(row.startswith(f"{name} (") for row in rows)
+        both = [pair["single"], pair["ensemble"]]
+        said = [percent(one[key]) for one in both for key in ("accuracy", "interval")]
+        assert numbers(rows[0]) == said
+        assert numbers(rows[1]) == [percent(value) for value in pair["single"]["accuracy_by_step"]]
+        assert numbers(rows[2]) == [percent(one["calibration_error"]) for one in both]
+
+
+def test_columns_are_aligned(evaluate):
+    for table in evaluate().split("\n\n")[1:4]:
+        assert len({len(line) for line in table.splitlines()[1:]}) == 1
+
+
+def test_the_file_has_what_python_gives(folder, evaluate):
+    evaluate("--ensemble=3")
+    results = written(folder)["results"]
+    run, images = mamlpp.Run.load(folder), noise("glyphs", "test")
+    for transductive, pair in zip((False, True), results.values(), strict=True):
+        for members, found in zip((1, 3), (pair["single"], pair["ensemble"]), strict=True):
+            expected = mamlpp.evaluate(
+                run, images, TASKS, transductive=transductive, ensemble=members
+            )
+            assert found["accuracies"] == expected.accuracies[-1].tolist()
+            assert found["loss_by_step"] == pytest.approx(expected.loss_by_step)
+            assert found["calibration"]["counts"] == expected.calibration.counts.tolist()
+
+
+def test_the_file_says_what_was_evaluated_and_how(folder, evaluate):
+    evaluate("--ensemble=2", "--split=validation")
+    about, images = written(folder, "validation"), noise("glyphs", "validation")
+    age = datetime.now(UTC) - datetime.fromisoformat(about["date"])
+    assert 0 <= age.total_seconds() < 60
+    assert about["dataset"] == {"name": images.name, "checksum": images.checksum}
+    assert about["recipe"] == mamlpp.Run.load(folder).recipe.as_dict()
+    assert about["setting"]["shots"] == 1
+    assert (about["device"], about["torch"]) == ("cpu", torch.__version__)
+    assert (about["tasks"], about["steps"], about["ensemble"]) == (TASKS, STEPS, 2)
+    assert (about["split"], about["seed"]) == ("validation", EVALUATION_SEED)
+    assert len(about["dataset"]["checksum"]) == 64
+
+
+def test_the_command_in_the_file_gives_the_same_numbers(folder, evaluate, capsys):
+    evaluate("--steps=1")
+    first = written(folder)
+    program, *words = first["command"].split()
+    assert program == "mamlpp"
+    cli.main(words)
+    assert written(folder)["results"] == first["results"]
+
+
+def test_an_ensemble_is_of_as_many_as_there_are(folder, evaluate):
+    said = evaluate()
+    assert f"note: 5 checkpoints were asked for, the run keeps {EPOCHS}\n" in said
+    assert written(folder)["ensemble"] == EPOCHS
+    assert "note" not in evaluate("--ensemble=3")
+
+
+def test_an_ensemble_of_one_is_the_best_checkpoint_alone(folder, evaluate):
+    said = evaluate("--ensemble=1")
+    assert "best checkpoint" in said
+    assert "ensemble of" not in said
+    assert [list(pair) for pair in written(folder)["results"].values()] == [["single"]] * 2
+
+
+def test_another_seed_is_other_tasks(folder, evaluate):
+    def losses(*options):
+        evaluate(*options)
+        return written(folder)["results"]["inductive"]["single"]["loss_by_step"]
+
+    assert losses() == losses(f"--seed={EVALUATION_SEED}") != losses("--seed=1")
+    assert written(folder)["seed"] == 1
+    assert "--seed=1" in written(folder)["command"]
+
+
+def test_a_run_that_diverged_is_evaluated_and_its_file_is_strict_json(
+    folder, evaluate, monkeypatch
+):
+    run = mamlpp.Run.load(folder)
+    for weights in (run.learner.state_dict(), *(best.weights for best in run.kept)):
+        weights["network.head.weight"].fill_(torch.nan)
+    monkeypatch.setattr(cli.Run, "load", lambda _: run)
+    assert "nan" in evaluate().split("\n\n")[3]
+    text = (folder / "evaluation-test.json").read_text()
+    results = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    ensemble = results["results"]["inductive"]["ensemble"]
+    assert (ensemble["loss"], ensemble["calibration_error"]) == (None, None)
+
+
+def test_steps_and_split_are_those_asked_for(folder, evaluate):
+    said = evaluate("--steps=0", "--split=train")
+    assert re.match(r"glyphs-train-\w{8}, 3-way 1-shot, 4 tasks\n", said)
+    assert len(written(folder, "train")["results"]["inductive"]["single"]["accuracy_by_step"]) == 1
+    assert not (folder / "evaluation-test.json").exists()
+
+
+def test_nothing_but_the_file_is_added_to_the_run(folder, evaluate):
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    evaluate()
+    after = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert after.keys() - before.keys() == {"evaluation-test.json"}
+    assert all(after[name] == content for name, content in before.items())
+
+
+def test_a_file_that_cannot_be_written_is_said_and_the_old_one_stays(folder, evaluate, monkeypatch):
+    evaluate()
+    old = written(folder)
+
+    def full(*_):
+        raise OSError("No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cli.Path, "write_text", full)
+        with pytest.raises(SystemExit, match=r"No space left on device.*make room"):
+            evaluate("--steps=0")
+    assert written(folder) == old
+
+
+def test_an_ensemble_of_none_is_refused(evaluate):
+    with pytest.raises(SystemExit, match="ensemble needs at least 1 checkpoint, not 0"):
+        evaluate("--ensemble=0")
