@@ -115,7 +115,7 @@ def draw_omniglot_table(data: dict[str, Any], paper: dict[str, Any]) -> Figure:
 def measured_percent(runs: list[dict[str, Any]]) -> dict[str, list[float]]:
     """Accuracy in % of the best checkpoint under each protocol, one number a seed."""
     return {
-        protocol: [100 * run["results"][protocol]["single"]["accuracy"] for run in runs]
+        protocol: [100 * run["results"][protocol]["accuracy"] for run in runs]
         for protocol in runs[0]["results"]
     }
 
