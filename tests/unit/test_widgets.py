@@ -42,7 +42,8 @@ def turn(control):
         control.value = control.value / 10
     else:
         quarter = control.min + (control.max - control.min) / 4
-        control.value = quarter if isinstance(control.value, float) else round(quarter)
+        quarter = quarter if isinstance(control.value, float) else round(quarter)
+        control.value = quarter if quarter != control.value else control.max
 
 
 def numbers(words):
