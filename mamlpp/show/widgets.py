@@ -350,9 +350,9 @@ def _plot_sine_norms(recipe: Recipe, ax: Axes) -> str:
         ax.plot(epochs, norms[:, column], color=colour, linewidth=1.2, label=name)
     ax.plot(epochs, used, ".", color="#333333", markersize=4, label="the one taken")
     return (
-        f"Norms measured here, of {len(norms)} meta-steps on sine waves with {SINE_STEPS} inner "
-        f"steps, spread over the epochs: both orders at the same weights, where first order is "
-        f"{np.median(norms[:, 0] / norms[:, 1]):.2f} times second order (median)."
+        f"Norms measured here, in {len(norms)} meta-steps on sine waves: both orders at the same "
+        f"weights; first order's is {np.median(norms[:, 0] / norms[:, 1]):.2f} times second "
+        f"order's (median)."
     )
 
 
