@@ -153,6 +153,7 @@ def draw_instability(data: dict[str, Any]) -> Figure:
     figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4), layout="constrained")
     plot_over_seeds(histories, left, "loss", smooth=5)
     left.axhline(math.log(5), color=COLOURS["chance"], linestyle=":", label="guessing")
+    left.set_ylim(bottom=0.4)  # room for the legend
     left.legend(fontsize=9, loc="lower left")
     left.set_title("query loss after adaptation: mean and range of 3 seeds", fontsize=12)
     plot_over_seeds(histories, right, "gradient_norm", smooth=1)
