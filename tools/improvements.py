@@ -28,7 +28,7 @@ SIZE: dict[str, Any] = {
     **{"filters": 32, "inner_steps": 3, "inner_rate": 0.2, "outer_rate": 3e-3, "meta_batch": 4},
     **{"epochs": 7, "iterations_per_epoch": 100, "validation_tasks": 100},
 }
-TASKS = 300  # of test classes, for each run
+TASKS = 600  # of test classes, for each run
 MSL, DA = {"msl_epochs": 1.0}, {"second_order_from": 2.0}
 ROWS: dict[str, mamlpp.Recipe] = {
     "maml": mamlpp.RECIPES["maml"].with_(**SIZE),
