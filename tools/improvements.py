@@ -12,7 +12,6 @@ import platform
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import torch
@@ -69,15 +68,17 @@ def main(
 
 
 def measure(name: str, seed: int, dataset: str, directory: Path) -> dict[str, Any]:
-    """One run, trained or gone on with, and what it reaches on the test tasks."""
+    """One run, trained or gone on with, and what it reaches on the test tasks; done only once."""
     torch.set_num_threads(1)
+    folder = directory / f"{name}-{seed}"
+    if (folder / "result.json").exists():
+        return json.loads((folder / "result.json").read_text())
     train, validation = (
         mamlpp.TaskSampler(
             mamlpp.load_images(dataset, split), 20, 1, 1, seed=seed, rotate=split == "train"
         )
         for split in ("train", "validation")
     )
-    folder = directory / f"{name}-{seed}"
     run = mamlpp.Trainer(ROWS[name].with_(seed=seed), train, validation, folder).fit()
     images = mamlpp.load_images(dataset, "test")
     protocols = mamlpp.evaluate_protocols(run, images, TASKS)
@@ -86,12 +87,13 @@ def measure(name: str, seed: int, dataset: str, directory: Path) -> dict[str, An
         support = run.with_recipe(norm_statistics="batch")
         others = mamlpp.evaluate_protocols(support, images, TASKS)
         protocols["inductive, support's statistics"] = others["inductive"]
-    return {
+    result = {
         "seed": seed,
-        "seconds_a_step": round(median(run.history.column("seconds")), 3),
-        "memory_mb": round(max(run.history.column("memory_mb"))),
         "results": {name: _summary(kinds["single"]) for name, kinds in protocols.items()},
     }
+    with replacing(folder / "result.json") as part:
+        part.write_text(json.dumps(result, allow_nan=False))
+    return result
 
 
 def _summary(evaluation: mamlpp.Evaluation) -> dict[str, Any]:
