@@ -1,0 +1,252 @@
+"""Make the students' versions of the exercise sets from their sources.
+
+make exercises
+
+A source, `notebooks/exercises/NN_name.ipynb`, holds an exercise's text, its solution, its visible
+and its hidden tests in nbgrader's format. nbgrader's own converter makes two versions of it: one
+for a class, without any solution, and one for somebody who studies alone, with the solutions
+folded away.
+"""
+
+import os
+import re
+import shutil
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import nbformat
+import tyro
+from nbformat import NotebookNode
+
+try:
+    from nbgrader.converters import GenerateAssignment
+    from nbgrader.coursedir import CourseDirectory
+    from traitlets.config import Config
+except ImportError:
+    sys.exit("nbgrader is not installed: pip install -c constraints.txt -e '.[classroom]'")
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCES = ROOT / "notebooks" / "exercises"
+
+FOLDED = "folded-solution"  # the tag of a cell that shows a solution to who studies alone
+STUB = 'raise NotImplementedError("Your code goes here.")'
+BEGIN, END = (
+    re.compile(r"BEGIN (SOLUTION|HIDDEN TESTS)"),
+    re.compile(r"END (SOLUTION|HIDDEN TESTS)"),
+)
+SET_NAME = re.compile(r"\d\d_\w+")
+CELL_NAME = re.compile(r"[\w-]+")
+LINK_UP = re.compile(r"(\]\(<?|(?:src|href)=[\"'])\.\./")
+
+
+class SourceError(Exception):
+    """A source cannot be made into a students' version; the message says why, a line a fault."""
+
+
+def grading(cell: NotebookNode) -> NotebookNode:
+    """Return what nbgrader knows of `cell`, empty for a cell that it does not know."""
+    return cell.metadata.get("nbgrader", NotebookNode())
+
+
+def is_test(cell: NotebookNode) -> bool:
+    """Whether `cell` earns points."""
+    return bool(grading(cell).get("grade"))
+
+
+def is_solution(cell: NotebookNode) -> bool:
+    """Whether `cell` is one that students fill in."""
+    return bool(grading(cell).get("solution"))
+
+
+def cell_name(cell: NotebookNode) -> str:
+    """Return the `grade_id` of `cell`, empty where it has none."""
+    return str(grading(cell).get("grade_id", ""))
+
+
+def is_folded(cell: NotebookNode) -> bool:
+    """Whether `cell` shows a solution to those who study alone."""
+    return FOLDED in cell.metadata.get("tags", [])
+
+
+# What can be wrong with a source. Each rule returns its faults in words.
+
+
+def name_faults(notebook: NotebookNode) -> list[str]:
+    """Each cell that nbgrader knows has a name of its own."""
+    names = [cell_name(cell) for cell in notebook.cells if grading(cell)]
+    bad = [f"{name!r} is no grade_id" for name in names if not CELL_NAME.fullmatch(name)]
+    return bad + [f"grade_id {name!r} is used twice" for name, n in Counter(names).items() if n > 1]
+
+
+def point_faults(notebook: NotebookNode) -> list[str]:
+    """Each test cell has points."""
+    faults = []
+    for cell in filter(is_test, notebook.cells):
+        points = grading(cell).get("points")
+        if not isinstance(points, int | float) or not points > 0:
+            faults.append(f"test cell {cell_name(cell)!r} has no points")
+    return faults
+
+
+def kind_faults(notebook: NotebookNode) -> list[str]:
+    """A test cell is locked code and no answer; a solution cell is code that is not locked."""
+    faults = []
+    for cell in filter(grading, notebook.cells):
+        name, locked = repr(cell_name(cell)), bool(grading(cell).get("locked"))
+        if grading(cell).get("schema_version") != 3:
+            faults.append(f"cell {name} is not of nbgrader's schema_version 3")
+        if is_test(cell) and is_solution(cell):
+            faults.append(f"cell {name} would have to be graded by hand")
+        elif is_test(cell) and not (locked and cell.cell_type == "code"):
+            faults.append(f"test cell {name} is not locked code")
+        elif is_solution(cell) and (locked or cell.cell_type != "code"):
+            faults.append(f"solution cell {name} is not code that students can change")
+    return faults
+
+
+def region_faults(notebook: NotebookNode) -> list[str]:
+    """Solutions and hidden tests are marked from BEGIN to END, and in the right kind of cell."""
+    faults = []
+    for cell in notebook.cells:
+        name = repr(cell_name(cell) or cell.source[:40])
+        marks = BEGIN.findall(cell.source), END.findall(cell.source)
+        if marks[0] != marks[1]:
+            faults.append(f"cell {name}: BEGIN and END do not pair")
+        if "SOLUTION" in marks[0] and not is_solution(cell):
+            faults.append(f"cell {name} holds a solution but is no solution cell")
+        if "HIDDEN TESTS" in marks[0] and not is_test(cell):
+            faults.append(f"cell {name} holds hidden tests but is no test cell")
+        if is_solution(cell) and "SOLUTION" not in marks[0]:
+            faults.append(f"solution cell {name} marks no solution that a stub could replace")
+    return faults
+
+
+def content_faults(notebook: NotebookNode) -> list[str]:
+    """There is something to answer and something that earns points, and no output is stored."""
+    faults = []
+    if not any(map(is_test, notebook.cells)) or not any(map(is_solution, notebook.cells)):
+        faults.append("there is no solution cell, or no test cell")
+    if any(cell.get("outputs") or cell.get("execution_count") for cell in notebook.cells):
+        faults.append("outputs are stored, which may give solutions away: clear them")
+    return faults
+
+
+Rule = Callable[[NotebookNode], list[str]]
+RULES: list[Rule] = [name_faults, point_faults, kind_faults, region_faults, content_faults]
+
+
+def read_source(path: Path) -> NotebookNode:
+    """Return the source `path`; raises `SourceError` with every fault that it has."""
+    if not SET_NAME.fullmatch(path.stem):
+        raise SourceError(f"{path.name}: a set is named like 01_inner_loop.ipynb")
+    try:
+        notebook = nbformat.read(path, as_version=4)
+    except Exception as error:  # not JSON, or not a notebook: nbformat raises many kinds
+        raise SourceError(f"{path.name} is no notebook: {error}") from error
+    faults = [fault for rule in RULES for fault in rule(notebook)]
+    if faults:
+        raise SourceError("\n".join(f"{path.name}: {fault}" for fault in faults))
+    return notebook
+
+
+# nbgrader
+
+
+def course(folder: Path, name: str) -> tuple[CourseDirectory, Config]:
+    """Return nbgrader's view of the course in `folder`, for the assignment `name`."""
+    config = Config()
+    config.CourseDirectory.root = str(folder)
+    config.CourseDirectory.assignment_id = name
+    config.CourseDirectory.db_url = f"sqlite:///{folder / 'gradebook.db'}"
+    config.ClearSolutions.code_stub = {"python": STUB}
+    return CourseDirectory(config=config), config
+
+
+@contextmanager
+def own_programs_first() -> Iterator[None]:
+    """Let nbgrader find alembic, which it starts by name, beside this Python."""
+    before = os.environ.get("PATH", os.defpath)
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), before])
+    try:
+        yield
+    finally:
+        os.environ["PATH"] = before
+
+
+def release(notebook: NotebookNode, name: str, folder: Path) -> Path:
+    """Let nbgrader make the students' version of `notebook` in the course `folder`; return it.
+
+    The course's gradebook keeps the whole tests, and grading takes them from there.
+    """
+    source = folder / "source" / name / f"{name}.ipynb"
+    source.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(notebook, source)
+    directory, config = course(folder, name)
+    with own_programs_first():
+        GenerateAssignment(directory, config=config).start()
+    return folder / "release" / name / f"{name}.ipynb"
+
+
+def for_class(notebook: NotebookNode) -> NotebookNode:
+    """Return a copy of `notebook` without the folded solutions."""
+    copy = nbformat.from_dict(notebook)
+    copy.cells = [cell for cell in copy.cells if not is_folded(cell)]
+    return copy
+
+
+def move_links(notebook: NotebookNode, old: Path, new: Path) -> NotebookNode:
+    """Return a copy whose links to files above the folder `old` are right in the folder `new`."""
+    copy = nbformat.from_dict(notebook)
+    up = Path(os.path.relpath(old.parent, new)).as_posix()
+    for cell in copy.cells:
+        if cell.cell_type == "markdown":
+            cell.source = LINK_UP.sub(lambda link: f"{link[1]}{up}/", cell.source)
+    return copy
+
+
+# Both versions of each set.
+
+
+def generate(path: Path, output: Path) -> list[Path]:
+    """Write both students' versions of the source `path` below `output`, and return their paths."""
+    notebook, name = read_source(path), path.stem
+    targets = {
+        output / "class" / name / path.name: for_class(notebook),
+        output / "alone" / path.name: notebook,
+    }
+    for target, version in targets.items():
+        moved = move_links(version, path.parent, target.parent)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory() as folder:
+            made = release(moved, name, Path(folder))
+            shutil.copyfile(made, target)
+    return list(targets)
+
+
+def main(sources: Path = SOURCES, output: Path = ROOT / "build" / "exercises") -> int:
+    """Make the students' versions of every set.
+
+    Args:
+        sources: The folder of the sources.
+        output: Where the versions go: class/NN_name/NN_name.ipynb and alone/NN_name.ipynb.
+
+    Returns:
+        The exit status: 1 where a source has a fault.
+    """
+    paths = sorted(sources.glob("*.ipynb"))
+    faults = [] if paths else [f"No exercise set in {sources}."]
+    for path in paths:
+        try:
+            generate(path, output)
+        except SourceError as error:
+            faults.append(str(error))
+    print("\n".join(faults) or f"{len(paths)} sets: hand out {output / 'class'}, keep the sources.")
+    return int(bool(faults))
+
+
+if __name__ == "__main__":
+    sys.exit(tyro.cli(main))
