@@ -71,3 +71,9 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
     nbformat.write(small_set(), folder / "01_sums.ipynb")
     nbformat.write(other_set(), folder / "02_signs.ipynb")
     return folder
+
+
+@pytest.fixture(scope="session")
+def course(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which nbgrader makes the students' versions; a new one costs 3 s."""
+    return tmp_path_factory.mktemp("course")

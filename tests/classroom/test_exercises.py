@@ -31,14 +31,9 @@ def source(sources: Path) -> Path:
     return sources / "01_sums.ipynb"
 
 
-def versions(path: Path, output: Path) -> tuple[NotebookNode, NotebookNode]:
-    in_class, alone = generate(path, output)
-    return nbformat.read(in_class, 4), nbformat.read(alone, 4)
-
-
-def assert_no_drift(path: Path, output: Path) -> None:
+def assert_no_drift(path: Path, versions: list[Path]) -> None:
     source = nbformat.read(path, 4)
-    in_class, alone = versions(path, output)
+    in_class, alone = (nbformat.read(version, 4) for version in versions)
     kept = [cell for cell in source.cells if not is_folded(cell)]
     for wanted, made in [(kept, in_class.cells), (source.cells, alone.cells)]:
         assert [cell.id for cell in made] == [cell.id for cell in wanted]
@@ -55,13 +50,13 @@ def without_links(text: str) -> str:
     return re.sub(r"(\]\(<?|(?:src|href)=[\"'])(\.\./)+(notebooks/)?", r"\1", text)
 
 
-def assert_nothing_given_away(path: Path, output: Path) -> None:
+def assert_nothing_given_away(path: Path, version: Path) -> None:
     """No line of a solution or of a hidden test is anywhere in the file, whatever holds it."""
     source = nbformat.read(path, 4)
     shown = "\n".join(without_regions(cell.source) for cell in source.cells if not is_folded(cell))
     secret = {line for cell in source.cells for line in secret_lines(cell.source)}
     secret = {line for line in secret if line not in shown}
-    text = generate(path, output)[0].read_text(encoding="utf-8")
+    text = version.read_text(encoding="utf-8")
     assert secret
     assert [line for line in secret if json.dumps(line)[1:-1] in text] == []
 
@@ -71,29 +66,33 @@ def secret_lines(source: str) -> set[str]:
     return {line.strip() for region in regions for line in region if len(line.strip()) > 4}
 
 
-def test_a_version_is_its_source_without_the_regions(source: Path, tmp_path: Path):
-    assert_no_drift(source, tmp_path)
-    assert_nothing_given_away(source, tmp_path)
+def test_a_version_is_its_source_without_the_regions(source: Path, course: Path, tmp_path: Path):
+    versions = generate(source, tmp_path, course)
+    assert_no_drift(source, versions)
+    assert_nothing_given_away(source, versions[0])
 
 
 @pytest.mark.parametrize("path", REAL, ids=lambda path: path.stem)
-def test_a_real_version_is_its_source_without_the_regions(path: Path, tmp_path: Path):
-    assert_no_drift(path, tmp_path)
-    assert_nothing_given_away(path, tmp_path)
+def test_a_real_version_is_its_source_without_the_regions(path: Path, course: Path, tmp_path: Path):
+    versions = generate(path, tmp_path, course)
+    assert_no_drift(path, versions)
+    assert_nothing_given_away(path, versions[0])
 
 
-def test_the_same_source_gives_the_same_bytes(source: Path, tmp_path: Path):
-    once, twice = (generate(source, tmp_path / name) for name in "ab")
+def test_the_same_source_gives_the_same_bytes(source: Path, course: Path, tmp_path: Path):
+    once, twice = (generate(source, tmp_path / name, course) for name in "ab")
     # Links lead from where the version lies, and both lie equally deep.
     assert [path.read_bytes() for path in once] == [path.read_bytes() for path in twice]
 
 
-def test_links_to_the_chapters_are_right_where_the_versions_lie(sources: Path, tmp_path: Path):
+def test_links_to_the_chapters_are_right_where_the_versions_lie(
+    sources: Path, course: Path, tmp_path: Path
+):
     kit = tmp_path / "kit"
     (kit / "notebooks" / "exercises").mkdir(parents=True)
     (kit / "notebooks" / "01_maml.ipynb").touch()
     source = shutil.copy(sources / "01_sums.ipynb", kit / "notebooks" / "exercises")
-    for path in generate(Path(source), kit / "build" / "exercises"):
+    for path in generate(Path(source), kit / "build" / "exercises", course):
         (link,) = re.findall(r"\]\((.*?)\)", nbformat.read(path, 4).cells[0].source)
         assert (path.parent / link).exists(), link
 
