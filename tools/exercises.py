@@ -40,7 +40,11 @@ BEGIN, END = (
 )
 SET_NAME = re.compile(r"\d\d_\w+")
 CELL_NAME = re.compile(r"[\w-]+")
-LINK_UP = re.compile(r"(\]\(<?|(?:src|href)=[\"'])\.\./")
+# A link out of the sources' folder, or to another set in it.
+LINK = re.compile(r"(\]\(<?|(?:src|href)=[\"'])(\.\./[^)\s>\"'#]+|\d\d_\w+\.ipynb)")
+
+
+Place = Callable[[str], Path]  # from a set's name to the file of one version
 
 
 class SourceError(Exception):
@@ -199,17 +203,32 @@ def for_class(notebook: NotebookNode) -> NotebookNode:
     return copy
 
 
-def move_links(notebook: NotebookNode, old: Path, new: Path) -> NotebookNode:
-    """Return a copy whose links to files above the folder `old` are right in the folder `new`."""
+def move_links(notebook: NotebookNode, old: Path, place: Place, name: str) -> NotebookNode:
+    """Return a copy of the set `name` of the folder `old` whose links are right at its `place`."""
+
+    def moved(link: re.Match[str]) -> str:
+        target = Path(os.path.normpath(old / link[2]))
+        target = place(target.stem) if target.parent == old else target
+        return link[1] + Path(os.path.relpath(target, place(name).parent)).as_posix()
+
     copy = nbformat.from_dict(notebook)
-    up = Path(os.path.relpath(old.parent, new)).as_posix()
     for cell in copy.cells:
         if cell.cell_type == "markdown":
-            cell.source = LINK_UP.sub(lambda link: f"{link[1]}{up}/", cell.source)
+            cell.source = LINK.sub(moved, cell.source)
     return copy
 
 
 # Both versions of each set.
+
+
+def in_class(output: Path) -> Place:
+    """Return where the sets for a class lie: a folder each, as nbgrader wants them."""
+    return lambda name: output / "class" / name / f"{name}.ipynb"
+
+
+def alone(output: Path) -> Place:
+    """Return where the sets for who studies alone lie."""
+    return lambda name: output / "alone" / f"{name}.ipynb"
 
 
 def generate(path: Path, output: Path, folder: Path) -> list[Path]:
@@ -218,15 +237,12 @@ def generate(path: Path, output: Path, folder: Path) -> list[Path]:
     `folder` is the course in which nbgrader works.
     """
     notebook, name = read_source(path), path.stem
-    targets = {
-        output / "class" / name / path.name: for_class(notebook),
-        output / "alone" / path.name: notebook,
-    }
-    for target, version in targets.items():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        made = release(move_links(version, path.parent, target.parent), name, folder)
-        shutil.copyfile(made, target)
-    return list(targets)
+    versions = {in_class(output): for_class(notebook), alone(output): notebook}
+    for place, version in versions.items():
+        place(name).parent.mkdir(parents=True, exist_ok=True)
+        made = release(move_links(version, path.parent.resolve(), place, name), name, folder)
+        shutil.copyfile(made, place(name))
+    return [place(name) for place in versions]
 
 
 def generate_all(paths: list[Path], output: Path) -> list[str]:
@@ -252,7 +268,7 @@ def main(sources: Path = SOURCES, output: Path = ROOT / "build" / "exercises") -
         The exit status: 1 where a source has a fault.
     """
     paths = sorted(sources.glob("*.ipynb"))
-    faults = generate_all(paths, output) if paths else [f"No exercise set in {sources}."]
+    faults = generate_all(paths, output.resolve()) if paths else [f"No exercise set in {sources}."]
     print("\n".join(faults) or f"{len(paths)} sets: hand out {output / 'class'}, keep the sources.")
     return int(bool(faults))
 

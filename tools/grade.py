@@ -39,7 +39,7 @@ from exercises import (
     read_source,
     release,
 )
-from grade_one import exercises_by_name
+from grade_one import STUDENT, exercises_by_name
 from nbformat import NotebookNode
 from tqdm import tqdm
 
@@ -257,6 +257,7 @@ class Workplace:
     """Where the grading of a class takes place."""
 
     folder: Path  # temporary: nbgrader's course, and a copy of the package for the submissions
+    sources: Path
     submitted: Path
     output: Path
     key: str  # of the package and of the grader itself
@@ -269,6 +270,10 @@ class Workplace:
         """Return the page of feedback for `submission`."""
         name = submission.set or "unknown"
         return self.output / "feedback" / submission.student / f"{name}.html"
+
+    def executed(self, submission: Submission) -> Path:
+        """Return the notebook of `submission` as it came out of grading."""
+        return self.output / "executed" / submission.student / f"{submission.set}.ipynb"
 
 
 def grade(submission: Submission, sets: dict[str, ExerciseSet], place: Workplace) -> Grade:
@@ -284,7 +289,7 @@ def grade(submission: Submission, sets: dict[str, ExerciseSet], place: Workplace
         result = run(job_of(submission, exercise_set, place, Path(folder)), exercise_set.limits)
         if "points" not in result:
             return refuse(submission, sets, place, result["reason"])
-        keep(Path(folder, "feedback", "student", submission.set), place.feedback(submission))
+        keep(Path(folder), submission, place)
     made = Grade(
         submission.student,
         submission.set,
@@ -343,10 +348,15 @@ def remember(made: Grade, path: Path, key: str) -> None:
     path.write_text(json.dumps(asdict(made) | {"key": key}), encoding="utf-8")
 
 
-def keep(made: Path, page: Path) -> None:
-    """Move the page of feedback, the only one in the folder `made`, to `page`."""
-    page.parent.mkdir(parents=True, exist_ok=True)
-    shutil.move(next(made.glob("*.html")), page)
+def keep(folder: Path, submission: Submission, place: Workplace) -> None:
+    """Move the page of feedback and the executed notebook out of the job's `folder`."""
+    for step, target in [
+        ("feedback", place.feedback(submission)),
+        ("autograded", place.executed(submission)),
+    ]:
+        made = folder / step / STUDENT / submission.set / f"{submission.set}{target.suffix}"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(made, target)
 
 
 def job_of(
@@ -370,6 +380,7 @@ def job_of(
             "write": [str(work), os.devnull, "/dev/shm"],
             "unread": [
                 str(ROOT),
+                str(place.sources),
                 str(place.submitted),
                 str(place.output),
                 str(folder),
@@ -501,7 +512,7 @@ def stop(processes: list[int]) -> None:
 
 
 @contextmanager
-def workplace(submitted: Path, output: Path) -> Iterator[Workplace]:
+def workplace(sources: Path, submitted: Path, output: Path) -> Iterator[Workplace]:
     """Make a temporary folder with a copy of the package, from which submissions import it."""
     with tempfile.TemporaryDirectory(prefix="grading-") as name:
         folder = Path(name).resolve()
@@ -509,7 +520,8 @@ def workplace(submitted: Path, output: Path) -> Iterator[Workplace]:
         shutil.copytree(PACKAGE, folder / "package" / PACKAGE.name, ignore=skip)
         compileall.compile_dir(folder / "package", quiet=2)
         code = [*sorted(PACKAGE.rglob("*.py")), *sorted(TOOLS.rglob("*.py"))]
-        yield Workplace(folder, submitted.resolve(), output.resolve(), digest(code))
+        handed_in, made = submitted.resolve(), output.resolve()
+        yield Workplace(folder, sources.resolve(), handed_in, made, digest(code))
 
 
 def grade_all(
@@ -567,7 +579,7 @@ def grade_class(
 ) -> list[Grade]:
     """Grade what lies in the folder `submitted`, and write table and feedback into `output`."""
     grades: list[Grade] = []
-    with workplace(submitted, output) as place:
+    with workplace(sources, submitted, output) as place:
         sets = load_sets(sources, place.folder, limits)
         submissions = collect(submitted.resolve(), sets, only)
         if not submissions:

@@ -231,19 +231,15 @@ def in_words(error: tuple[str, str]) -> str:
     return f"{name}: {text}" if text else name
 
 
-def failures(graded: NotebookNode, known: dict[str, str], lost: set[str]) -> list[str]:
-    """Return a few words on each exercise that `lost` points, and on errors above the first."""
+def failures(graded: NotebookNode, known: dict[str, str], lost: set[str]) -> dict[str, str]:
+    """Return, in a few words, why each exercise `lost` points; "" is for what no exercise holds."""
     errors: dict[str, tuple[str, str]] = {}
     for cell, label in zip(graded.cells, exercises_of(graded, known), strict=True):
         error = error_of(cell)
         # A test fails for its own reason, but a missing name is missing for an earlier one.
         if error and (label not in errors or (is_test(cell) and error[0] != "NameError")):
             errors[label] = error
-    return [
-        f"{label}: {in_words(errors[label])}".removeprefix(": ")
-        for label in errors
-        if not label or label in lost
-    ]
+    return {label: in_words(errors[label]) for label in errors if not label or label in lost}
 
 
 def sentence(parts: list[str]) -> str:
@@ -252,13 +248,36 @@ def sentence(parts: list[str]) -> str:
     return text[:1].upper() + text[1:] + "." if text else ""
 
 
-def refusals(log: Path) -> list[str]:
-    """Return what the fence refused, each deed once."""
+def refusals(log: Path, said: list[str]) -> list[str]:
+    """Return what the fence refused, each deed once, unless it was `said` already."""
     if not log.exists():
         return []
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     deeds = list(dict.fromkeys(line[:LONGEST] for line in lines))[:3]
-    return [f"refused: {deed}" for deed in deeds]
+    return [f"refused: {deed}" for deed in deeds if not any(deed in text for text in said)]
+
+
+def summary(failed: dict[str, str], points: dict[str, Any]) -> list[str]:
+    """Return what `failures` found as parts of the teacher's sentence."""
+    if set(failed) == set(points) and set(failed.values()) == {"not answered"}:
+        return ["nothing was answered"]
+    return [f"{label}: {text}".removeprefix(": ") for label, text in failed.items()]
+
+
+def heading(points: dict[str, tuple[float, float]], failed: dict[str, str], notes: str) -> str:
+    """Return the beginning of the page of feedback: a table of the exercises, and `notes`."""
+    rows = [
+        f"| {label} | {got:g} of {most:g} | {plain(failed.get(label, ''))} |"
+        for label, (got, most) in points.items()
+    ]
+    total = [f"{sum(values):g}" for values in zip(*points.values(), strict=True)]
+    title = f"**{total[0]} of {total[1]} points.** {plain(notes)}"
+    return "\n".join([title, "", "| exercise | points | |", "|---|---|---|", *rows])
+
+
+def plain(text: str) -> str:
+    """Return `text` with nothing in it that Markdown or HTML would take for its own."""
+    return re.sub(r"([\\`*_{}\[\]<>|$#~])", lambda found: f"&#{ord(found[1])};", text)
 
 
 def scores(job: dict[str, Any], folder: Path) -> dict[str, tuple[float, float]]:
@@ -280,11 +299,12 @@ def add_up(
 
 
 def write_feedback(job: dict[str, Any], folder: Path, graded: NotebookNode, text: str) -> None:
-    """Let nbgrader make the page of feedback, which begins with `text`."""
+    """Let nbgrader make the page of feedback, which begins with `text`, for the graded notebook."""
     path = folder / "autograded" / STUDENT / job["set"] / f"{job['set']}.ipynb"
     graded.cells.insert(0, new_markdown_cell(text))
     nbformat.write(graded, path)
     directory, config = course(folder, job["set"])
+    config.HTMLExporter.exclude_anchor_links = True
     GenerateFeedback(directory, config=config).start()
 
 
@@ -293,7 +313,7 @@ def grade(job: dict[str, Any]) -> dict[str, Any]:
     folder, name = Path(job["folder"]), f"{job['set']}.ipynb"
     released = nbformat.read(Path(job["course"], "release", job["set"], name), 4)
     submission = nbformat.read(job["submission"], 4)
-    notes = repair(submission, released)
+    notes = [*job["notes"], *repair(submission, released)]
     target = folder / "submitted" / STUDENT / job["set"] / name
     target.parent.mkdir(parents=True)
     nbformat.write(submission, target)
@@ -306,11 +326,9 @@ def grade(job: dict[str, Any]) -> dict[str, Any]:
     points = add_up(scores(job, folder), known)
     lost = {label for label, (got, most) in points.items() if got < most}
     failed = failures(graded, known, lost)
-    if lost == set(points) and all(text.endswith(": not answered") for text in failed):
-        failed = ["nothing was answered"]
-    reason = sentence([*job["notes"], *notes, *refusals(Path(job["fence"]["log"])), *failed])
-    write_feedback(job, folder, graded, reason)
-    return {"points": points, "reason": reason}
+    notes += refusals(Path(job["fence"]["log"]), list(failed.values()))
+    write_feedback(job, folder, graded, heading(points, failed, sentence(notes)))
+    return {"points": points, "reason": sentence([*notes, *summary(failed, points)])}
 
 
 def processor_seconds() -> float:

@@ -33,7 +33,7 @@ def folded(solution: str) -> NotebookNode:
 
 def small_set() -> NotebookNode:
     cells = [
-        new_markdown_cell("# Sums\n\nSee [the chapter](../01_maml.ipynb)."),
+        new_markdown_cell("# Sums\n\nSee [chapter 01](../01_maml.ipynb), [signs](02_signs.ipynb)."),
         new_code_cell("import math"),
         new_markdown_cell("## Exercise 1.1: double\n\nHand in `double`."),
         answer("double", "def double(x):", "return x + x"),

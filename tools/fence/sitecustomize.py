@@ -48,6 +48,7 @@ def inside(path, folders):
 
 def refuse(deed):
     """Note that `deed` was attempted, and raise PermissionError."""
+    __tracebackhide__ = True
     with open(RULES["log"], "a", encoding="utf-8") as log:
         log.write(deed + "\n")
     raise PermissionError(f"{deed}: not allowed while a submission is graded")
@@ -55,6 +56,7 @@ def refuse(deed):
 
 def check_reading(path):
     """Refuse to read where submissions may not."""
+    __tracebackhide__ = True
     path = real(path)
     if path and inside(path, RULES["unread"]) and not inside(path, RULES["read"]):
         refuse(f"reading {os.path.basename(path)} outside its own folder")
@@ -62,6 +64,7 @@ def check_reading(path):
 
 def check_writing(path):
     """Refuse to write where submissions may not."""
+    __tracebackhide__ = True
     path = real(path)
     if path and path != ":memory:" and not inside(path, RULES["write"]):
         refuse(f"writing {os.path.basename(path)} outside its own folder")
@@ -69,6 +72,7 @@ def check_writing(path):
 
 def check_program(program):
     """Refuse to start any program but this Python."""
+    __tracebackhide__ = True
     if isinstance(program, list | tuple):
         program = program[0] if program else ""
     name = os.path.basename(os.fsdecode(program).split(" ")[0])
@@ -78,6 +82,7 @@ def check_program(program):
 
 def guard(event, arguments):
     """Look at what Python is about to do; `sys.addaudithook` calls it before each such deed."""
+    __tracebackhide__ = True
     if event == "open":
         path, _, flags = arguments
         (check_writing if flags & WRITING else check_reading)(path)
