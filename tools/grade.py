@@ -571,6 +571,8 @@ def check(submitted: Path | None, only: str, sources: Path) -> Path:
     names = [path.stem for path in sorted(sources.glob("*.ipynb"))]
     if only and only not in names:
         raise GradingError(f"There is no set {only}; there are: {', '.join(names)}.")
+    if not notebooks(submitted):
+        raise GradingError(f"There is no notebook in {submitted}.")
     return submitted
 
 
@@ -582,8 +584,6 @@ def grade_class(
     with workplace(sources, submitted, output) as place:
         sets = load_sets(sources, place.folder, limits)
         submissions = collect(submitted.resolve(), sets, only)
-        if not submissions:
-            raise GradingError(f"There is no notebook in {submitted}.")
         bar = tqdm(total=len(submissions), unit="notebook", disable=None)
         try:
             for each in grade_all(submissions, sets, place, workers):

@@ -1,8 +1,11 @@
 """Two small sets for the tests: fast to grade, and with every kind of cell that a set has."""
 
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import nbformat
+import nbgrader.api
 import pytest
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
@@ -64,6 +67,14 @@ def numbered(notebook: NotebookNode) -> NotebookNode:
     return notebook
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _one_start_of_alembic() -> Iterator[None]:
+    """nbgrader asks alembic for a constant whenever it makes a gradebook, at 3 s each."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nbgrader.api, "get_alembic_version", cache(nbgrader.api.get_alembic_version))
+        yield
+
+
 @pytest.fixture(scope="session")
 def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the two sets' sources."""
@@ -75,5 +86,5 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def course(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which nbgrader makes the students' versions; a new one costs 3 s."""
+    """A folder in which nbgrader makes the students' versions."""
     return tmp_path_factory.mktemp("course")

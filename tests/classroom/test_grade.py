@@ -7,8 +7,10 @@ import csv
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +20,7 @@ import nbformat
 import psutil
 import pytest
 from exercises import cell_name, for_class, grading, is_test, read_source, release
+from filelock import FileLock
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_notebook
 
@@ -38,8 +41,8 @@ EATER = """def mean(values):
         eaten.append(bytearray(50_000_000))"""
 EXIT = "import os\nos._exit(0)"
 LOUD = """def double(x):
-    for _ in range(1000):
-        print("x" * 100_000)
+    for _ in range(50):  # the tests call it twice
+        print("x" * 1_000_000)
     return 2 * x"""
 WARNING = "import warnings\n" + MEAN.replace("return", "warnings.warn('hm')\n    return")
 # nbgrader takes a number that a test cell returns for its points.
@@ -47,7 +50,7 @@ CHEAT = "def double(x):\n    get_ipython().displayhook(2)\n    return 0"
 CHILD = """import subprocess, sys
 subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)"""
 
-SECONDS_PER_CELL = 4
+SECONDS_PER_CELL = 6
 
 
 def answers(notebook: NotebookNode, double: str = DOUBLE, mean: str = MEAN) -> NotebookNode:
@@ -80,13 +83,16 @@ def writing(target: Path) -> str:
 class Class:
     """What came out of grading the whole class once."""
 
-    table: dict[str, dict[str, str]]
-    output: Path
-    submitted: Path
-    arguments: dict
+    folder: Path
+    sources: Path
+
+    @property
+    def table(self) -> dict[str, dict[str, str]]:
+        with (self.folder / "grades" / "points.csv").open(encoding="utf-8", newline="") as file:
+            return {row["student"]: row for row in csv.DictReader(file)}
 
     def feedback(self, student: str) -> str:
-        (page,) = (self.output / "feedback" / student).glob("*.html")
+        (page,) = (self.folder / "grades" / "feedback" / student).glob("*.html")
         return page.read_text(encoding="utf-8")
 
 
@@ -99,10 +105,23 @@ def handed_out(sources: Path, course: Path) -> Callable[[], NotebookNode]:
 
 @pytest.fixture(scope="session")
 def graded(
-    sources: Path, handed_out: Callable[[], NotebookNode], tmp_path_factory: pytest.TempPathFactory
+    sources: Path,
+    handed_out: Callable[[], NotebookNode],
+    tmp_path_factory: pytest.TempPathFactory,
+    worker_id: str,
 ) -> Class:
-    submitted = tmp_path_factory.mktemp("submitted")
-    new = handed_out
+    """The class, graded once, also where two processes run the tests."""
+    folder = tmp_path_factory.getbasetemp()
+    folder = (folder if worker_id == "master" else folder.parent) / "class"
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            hand_in(folder / "submitted", sources, handed_out)
+            assert grade.main(**arguments(folder, sources)) == 0
+    return Class(folder, sources)
+
+
+def hand_in(folder: Path, sources: Path, new: Callable[[], NotebookNode]) -> None:
+    folder.mkdir(parents=True)
     students = {
         "solved": answers(new()),
         "untouched": new(),
@@ -111,33 +130,29 @@ def graded(
         "stubborn": answers(new(), mean=STUBBORN),
         "deletes": without(answers(new(), mean=WARNING), "double-test", "mean-test"),
         "easier": easier(answers(new(), CHEAT)),
-        "writes": answers(new(), writing(submitted / "solved" / "01_sums.ipynb")),
+        "writes": answers(new(), writing(folder / "solved" / "01_sums.ipynb")),
         "exits": answers(new(), mean=EXIT),
         "loud": answers(new(), LOUD, f"{CHILD}\n{MEAN}"),
         "course": new_notebook(cells=[new_code_cell("print('chemistry')")]),
     }
     for student, notebook in students.items():
-        (submitted / student).mkdir()
+        (folder / student).mkdir()
         name = "my homework.ipynb" if student == "writes" else "01_sums.ipynb"
-        nbformat.write(notebook, submitted / student / name)
+        nbformat.write(notebook, folder / student / name)
     for student, text in {"broken": '{"cells": [', "nothing": ""}.items():
-        (submitted / f"01_sums_{student}.ipynb").write_text(text, encoding="utf-8")
-    (submitted / "absent").mkdir()
+        (folder / f"01_sums_{student}.ipynb").write_text(text, encoding="utf-8")
+    (folder / "absent").mkdir()
 
-    output = tmp_path_factory.mktemp("grades")
-    arguments = {
-        "submitted": submitted,
+
+def arguments(folder: Path, sources: Path) -> dict:
+    return {
+        "submitted": folder / "submitted",
         "sources": sources,
-        "output": output,
+        "output": folder / "grades",
         "seconds_per_cell": SECONDS_PER_CELL,
         "memory": 1,
         "set": "01_sums",
     }
-    assert grade.main(**arguments) == 0
-    with (output / "points.csv").open(encoding="utf-8", newline="") as file:
-        table = {row["student"]: row for row in csv.DictReader(file)}
-    assert len(table) == len(students) + 3
-    return Class(table, output, submitted, arguments)
 
 
 # Points of the first and the second exercise, and the reason.
@@ -150,7 +165,7 @@ CAME_OUT = {
         "1.1: SyntaxError: expected ':'; 1.2: PermissionError: reading 01_sums.ipynb outside its "
         "own folder: not allowed while a submission is graded.",
     ),
-    "hangs": ("0", "0", "1.1: stopped after 4 s; 1.2: MemoryError."),
+    "hangs": ("0", "0", "1.1: stopped after 6 s; 1.2: MemoryError."),
     "stubborn": (
         "2",
         "0",
@@ -187,7 +202,7 @@ def test_each_gets_points_or_a_reason(student: str, graded: Class):
 
 
 def test_the_table_is_one_that_a_teacher_can_read(graded: Class):
-    text = (graded.output / "points.csv").read_text(encoding="utf-8")
+    text = (graded.folder / "grades" / "points.csv").read_text(encoding="utf-8")
     first, *rest = text.splitlines()
     assert first == "student,set,1.1,1.2,total,max,reason"
     assert [line.split(",")[0] for line in rest] == sorted(CAME_OUT)
@@ -209,7 +224,7 @@ def test_the_feedback_of_a_loud_submission_is_short(graded: Class):
 
 
 def test_what_a_submission_wrote_elsewhere_is_not_there(graded: Class):
-    notebook = nbformat.read(graded.submitted / "solved" / "01_sums.ipynb", 4)
+    notebook = nbformat.read(graded.folder / "submitted" / "solved" / "01_sums.ipynb", 4)
     assert any(cell.source == DOUBLE for cell in notebook.cells)
 
 
@@ -227,7 +242,10 @@ def marked(process: psutil.Process) -> bool:
 
 
 def test_what_was_graded_is_not_graded_again_until_it_changes(
-    graded: Class, handed_out: Callable[[], NotebookNode], monkeypatch: pytest.MonkeyPatch
+    graded: Class,
+    handed_out: Callable[[], NotebookNode],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ):
     ran = []
 
@@ -236,27 +254,25 @@ def test_what_was_graded_is_not_graded_again_until_it_changes(
         return {"reason": "it was run again"}
 
     monkeypatch.setattr(grade, "run", run)
-    before = (graded.output / "points.csv").read_bytes()
-    assert grade.main(**graded.arguments) == 0
+    folder = shutil.copytree(graded.folder, tmp_path / "class")
+    table = folder / "grades" / "points.csv"
+    before = table.read_bytes()
+    assert grade.main(**arguments(folder, graded.sources)) == 0
     assert ran == []
-    assert (graded.output / "points.csv").read_bytes() == before
+    assert table.read_bytes() == before
 
-    path = graded.submitted / "untouched" / "01_sums.ipynb"
-    text = path.read_text(encoding="utf-8")
+    path = folder / "submitted" / "untouched" / "01_sums.ipynb"
     nbformat.write(answers(handed_out()), path)
-    assert grade.main(**graded.arguments) == 0
-    path.write_text(text, encoding="utf-8")
+    assert grade.main(**arguments(folder, graded.sources)) == 0
     assert ran == [str(path)]
-    changed = (graded.output / "points.csv").read_text(encoding="utf-8")
-    assert "untouched,01_sums,0,0,0,5,It was run again." in changed
+    assert "untouched,01_sums,0,0,0,5,It was run again." in table.read_text(encoding="utf-8")
 
 
-def test_another_set_is_another_table(graded: Class):
-    output = graded.output.with_name("signs")
-    assert grade.main(**graded.arguments | {"set": "02_signs", "output": output}) == 0
-    text = (output / "points.csv").read_text(encoding="utf-8")
+def test_another_set_is_another_table(graded: Class, tmp_path: Path):
+    other = {"set": "02_signs", "output": tmp_path}
+    assert grade.main(**arguments(graded.folder, graded.sources) | other) == 0
     # Of this set nobody has handed in anything, whoever else there is.
-    assert text.splitlines() == [
+    assert (tmp_path / "points.csv").read_text(encoding="utf-8").splitlines() == [
         "student,set,2.1,total,max,reason",
         "absent,02_signs,0,0,1,No notebook was handed in.",
     ]
@@ -397,6 +413,9 @@ def test_what_does_not_end_is_stopped(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_processes_left_behind_are_found_by_their_mark(tmp_path: Path):
     code = "subprocess.Popen(['sleep', '600'], start_new_session=True)"
     assert watched(code, tmp_path) == ""
+    ends = time.monotonic() + 20
+    while grade.marked("watched") and time.monotonic() < ends:
+        time.sleep(0.1)  # a process that was killed takes a moment to end
     assert grade.marked("watched") == []
 
 
