@@ -61,17 +61,29 @@ def attempt(function: Function, *inputs: Any) -> Any:
     return found
 
 
-def judge(function: Function, found: Any, expected: Any, mistakes: Mapping[str, Any]) -> None:
+def judge(
+    function: Function,
+    found: Any,
+    expected: Any,
+    mistakes: Mapping[str, Any],
+    otherwise: str | None = None,
+) -> None:
     """Raise `Wrong` unless `found` is `expected`.
 
-    `mistakes` has what each known mistake computes, by the sentence that names it.
+    `mistakes` has what each known mistake computes, by the sentence that names it; `otherwise` is
+    the sentence for all others, by default how the two results differ.
     """
     if same(found, expected):
         return
     for sentence, wrong in mistakes.items():
         if same(found, wrong):
             raise Wrong(f"{name_of(function)}: {sentence}")
-    raise Wrong(f"{name_of(function)}: {difference(found, expected)}")
+    raise Wrong(f"{name_of(function)}: {otherwise or difference(found, expected)}")
+
+
+def plain(found: Any) -> Any:
+    """A list in place of a tensor or an array, where either is a fine answer."""
+    return found.tolist() if hasattr(found, "tolist") else found
 
 
 def passed(function: Function, text: str = "") -> None:

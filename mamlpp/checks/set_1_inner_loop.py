@@ -102,7 +102,7 @@ def inner_loop(student: Function, seed: int = 0) -> None:
     draw = generator(seed)
     for steps in (2, 3, 4):
         weights, x, y, rate = draw_problem(draw)
-        path = _path(weights, x, y, rate, steps + 1)
+        path = path_of(weights, x, y, rate, steps + 1)
         stuck = _stuck_path(weights, x, y, rate, steps)
         found = attempt(student, linear, weights, x, y, rate, steps)
         judge(
@@ -127,7 +127,8 @@ def inner_loop(student: Function, seed: int = 0) -> None:
     passed(student)
 
 
-def _path(weights: Weights, x: Tensor, y: Tensor, rate: float, steps: int) -> list[Weights]:
+def path_of(weights: Weights, x: Tensor, y: Tensor, rate: float, steps: int) -> list[Weights]:
+    """θ_0, θ_1, …, θ_N."""
     path = [weights]
     for _ in range(steps):
         path.append(step_from(F.cross_entropy(linear(path[-1], x), y), path[-1], rate))
