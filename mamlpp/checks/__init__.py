@@ -1,0 +1,38 @@
+"""Checks of the exercises in `notebooks/exercises/`: each tries a student's own function.
+
+A check draws small inputs from its `seed`, and prints one line if the function does what the
+exercise asks; otherwise it raises `Wrong`, with a sentence that names the likely mistake.
+"""
+
+from mamlpp.checks.core import Wrong
+from mamlpp.checks.set_1_inner_loop import inner_loop, inner_step, meta_gradients, second_order_test
+from mamlpp.checks.set_2_instability import (
+    digits,
+    first_lost,
+    gradient_norms,
+    growth,
+    predicted_steps,
+)
+from mamlpp.checks.set_3_multi_step_loss import (
+    meta_loss,
+    query_losses,
+    step_weights,
+    step_weights_floor,
+)
+
+__all__ = [
+    "Wrong",
+    "digits",
+    "first_lost",
+    "gradient_norms",
+    "growth",
+    "inner_loop",
+    "inner_step",
+    "meta_gradients",
+    "meta_loss",
+    "predicted_steps",
+    "query_losses",
+    "second_order_test",
+    "step_weights",
+    "step_weights_floor",
+]
