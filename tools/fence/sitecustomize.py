@@ -88,6 +88,8 @@ def guard(event, arguments):
         (check_writing if flags & WRITING else check_reading)(path)
     elif event in LISTS:
         check_reading(arguments[0])
+    elif event == "os.mkdir" and os.path.isdir(arguments[0]):
+        pass  # which fails by itself, and is how libraries ask for their caches
     elif event in CHANGES:
         for position in CHANGES[event]:
             check_writing(arguments[position])
