@@ -14,9 +14,11 @@ import importlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -54,6 +56,7 @@ MOST_PROCESSES = 60  # of one submission
 POLL_SECONDS = 0.5
 GRACE_SECONDS = 60  # for nbgrader, beside what the notebook takes
 MARK = "MAMLPP_GRADING"  # in the environment of whatever a submission starts
+INTERRUPTED = threading.Event()  # by the teacher
 PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ", "SYSTEMROOT", "LD_LIBRARY_PATH", "MAMLPP_DATA")
 ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -458,8 +461,7 @@ def environment(work: Path, mark: str) -> dict[str, str]:
 def watch(process: subprocess.Popen[bytes], limits: Limits) -> str:
     """Wait for the end of `process`; stop what it runs where that uses too much, and say what."""
     excess, ends = "", time.monotonic() + limits.seconds + GRACE_SECONDS
-    while process.poll() is None:
-        time.sleep(POLL_SECONDS)
+    while process.poll() is None and not INTERRUPTED.wait(POLL_SECONDS):
         children = psutil.Process(process.pid).children(recursive=True) if not excess else []
         excess = excess or too_much(children, limits)
         if excess and children:
@@ -467,7 +469,7 @@ def watch(process: subprocess.Popen[bytes], limits: Limits) -> str:
             ends = time.monotonic() + GRACE_SECONDS
         if time.monotonic() > ends:
             return excess or f"it took more than {limits.seconds + GRACE_SECONDS} s"
-    return excess
+    return excess or ("it was interrupted" if process.poll() is None else "")
 
 
 def too_much(processes: list[psutil.Process], limits: Limits) -> str:
@@ -546,7 +548,9 @@ def grade_all(
         for done in as_completed(waiting):
             yield done.result()
     finally:
+        INTERRUPTED.set()
         pool.shutdown(cancel_futures=True)
+        INTERRUPTED.clear()
 
 
 def write_table(grades: list[Grade], sets: dict[str, ExerciseSet], path: Path) -> None:
@@ -604,6 +608,11 @@ def grade_class(
     return grades
 
 
+def interruptible() -> None:
+    """Let a request to end, as from another program, do what Ctrl+C does: clean up first."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
 def main(
     submitted: Path | None = None,
     set: str = "",
@@ -636,6 +645,9 @@ def main(
     except GradingError as error:
         print(error, file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("Interrupted; the same command goes on where this one stopped.", file=sys.stderr)
+        return 130
     full = sum(each.total == each.most > 0 for each in grades)
     none = sum(each.total == 0 for each in grades)
     print(
@@ -646,4 +658,5 @@ def main(
 
 
 if __name__ == "__main__":
+    interruptible()
     sys.exit(tyro.cli(main))

@@ -410,6 +410,25 @@ def test_what_does_not_end_is_stopped(tmp_path: Path, monkeypatch: pytest.Monkey
     assert watched("import time; time.sleep(600)", tmp_path, seconds=1) == "it took more than 1 s"
 
 
+def test_an_interruption_stops_what_runs_and_what_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    ended: list[str] = []
+
+    def slow(submission: grade.Submission, *_: object) -> grade.Grade:
+        if submission.student != "first":
+            ended.append(watched("import time; time.sleep(600)", tmp_path))
+        return grade.Grade(submission.student, "")
+
+    monkeypatch.setattr(grade, "grade", slow)
+    students = [grade.Submission(name, "", None) for name in ("first", "second", "third")]
+    grades = grade.grade_all(students, {}, None, workers=1)
+    assert next(grades).student == "first"
+    grades.close()
+    assert ended in ([], ["it was interrupted"])
+    assert not grade.INTERRUPTED.is_set()
+
+
 def test_processes_left_behind_are_found_by_their_mark(tmp_path: Path):
     code = "subprocess.Popen(['sleep', '600'], start_new_session=True)"
     assert watched(code, tmp_path) == ""
