@@ -272,7 +272,8 @@ def heading(points: dict[str, tuple[float, float]], failed: dict[str, str], note
     ]
     total = [f"{sum(values):g}" for values in zip(*points.values(), strict=True)]
     title = f"**{total[0]} of {total[1]} points.** {plain(notes)}"
-    return "\n".join([title, "", "| exercise | points | |", "|---|---|---|", *rows])
+    wide = "<style>#notebook td, #notebook th {padding: 0.1em 1em 0.1em 0}</style>"
+    return "\n".join([wide, "", title, "", "| exercise | points | |", "|---|---|---|", *rows])
 
 
 def plain(text: str) -> str:
