@@ -19,9 +19,12 @@ from mamlpp.checks.set_3_multi_step_loss import (
     step_weights,
     step_weights_floor,
 )
+from mamlpp.checks.set_4_schedules import bounded_test, cosine_rate, second_order, training_time
 
 __all__ = [
     "Wrong",
+    "bounded_test",
+    "cosine_rate",
     "digits",
     "first_lost",
     "gradient_norms",
@@ -32,7 +35,9 @@ __all__ = [
     "meta_loss",
     "predicted_steps",
     "query_losses",
+    "second_order",
     "second_order_test",
     "step_weights",
     "step_weights_floor",
+    "training_time",
 ]

@@ -13,10 +13,10 @@ from mamlpp.checks.core import (
     attempt,
     generator,
     judge,
+    judge_trials,
     normal,
     passed,
     pick,
-    plain,
 )
 from mamlpp.checks.set_1_inner_loop import Weights, draw_problem, linear, path_of
 
