@@ -20,9 +20,11 @@ from mamlpp.checks.set_3_multi_step_loss import (
     step_weights_floor,
 )
 from mamlpp.checks.set_4_schedules import bounded_test, cosine_rate, second_order, training_time
+from mamlpp.checks.set_5_batch_norm import absorb, leaks, normalise, sealed_logits
 
 __all__ = [
     "Wrong",
+    "absorb",
     "bounded_test",
     "cosine_rate",
     "digits",
@@ -31,10 +33,13 @@ __all__ = [
     "growth",
     "inner_loop",
     "inner_step",
+    "leaks",
     "meta_gradients",
     "meta_loss",
+    "normalise",
     "predicted_steps",
     "query_losses",
+    "sealed_logits",
     "second_order",
     "second_order_test",
     "step_weights",
