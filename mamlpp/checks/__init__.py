@@ -21,6 +21,12 @@ from mamlpp.checks.set_3_multi_step_loss import (
 )
 from mamlpp.checks.set_4_schedules import bounded_test, cosine_rate, second_order, training_time
 from mamlpp.checks.set_5_batch_norm import absorb, leaks, normalise, sealed_logits
+from mamlpp.checks.set_6_inner_rates import (
+    lslr_step,
+    meta_sgd_step,
+    numbers_learned,
+    rate_gradient,
+)
 
 __all__ = [
     "Wrong",
@@ -34,11 +40,15 @@ __all__ = [
     "inner_loop",
     "inner_step",
     "leaks",
+    "lslr_step",
     "meta_gradients",
     "meta_loss",
+    "meta_sgd_step",
     "normalise",
+    "numbers_learned",
     "predicted_steps",
     "query_losses",
+    "rate_gradient",
     "sealed_logits",
     "second_order",
     "second_order_test",
