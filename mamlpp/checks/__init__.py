@@ -19,20 +19,40 @@ from mamlpp.checks.set_3_multi_step_loss import (
     step_weights,
     step_weights_floor,
 )
+from mamlpp.checks.set_4_schedules import bounded_test, cosine_rate, second_order, training_time
+from mamlpp.checks.set_5_batch_norm import absorb, leaks, normalise, sealed_logits
+from mamlpp.checks.set_6_inner_rates import (
+    lslr_step,
+    meta_sgd_step,
+    numbers_learned,
+    rate_gradient,
+)
 
 __all__ = [
     "Wrong",
+    "absorb",
+    "bounded_test",
+    "cosine_rate",
     "digits",
     "first_lost",
     "gradient_norms",
     "growth",
     "inner_loop",
     "inner_step",
+    "leaks",
+    "lslr_step",
     "meta_gradients",
     "meta_loss",
+    "meta_sgd_step",
+    "normalise",
+    "numbers_learned",
     "predicted_steps",
     "query_losses",
+    "rate_gradient",
+    "sealed_logits",
+    "second_order",
     "second_order_test",
     "step_weights",
     "step_weights_floor",
+    "training_time",
 ]

@@ -81,6 +81,29 @@ def judge(
     raise Wrong(f"{name_of(function)}: {otherwise or difference(found, expected)}")
 
 
+def judge_trials(
+    function: Function,
+    trials: Sequence[tuple[Any, ...]],
+    right: Function,
+    mistakes: Mapping[str, Function],
+    otherwise: Callable[[tuple[Any, ...], Any], str | None] = lambda trial, found: None,
+) -> None:
+    """Raise `Wrong` unless the student's function agrees with `right` on every trial's inputs.
+
+    A mistake is a function too, and is named if it explains what was found on all trials. If none
+    does, `otherwise` may make a sentence of the first trial that differs and its result.
+    """
+    found = [plain(attempt(function, *trial)) for trial in trials]
+    expected = [right(*trial) for trial in trials]
+    if same(found, expected):
+        return
+    for sentence, wrong in mistakes.items():
+        if all(same(f, wrong(*trial)) for f, trial in zip(found, trials, strict=True)):
+            raise Wrong(f"{name_of(function)}: {sentence}")
+    for trial, f, e in zip(trials, found, expected, strict=True):
+        judge(function, f, e, {}, otherwise(trial, f))
+
+
 def plain(found: Any) -> Any:
     """A list in place of a tensor or an array, where either is a fine answer."""
     return found.tolist() if hasattr(found, "tolist") else found

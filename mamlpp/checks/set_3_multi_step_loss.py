@@ -13,10 +13,10 @@ from mamlpp.checks.core import (
     attempt,
     generator,
     judge,
+    judge_trials,
     normal,
     passed,
     pick,
-    plain,
 )
 from mamlpp.checks.set_1_inner_loop import Weights, draw_problem, linear, path_of
 
@@ -26,7 +26,7 @@ def _fall(steps: int, other: float) -> list[float]:
     return [other] * (steps - 1) + [1 - (steps - 1) * other]
 
 
-def _lost(found: Any, epoch: float) -> str | None:
+def _lost(epoch: float, found: Any) -> str | None:
     """What to say of weights that do not sum to 1."""
     if not isinstance(found, list | tuple) or not all(isinstance(v, float | int) for v in found):
         return None
@@ -41,57 +41,76 @@ def _lost(found: Any, epoch: float) -> str | None:
 def step_weights(student: Function, seed: int = 0) -> None:
     """Exercise 3.1: `step_weights(steps, msl_epochs, epoch)`: v_1 … v_N, annealed to the last."""
     draw = generator(seed)
-    for progress in (0.0, 0.4, 1.0, 1.6):
-        steps, length = pick(draw, [3, 4, 5]), pick(draw, [10, 15])
-        epoch = progress * length
-        done = min(progress, 1.0)
-        found = plain(attempt(student, steps, length, epoch))
-        mistakes = {
-            f"at epoch {epoch:g} of {length} the fall goes on below zero: it ends at epoch "
-            f"{length}": _fall(steps, (1 - progress) / steps),
-            "it starts with the last step alone and ends with all: the annealing goes the other "
-            "way": _fall(steps, done / steps),
-            "the first step takes what the others lose: it is the last that should": _fall(
-                steps, (1 - done) / steps
-            )[::-1],
-            "the weights stay at 1/N: they should move with the epoch": _fall(steps, 1 / steps),
-            "only the last step counts from the start: at epoch 0 all count 1/N": _fall(steps, 0),
-            "each falls by 1/(N·E) an epoch, N times as slowly as yours: 1/N − epoch/(N·E)": _fall(
-                steps, 1 / steps - done
+    lengths = [(pick(draw, [3, 4, 5]), pick(draw, [10, 15])) for _ in range(4)]
+    progress = (0.0, 0.4, 1.0, 1.6)
+    trials = [(n, e, p * e) for (n, e), p in zip(lengths, progress, strict=True)]
+    judge_trials(
+        student,
+        trials,
+        lambda n, e, epoch: schedules.step_weights(n, e, 0.0, epoch),
+        {
+            "the fall goes on below zero: it ends at epoch E": lambda n, e, epoch: _fall(
+                n, (1 - epoch / e) / n
             ),
-        }
-        expected = schedules.step_weights(steps, length, 0.0, epoch)
-        judge(student, found, expected, mistakes, otherwise=_lost(found, epoch))
+            "it starts with the last step alone and ends with all: the annealing goes the other "
+            "way": lambda n, e, epoch: _fall(n, min(epoch / e, 1) / n),
+            "the first step takes what the others lose: it is the last that should": (
+                lambda n, e, epoch: schedules.step_weights(n, e, 0.0, epoch)[::-1]
+            ),
+            "the weights stay at 1/N: they should move with the epoch": lambda n, e, epoch: _fall(
+                n, 1 / n
+            ),
+            "only the last step counts from the start: at epoch 0 all count 1/N": (
+                lambda n, e, epoch: _fall(n, 0.0)
+            ),
+            "each falls by 1/(N·E) an epoch, N times as slowly as yours": lambda n, e, epoch: _fall(
+                n, 1 / n - min(epoch / e, 1)
+            ),
+        },
+        otherwise=lambda trial, found: _lost(trial[-1], found),
+    )
     passed(student)
 
 
 def step_weights_floor(student: Function, seed: int = 0) -> None:
     """Exercise 3.2: the same, but the others fall linearly to `floor`, and stay there."""
     draw = generator(seed)
-    for progress in (0.5, 0.9, 1.0, 2.0):
+    trials = []
+    for progress in (0.0, 0.5, 0.9, 1.0, 2.0):
         steps, length = pick(draw, [3, 4, 5]), pick(draw, [10, 15])
-        floor, epoch, done = pick(draw, [0.01, 0.02]), progress * length, min(progress, 1.0)
-        found = plain(attempt(student, steps, length, floor, epoch))
-        start = 1 / steps
-        mistakes = {
-            "it falls to zero: from epoch E on, each earlier step still counts `floor`": _fall(
-                steps, (1 - done) * start
+        trials.append((steps, length, pick(draw, [0.03, 0.04]), progress * length))
+
+    def line(steps: int, length: int, floor: float, epoch: float) -> float:
+        return 1 / steps + epoch / length * (floor - 1 / steps)
+
+    def to_zero(steps: int, length: int, epoch: float) -> float:
+        return (1 - min(epoch / length, 1)) / steps
+
+    judge_trials(
+        student,
+        trials,
+        schedules.step_weights,
+        {
+            "it falls to zero: from epoch E on, each earlier step still counts `floor`": (
+                lambda n, e, floor, epoch: _fall(n, to_zero(n, e, epoch))
             ),
             "it clips a fall to zero at the floor, so the floor is reached before epoch E; a "
-            "straight line from 1/N to the floor is asked": _fall(
-                steps, max((1 - done) * start, floor)
+            "straight line from 1/N to the floor is asked": (
+                lambda n, e, floor, epoch: _fall(n, max(to_zero(n, e, epoch), floor))
             ),
-            "the floor is added to a fall to zero, so at epoch 0 each counts more than 1/N": _fall(
-                steps, (1 - done) * start + floor
+            "the floor is added to a fall to zero, so at epoch 0 each counts more than 1/N": (
+                lambda n, e, floor, epoch: _fall(n, to_zero(n, e, epoch) + floor)
             ),
             "it drops to the last step alone at epoch E, as published code does: the floor is "
-            "never reached": _fall(steps, 0.0 if done == 1 else (1 - done) * start + done * floor),
-            "the fall goes on after epoch E, below the floor": _fall(
-                steps, start + progress * (floor - start)
+            "never reached": lambda n, e, floor, epoch: _fall(
+                n, 0.0 if epoch >= e else line(n, e, floor, epoch)
             ),
-        }
-        expected = schedules.step_weights(steps, length, floor, epoch)
-        judge(student, found, expected, mistakes, otherwise=_lost(found, epoch))
+            "the fall goes on after epoch E, below the floor": (
+                lambda n, e, floor, epoch: _fall(n, line(n, e, floor, epoch))
+            ),
+        },
+        otherwise=lambda trial, found: _lost(trial[-1], found),
+    )
     passed(student)
 
 
@@ -152,28 +171,40 @@ def query_losses(student: Function, seed: int = 0) -> None:
     One meta-step an epoch, at epochs 0, 1, …; losses that count 0 are not computed.
     """
     draw = generator(seed)
-    for floor in (0.0, 0.01, 0.0):
-        steps, length = pick(draw, [3, 4, 5]), pick(draw, [10, 15])
-        epochs = pick(draw, [20, 50]) if floor or seed % 2 == 0 else length - 3
-        short = min(length, epochs)
-        judge(
-            student,
-            attempt(student, steps, length, floor, epochs),
-            epochs * steps if floor else short * steps + epochs - short,
-            {
-                "with a floor no loss ever counts 0, so that all N are computed to the end": (
-                    short * steps + epochs - short
-                ),
-                "from epoch E on only the last loss counts: without a floor the others are not "
-                "computed any more": epochs * steps,
-                "one epoch too many: at epoch E the others count 0 already": (
-                    (short + 1) * steps + epochs - short - 1
-                ),
-                "one epoch too few: epochs are counted from 0, so E of them come before epoch E": (
-                    (short - 1) * steps + epochs - short + 1
-                ),
-                "after epoch E one loss is still computed, the last": short * steps,
-                "the training may end before epoch E": length * steps + epochs - length,
-            },
-        )
+    trials = [
+        (pick(draw, [3, 4, 5]), pick(draw, [10, 15]), floor, epochs)
+        for floor, epochs in ((0.0, 20), (0.01, 50), (0.0, 8), (0.01, 8))
+    ]
+
+    def total(steps: int, with_all: int, epochs: int) -> int:
+        return with_all * steps + epochs - with_all
+
+    judge_trials(
+        student,
+        trials,
+        lambda n, e, floor, epochs: total(n, epochs if floor else min(e, epochs), epochs),
+        {
+            "with a floor no loss ever counts 0, so that all N are computed to the end": (
+                lambda n, e, floor, epochs: total(n, min(e, epochs), epochs)
+            ),
+            "from epoch E on only the last loss counts: without a floor the others are not "
+            "computed any more": lambda n, e, floor, epochs: epochs * n,
+            "one epoch too many: at epoch E the others count 0 already": (
+                lambda n, e, floor, epochs: total(
+                    n, epochs if floor else min(e + 1, epochs), epochs
+                )
+            ),
+            "one epoch too few: epochs are counted from 0, so E of them come before epoch E": (
+                lambda n, e, floor, epochs: total(
+                    n, epochs if floor else min(e - 1, epochs), epochs
+                )
+            ),
+            "after epoch E one loss is still computed, the last": (
+                lambda n, e, floor, epochs: n * (epochs if floor else min(e, epochs))
+            ),
+            "the training may end before epoch E": (
+                lambda n, e, floor, epochs: epochs * n if floor else total(n, e, epochs)
+            ),
+        },
+    )
     passed(student)
