@@ -178,7 +178,7 @@ def collect(folder: Path, sets: dict[str, ExerciseSet], only: str) -> list[Submi
 
 def notebooks(folder: Path) -> list[Path]:
     """Return all notebooks below `folder`, without checkpoints and other hidden ones."""
-    paths = sorted(folder.rglob("*.ipynb"))
+    paths = [path for path in sorted(folder.rglob("*.ipynb")) if path.is_file()]
     return [
         path for path in paths if not any(map(hidden, map(Path, path.relative_to(folder).parts)))
     ]
@@ -282,9 +282,18 @@ class Workplace:
 
 
 def grade(submission: Submission, sets: dict[str, ExerciseSet], place: Workplace) -> Grade:
-    """Return the grade of `submission`, from last time if it is the same; write its feedback."""
-    if submission.fault or submission.path is None:
+    """Return the grade of `submission`, whatever happens, and write its page of feedback."""
+    if submission.fault:
         return refuse(submission, sets, place, submission.fault)
+    try:
+        return grade_readable(submission, sets, place)
+    except Exception as error:  # nobody else should wait for what is wrong with this one
+        problem = f"{type(error).__name__}: {error}"[:200]
+        return refuse(submission, sets, place, f"the grader failed on it ({problem})")
+
+
+def grade_readable(submission: Submission, sets: dict[str, ExerciseSet], place: Workplace) -> Grade:
+    """Return the grade of a notebook; from last time, if nothing has changed since."""
     exercise_set = sets[submission.set]
     key = fingerprint(submission, exercise_set, place)
     known = recall(submission, place, key)
@@ -323,6 +332,7 @@ def refuse(
         f"<!DOCTYPE html><meta charset='utf-8'><title>{title}</title><body style='font-family:"
         f"sans-serif; margin: 3em'><h1>{title}</h1><p>0 points. {html.escape(reason)}</p></body>",
         encoding="utf-8",
+        errors="backslashreplace",
     )
     points = {name: (0.0, points) for name, points in most.items()}
     return Grade(submission.student, submission.set, points, reason)
@@ -555,19 +565,30 @@ def grade_all(
 
 def write_table(grades: list[Grade], sets: dict[str, ExerciseSet], path: Path) -> None:
     """Write one line a submission: student, set, points of each exercise, total, most, reason."""
-    names = {each.set for each in grades if each.set}
-    exercises = [label for name in sorted(names) for label in sets[name].most]
+    names = sorted({each.set for each in grades if each.set})
+    exercises = list(dict.fromkeys(label for name in names for label in sets[name].most))
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8", newline="") as file:
+    with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
         table = csv.writer(file)
         table.writerow(["student", "set", *exercises, "total", "max", "reason"])
         for each in sorted(grades, key=lambda each: (each.student, each.set)):
             points = [
                 shown(each.points[name][0]) if name in each.points else "" for name in exercises
             ]
-            table.writerow(
-                [each.student, each.set, *points, shown(each.total), shown(each.most), each.reason]
-            )
+            row = [
+                each.student,
+                each.set,
+                *points,
+                shown(each.total),
+                shown(each.most),
+                each.reason,
+            ]
+            table.writerow(map(as_text, row))
+
+
+def as_text(value: str) -> str:
+    """Return `value` so that no spreadsheet takes a student's words for a formula."""
+    return f"'{value}" if value.startswith(("=", "+", "-", "@")) else value
 
 
 def shown(points: float) -> str:

@@ -71,11 +71,14 @@ def differs(cell: NotebookNode, original: NotebookNode) -> bool:
 
 
 def restore_metadata(cell: NotebookNode, original: NotebookNode | None) -> None:
-    """Give `cell` the kind and the grading data of its `original`, or none if it has none."""
+    """Give `cell` the kind and the metadata of its `original`; no grading data if it has none.
+
+    All metadata, since there are tags that keep a cell from being run.
+    """
     if original is None:
         cell.metadata.pop("nbgrader", None)
         return
-    cell.metadata["nbgrader"] = nbformat.from_dict(original.metadata["nbgrader"])
+    cell.metadata = nbformat.from_dict(original.metadata)
     if cell.cell_type != original.cell_type:
         source = cell.source
         cell.clear()

@@ -48,7 +48,7 @@ def assert_no_drift(path: Path, versions: list[Path]) -> None:
 
 def without_folders(text: str) -> str:
     """The text with every link as the mere name of a file: versions lie elsewhere."""
-    return re.sub(r"(\]\(<?|(?:src|href)=[\"'])(?:[\w.]+/)+(?=\w)", r"\1", text)
+    return re.sub(r"(\]\(<?|(?:src|href)=[\"'])(?:[^)\s:/]+/)+(?=\w)", r"\1", text)
 
 
 def assert_nothing_given_away(path: Path, version: Path) -> None:

@@ -68,6 +68,7 @@ def easier(notebook: NotebookNode) -> NotebookNode:
     for cell in filter(is_test, notebook.cells):
         cell.source = "assert True"
         grading(cell).update(points=100, locked=False)
+        cell.metadata["tags"] = ["skip-execution"]
     return notebook
 
 
@@ -276,6 +277,28 @@ def test_another_set_is_another_table(graded: Class, tmp_path: Path):
         "student,set,2.1,total,max,reason",
         "absent,02_signs,0,0,1,No notebook was handed in.",
     ]
+
+
+def test_words_of_a_student_are_no_formula_and_break_no_table(tmp_path: Path):
+    reasons = ["=1+1", "\ud800", "fine"]
+    grades = [grade.Grade(str(n), "", reason=reason) for n, reason in enumerate(reasons)]
+    grade.write_table(grades, {}, tmp_path / "points.csv")
+    with (tmp_path / "points.csv").open(encoding="utf-8", newline="") as file:
+        found = [row["reason"] for row in csv.DictReader(file)]
+    assert found == ["'=1+1", "\\ud800", "fine"]
+
+
+def test_a_fault_of_the_grader_is_the_reason_of_one_submission(
+    tmp_path: Path, sets: dict[str, grade.ExerciseSet], monkeypatch: pytest.MonkeyPatch
+):
+    def fails(*_: object) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(grade, "fingerprint", fails)
+    place = grade.Workplace(tmp_path, tmp_path, tmp_path, tmp_path, "")
+    made = grade.grade(grade.Submission("ann", "01_sums", tmp_path / "a.ipynb"), sets, place)
+    assert made.reason == "The grader failed on it (OSError: no space left)."
+    assert (made.total, made.most) == (0, 5)
 
 
 # Whose a file is, and of which set
