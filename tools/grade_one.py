@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+import psutil
 from exercises import cell_name, course, grading, is_solution, is_test
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from nbconvert.preprocessors import ClearMetadataPreprocessor
@@ -35,6 +36,7 @@ from traitlets import Integer, Unicode
 STUDENT = "student"  # to nbgrader; real names hold characters that it takes for patterns
 EXERCISE = re.compile(r"^##+ Exercise (\d+\.\d+)", re.MULTILINE)
 ANSI_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+PATIENCE = 3  # times the limit, for a cell that gets less than half a core
 LONGEST = 200  # characters of an error in the reason
 MOST_OUTPUT = 200_000  # characters of one cell's output
 
@@ -130,6 +132,7 @@ class Run(Execute):
         if not self.stopped and time.monotonic() > self.ends:
             self.stopped = f"the notebook had used up its {self.notebook_seconds} s"
         if not self.stopped:
+            self.began = time.monotonic(), self.used()
             try:
                 return super().preprocess_cell(cell, resources, index)
             except DeadKernelError:
@@ -140,6 +143,23 @@ class Run(Execute):
             text = f"not run to its end, because {self.stopped}"
             cell.outputs.append(new_output("error", ename="NotRun", evalue=text, traceback=[text]))
         return cell, resources
+
+    def used(self) -> float:
+        """Return the processor seconds of the kernel and of what it has started."""
+        try:
+            kernel = psutil.Process(self.km.provisioner.pid)
+            times = [each.cpu_times() for each in [kernel, *kernel.children(recursive=True)]]
+        except psutil.Error:
+            return 0.0
+        return sum(each.user + each.system for each in times)
+
+    async def _async_handle_timeout(self, timeout: int, cell: Any = None) -> Any:
+        """Interrupt the cell, unless it has only waited its turn on a busy machine."""
+        waited, used = time.monotonic() - self.began[0], self.used() - self.began[1]
+        patient = waited < PATIENCE * self.timeout and time.monotonic() < self.ends
+        if patient and used < self.timeout / 2:
+            return None  # as long again
+        return await super()._async_handle_timeout(timeout, cell)
 
     def output(self, outs: Any, msg: Any, display_id: Any, cell_index: int) -> Any:
         """Keep what a cell puts out, up to a limit; of an error, its beginning."""
@@ -180,7 +200,7 @@ def autograde(job: dict[str, Any], folder: Path) -> None:
     config.Run.timeout = job["seconds_per_cell"]
     config.Run.notebook_seconds = job["seconds"]
     config.Run.folder = job["work"]
-    config.Run.iopub_timeout = 10
+    config.Run.iopub_timeout = max(5, job["seconds_per_cell"] // 2)  # to answer an interruption
     grader = Autograde(directory, config=config, permissions=644)
     grader.autograde_preprocessors = [
         Run,

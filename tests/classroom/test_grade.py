@@ -47,8 +47,9 @@ LOUD = """def double(x):
 WARNING = "import warnings\n" + MEAN.replace("return", "warnings.warn('hm')\n    return")
 # nbgrader takes a number that a test cell returns for its points.
 CHEAT = "def double(x):\n    get_ipython().displayhook(2)\n    return 0"
-CHILD = """import subprocess, sys
-subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)"""
+LEFT_BEHIND = "import time; time.sleep(600.25)"
+CHILD = f"""import subprocess, sys
+subprocess.Popen([sys.executable, "-c", {LEFT_BEHIND!r}], start_new_session=True)"""
 
 SECONDS_PER_CELL = 6
 
@@ -230,16 +231,14 @@ def test_what_a_submission_wrote_elsewhere_is_not_there(graded: Class):
 
 
 def test_what_a_submission_started_has_ended(graded: Class):
-    # The mark is known to this submission alone, so any process with one would be left over.
-    left = [process for process in psutil.process_iter() if marked(process)]
-    assert left == []
+    assert [process for process in psutil.process_iter() if LEFT_BEHIND in command(process)] == []
 
 
-def marked(process: psutil.Process) -> bool:
+def command(process: psutil.Process) -> str:
     try:
-        return grade.MARK in process.environ()
-    except (psutil.Error, OSError):
-        return False
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
 
 
 def test_what_was_graded_is_not_graded_again_until_it_changes(
