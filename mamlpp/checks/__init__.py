@@ -27,6 +27,7 @@ from mamlpp.checks.set_6_inner_rates import (
     numbers_learned,
     rate_gradient,
 )
+from mamlpp.checks.set_8_bug_hunt import fixed, found, shown
 
 __all__ = [
     "Wrong",
@@ -35,6 +36,8 @@ __all__ = [
     "cosine_rate",
     "digits",
     "first_lost",
+    "fixed",
+    "found",
     "gradient_norms",
     "growth",
     "inner_loop",
@@ -52,6 +55,7 @@ __all__ = [
     "sealed_logits",
     "second_order",
     "second_order_test",
+    "shown",
     "step_weights",
     "step_weights_floor",
     "training_time",

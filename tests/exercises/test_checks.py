@@ -13,6 +13,7 @@ from nbformat import NotebookNode
 
 from mamlpp import checks
 from mamlpp.checks import core
+from mamlpp.checks.set_8_bug_hunt import BUGS, KINDS
 from tests.exercises.wrong_answers import WRONG_ANSWERS, WrongAnswer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,6 +25,9 @@ MARKS = re.compile(r"^ *### (?:BEGIN|END) (?:SOLUTION|HIDDEN TESTS)\n?", re.MULT
 SOLUTION = re.compile(r"^( *)### BEGIN SOLUTION.*?### END SOLUTION", re.MULTILINE | re.DOTALL)
 DEFINITIONS = (ast.Import, ast.ImportFrom, ast.FunctionDef)
 TRAINS = "07_mamlpp"  # its tests train for minutes: papermill runs it in its smoke profile
+
+PARTS = {"found", "shown", "fixed"}  # of each exercise of the bug hunt
+EXERCISES = sorted(set(checks.__all__) - PARTS - {"Wrong"}) + [f"bug_{n}" for n in range(1, 9)]
 
 by_set = pytest.mark.parametrize("path", SETS, ids=lambda path: path.stem)
 by_answer = pytest.mark.parametrize(
@@ -47,9 +51,9 @@ def test_each_wrong_answer_gets_its_own_sentence(wrong: WrongAnswer):
 
 
 def test_three_wrong_answers_or_more_of_each_exercise_are_told_apart():
-    told = {name: set() for name in checks.__all__ if name != "Wrong"}
+    told: dict[str, set[str]] = {name: set() for name in EXERCISES}
     for wrong in WRONG_ANSWERS:
-        told[wrong.check.__name__].add(wrong.words)
+        told[re.sub(r"_(found|shown|fixed)$", "", wrong.check.__name__)].add(wrong.words)
     assert {name: words for name, words in told.items() if len(words) < 3} == {}
 
 
@@ -152,3 +156,21 @@ def test_numbers_may_come_as_tensors_and_lists_as_tuples():
     assert core.same((1, 2.0), [1.0, 2])
     assert not core.same(True, 1.0)
     assert not core.same(0.5 + 1e-4, 0.5)
+
+
+@pytest.mark.parametrize("number", range(1, 9))
+def test_the_programs_of_the_bug_hunt_are_the_broken_ones(number: int):
+    program = namespace_of(SETS[-1])[f"program_{number}"]
+    bug = BUGS[number]
+    for seed in (0, 1):
+        with pytest.raises(checks.Wrong, match=re.escape(bug.defect)):
+            checks.fixed(number, program, seed)
+    assert bug.kind in bug_kinds_of(SETS[-1])
+
+
+def bug_kinds_of(path: Path) -> list[str]:
+    return re.findall(r'`"([a-z ]+)"`', nbformat.read(path, 4).cells[0].source)
+
+
+def test_the_kinds_that_students_choose_from_are_those_that_are_known():
+    assert bug_kinds_of(SETS[-1]) == list(KINDS)
