@@ -27,6 +27,7 @@ from mamlpp.checks.set_6_inner_rates import (
     numbers_learned,
     rate_gradient,
 )
+from mamlpp.checks.set_7_mamlpp import reaches, task_loss
 from mamlpp.checks.set_8_bug_hunt import fixed, found, shown
 
 __all__ = [
@@ -52,11 +53,13 @@ __all__ = [
     "predicted_steps",
     "query_losses",
     "rate_gradient",
+    "reaches",
     "sealed_logits",
     "second_order",
     "second_order_test",
     "shown",
     "step_weights",
     "step_weights_floor",
+    "task_loss",
     "training_time",
 ]
