@@ -180,6 +180,8 @@ def reaches(student: Function, level: int, profile: str = "laptop", seed: int = 
     """
     budget = BUDGETS[os.environ.get("MAMLPP_PROFILE", profile)]
     learner = _trained(student, budget)
+    if isinstance(learner, Wrong):
+        raise learner
     sampler = TaskSampler(load_images("glyphs", "test" if seed else "validation"), 5, 1, 5)
     accuracy, mark = _accuracy(learner, sampler, budget), budget.marks[level - 1]
     if accuracy >= mark:
@@ -207,7 +209,15 @@ def _accuracy(learner: MetaLearner, sampler: TaskSampler, budget: Budget) -> flo
 
 
 @cache
-def _trained(student: Function, budget: Budget) -> MetaLearner:
+def _trained(student: Function, budget: Budget) -> MetaLearner | Wrong:
+    """What the student's training gives, or what is wrong with it: it is tried once."""
+    try:
+        return _train(student, budget)
+    except Wrong as wrong:
+        return wrong
+
+
+def _train(student: Function, budget: Budget) -> MetaLearner:
     """The learner that the student's training gives, within its budget."""
     train = BudgetedSampler(load_images("glyphs", "train"), budget.tasks)
     validation = TaskSampler(load_images("glyphs", "validation"), 5, 1, 5)
