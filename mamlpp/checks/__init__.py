@@ -27,6 +27,8 @@ from mamlpp.checks.set_6_inner_rates import (
     numbers_learned,
     rate_gradient,
 )
+from mamlpp.checks.set_7_mamlpp import reaches, task_loss
+from mamlpp.checks.set_8_bug_hunt import fixed, found, shown
 
 __all__ = [
     "Wrong",
@@ -35,6 +37,8 @@ __all__ = [
     "cosine_rate",
     "digits",
     "first_lost",
+    "fixed",
+    "found",
     "gradient_norms",
     "growth",
     "inner_loop",
@@ -49,10 +53,13 @@ __all__ = [
     "predicted_steps",
     "query_losses",
     "rate_gradient",
+    "reaches",
     "sealed_logits",
     "second_order",
     "second_order_test",
+    "shown",
     "step_weights",
     "step_weights_floor",
+    "task_loss",
     "training_time",
 ]

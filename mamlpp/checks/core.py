@@ -94,11 +94,11 @@ def judge_trials(
     does, `otherwise` may make a sentence of the first trial that differs and its result.
     """
     found = [plain(attempt(function, *trial)) for trial in trials]
-    expected = [right(*trial) for trial in trials]
+    expected = [plain(right(*trial)) for trial in trials]
     if same(found, expected):
         return
     for sentence, wrong in mistakes.items():
-        if all(same(f, wrong(*trial)) for f, trial in zip(found, trials, strict=True)):
+        if all(same(f, plain(wrong(*trial))) for f, trial in zip(found, trials, strict=True)):
             raise Wrong(f"{name_of(function)}: {sentence}")
     for trial, f, e in zip(trials, found, expected, strict=True):
         judge(function, f, e, {}, otherwise(trial, f))

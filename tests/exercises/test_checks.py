@@ -12,7 +12,10 @@ import torch
 from nbformat import NotebookNode
 
 from mamlpp import checks
-from mamlpp.checks import core
+from mamlpp.checks import core, set_7_mamlpp
+from mamlpp.checks.set_8_bug_hunt import BUGS, KINDS
+from mamlpp.maml import MetaLearner
+from mamlpp.recipe import RECIPES
 from tests.exercises.wrong_answers import WRONG_ANSWERS, WrongAnswer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -23,7 +26,9 @@ for _path in sorted((Path(__file__).parent / "wrong_answers").glob("set_*.py")):
 MARKS = re.compile(r"^ *### (?:BEGIN|END) (?:SOLUTION|HIDDEN TESTS)\n?", re.MULTILINE)
 SOLUTION = re.compile(r"^( *)### BEGIN SOLUTION.*?### END SOLUTION", re.MULTILINE | re.DOTALL)
 DEFINITIONS = (ast.Import, ast.ImportFrom, ast.FunctionDef)
-TRAINS = "07_mamlpp"  # its tests train for minutes: papermill runs it in its smoke profile
+
+PARTS = {"found", "shown", "fixed"}  # of each exercise of the bug hunt
+EXERCISES = sorted(set(checks.__all__) - PARTS - {"Wrong"}) + [f"bug_{n}" for n in range(1, 9)]
 
 by_set = pytest.mark.parametrize("path", SETS, ids=lambda path: path.stem)
 by_answer = pytest.mark.parametrize(
@@ -47,9 +52,9 @@ def test_each_wrong_answer_gets_its_own_sentence(wrong: WrongAnswer):
 
 
 def test_three_wrong_answers_or_more_of_each_exercise_are_told_apart():
-    told = {name: set() for name in checks.__all__ if name != "Wrong"}
+    told: dict[str, set[str]] = {name: set() for name in EXERCISES}
     for wrong in WRONG_ANSWERS:
-        told[wrong.check.__name__].add(wrong.words)
+        told[re.sub(r"_(found|shown|fixed)$", "", wrong.check.__name__)].add(wrong.words)
     assert {name: words for name, words in told.items() if len(words) < 3} == {}
 
 
@@ -74,9 +79,7 @@ def namespace_of(path: Path) -> dict:
 
 @by_set
 def test_the_solutions_pass_with_hidden_tests(path: Path, capsys: pytest.CaptureFixture[str]):
-    if path.stem == TRAINS:
-        pytest.skip("trains")
-    names = namespace_of(path)
+    names = namespace_of(path) | {"profile": "smoke"}
     for cell in cells_of(path, "grade"):
         exec(cell.source, names)
         assert "passed" in capsys.readouterr().out
@@ -84,7 +87,7 @@ def test_the_solutions_pass_with_hidden_tests(path: Path, capsys: pytest.Capture
 
 @by_set
 def test_a_stub_is_answered_by_its_own_error(path: Path):
-    names = namespace_of(path)
+    names = namespace_of(path) | {"profile": "smoke"}
     for cell in cells_of(path, "solution"):
         stub = SOLUTION.sub(r'\1raise NotImplementedError("Your code goes here.")', cell.source)
         exec(stub, names)
@@ -152,3 +155,66 @@ def test_numbers_may_come_as_tensors_and_lists_as_tuples():
     assert core.same((1, 2.0), [1.0, 2])
     assert not core.same(True, 1.0)
     assert not core.same(0.5 + 1e-4, 0.5)
+
+
+@pytest.mark.parametrize("number", range(1, 9))
+def test_the_programs_of_the_bug_hunt_are_the_broken_ones(number: int):
+    program = namespace_of(SETS[-1])[f"program_{number}"]
+    bug = BUGS[number]
+    for seed in (0, 1):
+        with pytest.raises(checks.Wrong, match=re.escape(bug.defect)):
+            checks.fixed(number, program, seed)
+    assert bug.kind in bug_kinds_of(SETS[-1])
+
+
+def bug_kinds_of(path: Path) -> list[str]:
+    return re.findall(r'`"([a-z ]+)"`', nbformat.read(path, 4).cells[0].source)
+
+
+def test_the_kinds_that_students_choose_from_are_those_that_are_known():
+    assert bug_kinds_of(SETS[-1]) == list(KINDS)
+
+
+@pytest.mark.parametrize(
+    ("by_running", "by_support", "words"),
+    [
+        (0.40, 0.62, "reaches 40.0% by its running statistics, but 62.0% by the support set's"),
+        (0.40, 0.41, "reaches 40.0%, and 50% are asked"),
+    ],
+)
+def test_a_training_below_its_mark_is_told_what_it_reached(
+    by_running: float, by_support: float, words: str, monkeypatch: pytest.MonkeyPatch
+):
+    def accuracy(learner, *_):
+        return by_support if learner.recipe.norm_statistics == "batch" else by_running
+
+    monkeypatch.setattr(set_7_mamlpp, "_accuracy", accuracy)
+    recipe = RECIPES["maml++"].with_(filters=2)
+
+    def train_learner(train, validation, tasks):
+        return MetaLearner(recipe, train.images.shape, ways=5)
+
+    with pytest.raises(checks.Wrong, match=re.escape(f"train_learner {words}")):
+        checks.reaches(train_learner, 3, "smoke")
+
+
+def test_a_training_that_takes_too_long_gets_no_points(monkeypatch: pytest.MonkeyPatch):
+    def train_learner(train, validation, tasks):
+        return MetaLearner(RECIPES["maml"].with_(filters=2), train.images.shape, ways=5)
+
+    budget = set_7_mamlpp.BUDGETS["smoke"]._replace(seconds=-1)
+    monkeypatch.setitem(set_7_mamlpp.BUDGETS, "smoke", budget)
+    with pytest.raises(checks.Wrong, match="fewer filters"):
+        checks.reaches(train_learner, 1, "smoke")
+
+
+def test_a_teacher_can_set_the_profile_of_all(monkeypatch: pytest.MonkeyPatch):
+    asked = []
+
+    def train_learner(train, validation, tasks):
+        asked.append(tasks)
+
+    monkeypatch.setenv("MAMLPP_PROFILE", "smoke")
+    with pytest.raises(checks.Wrong, match="gave NoneType"):
+        checks.reaches(train_learner, 1, "laptop")
+    assert asked == [480]
