@@ -43,9 +43,9 @@ figures: $(VENV)/.installed ## draw every figure again from the numbers beside i
 exercises: $(VENV)/.installed-classroom ## make the students' versions of the exercise sets in build/exercises/
 	@$(VENV_PYTHON) tools/exercises.py
 
-grade: $(VENV)/.installed-classroom ## grade what a class handed in (SUBMITTED=folder SET=01_inner_loop WORKERS=2)
-	@$(VENV_PYTHON) tools/grade.py --workers $(WORKERS) $(if $(SUBMITTED),--submitted "$(SUBMITTED)") \
-	  $(if $(SET),--set "$(SET)") $(GRADE_ARGS)
+grade: $(VENV)/.installed-classroom ## grade what a class handed in (SUBMITTED=folder SET=01_inner_loop PROFILE=laptop)
+	@$(VENV_PYTHON) tools/grade.py --workers $(WORKERS) --profile $(PROFILE) \
+	  $(if $(SUBMITTED),--submitted "$(SUBMITTED)") $(if $(SET),--set "$(SET)") $(GRADE_ARGS)
 
 clean: ## remove .venv, build/ and caches; your runs/ stay
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -26,7 +26,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib
 import nbformat
@@ -266,6 +266,7 @@ class Workplace:
     submitted: Path
     output: Path
     key: str  # of the package and of the grader itself
+    profile: str = "laptop"
 
     def state(self, submission: Submission) -> Path:
         """Return where the grade of `submission` is kept, for the next time."""
@@ -341,7 +342,8 @@ def refuse(
 def fingerprint(submission: Submission, exercise_set: ExerciseSet, place: Workplace) -> str:
     """Return what a grade depends on, in short."""
     assert submission.path is not None
-    parts = [digest([submission.path]), exercise_set.key, place.key, str(exercise_set.limits)]
+    parts = [digest([submission.path]), exercise_set.key, place.key, place.profile]
+    parts.append(str(exercise_set.limits))
     return hashlib.sha256("".join([*parts, *submission.notes]).encode()).hexdigest()
 
 
@@ -384,6 +386,7 @@ def job_of(
     return {
         "submission": str(submission.path),
         "set": submission.set,
+        "profile": place.profile,
         "notes": submission.notes,
         "course": str(exercise_set.course),
         "folder": str(folder),
@@ -416,7 +419,7 @@ def run(job: dict[str, Any], limits: Limits) -> dict[str, Any]:
     with errors.open("wb") as stream:
         process = subprocess.Popen(
             command,
-            env=environment(Path(job["work"]), mark),
+            env=environment(Path(job["work"]), mark, job["profile"]),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=stream,
@@ -443,7 +446,7 @@ def outcome(job: dict[str, Any], excess: str, errors: Path) -> dict[str, Any]:
     return result
 
 
-def environment(work: Path, mark: str) -> dict[str, str]:
+def environment(work: Path, mark: str, profile: str) -> dict[str, str]:
     """Return the variables for a submission: no secrets, one thread, a home in its own folder."""
     home, runtime = work / ".home", work / ".runtime"
     for folder in (home, runtime):
@@ -461,6 +464,7 @@ def environment(work: Path, mark: str) -> dict[str, str]:
             "JUPYTER_PATH": str(Path(sys.prefix, "share", "jupyter")),
             "JUPYTER_RUNTIME_DIR": str(runtime),
             "MAMLPP_CACHE": str(cache_folder()),
+            "MAMLPP_PROFILE": profile,  # not the one that a submission chooses
             "MPLBACKEND": "agg",
             "MPLCONFIGDIR": matplotlib.get_cachedir(),
             "PYTHONDONTWRITEBYTECODE": "1",
@@ -526,7 +530,7 @@ def stop(processes: list[int]) -> None:
 
 
 @contextmanager
-def workplace(sources: Path, submitted: Path, output: Path) -> Iterator[Workplace]:
+def workplace(sources: Path, submitted: Path, output: Path, profile: str) -> Iterator[Workplace]:
     """Make a temporary folder with a copy of the package, from which submissions import it."""
     with tempfile.TemporaryDirectory(prefix="grading-") as name:
         folder = Path(name).resolve()
@@ -536,7 +540,7 @@ def workplace(sources: Path, submitted: Path, output: Path) -> Iterator[Workplac
         compileall.compile_dir(folder / "package", quiet=2)
         code = [*sorted(PACKAGE.rglob("*.py")), *sorted(TOOLS.rglob("*.py"))]
         handed_in, made = submitted.resolve(), output.resolve()
-        yield Workplace(folder, sources.resolve(), handed_in, made, digest(code))
+        yield Workplace(folder, sources.resolve(), handed_in, made, digest(code), profile)
 
 
 def fill_caches() -> None:
@@ -611,11 +615,17 @@ def check(submitted: Path | None, only: str, sources: Path) -> Path:
 
 
 def grade_class(
-    submitted: Path, only: str, sources: Path, output: Path, limits: Limits, workers: int
+    submitted: Path,
+    only: str,
+    sources: Path,
+    output: Path,
+    limits: Limits,
+    workers: int,
+    profile: str,
 ) -> list[Grade]:
     """Grade what lies in the folder `submitted`, and write table and feedback into `output`."""
     grades: list[Grade] = []
-    with workplace(sources, submitted, output) as place:
+    with workplace(sources, submitted, output, profile) as place:
         sets = load_sets(sources, place.folder, limits)
         submissions = collect(submitted.resolve(), sets, only)
         bar = tqdm(total=len(submissions), unit="notebook", disable=None)
@@ -640,6 +650,7 @@ def main(
     sources: Path = SOURCES,
     output: Path = ROOT / "build" / "grades",
     workers: int = 2,
+    profile: Literal["smoke", "laptop"] = "laptop",
     seconds_per_cell: int = Limits.seconds_per_cell,
     seconds: int = Limits.seconds,
     memory: float = Limits.bytes / 1e9,
@@ -652,6 +663,7 @@ def main(
         sources: The folder of the sets' sources.
         output: Where points.csv and feedback/ go.
         workers: How many submissions are graded at a time.
+        profile: How long the sets train that train, whatever the submissions say.
         seconds_per_cell: After which a cell is stopped.
         seconds: After which a whole notebook is stopped.
         memory: How many GB a submission may use.
@@ -662,7 +674,7 @@ def main(
     limits = Limits(seconds_per_cell, seconds, int(memory * 1e9))
     try:
         folder = check(submitted, set, sources)
-        grades = grade_class(folder, set, sources, output, limits, workers)
+        grades = grade_class(folder, set, sources, output, limits, workers, profile)
     except GradingError as error:
         print(error, file=sys.stderr)
         return 1

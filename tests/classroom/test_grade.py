@@ -464,7 +464,7 @@ def test_a_submission_sees_no_secret_of_the_teacher(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("SECRET_TOKEN", "1234")
-    assert "1234" not in grade.environment(tmp_path, "mark").values()
+    assert "1234" not in grade.environment(tmp_path, "mark", "laptop").values()
 
 
 # The fence

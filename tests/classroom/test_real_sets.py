@@ -14,23 +14,20 @@ SETS = sorted(exercises.SOURCES.glob("*.ipynb"))
 by_name = pytest.mark.parametrize("path", SETS, ids=lambda path: path.stem)
 
 
-def in_short(notebook: NotebookNode) -> NotebookNode:
-    """The notebook in the profile in which it trains for the shortest time."""
-    for cell in notebook.cells:
-        if "parameters" in cell.metadata.get("tags", []):
-            cell.source = cell.source.replace('"laptop"', '"smoke"')
-    return notebook
-
-
 def graded(notebook: NotebookNode, source: Path, folder: Path) -> tuple[grade.Grade, set[str]]:
     """The grade of `notebook`, and the names of the errors in it."""
     submitted = folder / "submitted" / "ann" / source.name
     submitted.parent.mkdir(parents=True)
-    nbformat.write(in_short(notebook), submitted)
-    limits = grade.Limits(seconds_per_cell=300)
+    nbformat.write(notebook, submitted)
     output = folder / "grades"
     (made,) = grade.grade_class(
-        folder / "submitted", source.stem, exercises.SOURCES, output, limits, workers=1
+        folder / "submitted",
+        source.stem,
+        exercises.SOURCES,
+        output,
+        grade.Limits(seconds_per_cell=300),
+        workers=1,
+        profile="smoke",
     )
     executed = nbformat.read(output / "executed" / "ann" / source.name, 4)
     return made, {error[0] for error in map(error_of, executed.cells) if error}

@@ -183,10 +183,20 @@ def test_what_students_do_not_need_is_an_extra_that_grading_installs():
 
 @needs_make
 def test_grade_passes_on_what_it_is_told():
-    told = ["SUBMITTED=my class", "SET=01_inner_loop", "WORKERS=3", "GRADE_ARGS=--seconds 9"]
+    told = ["SUBMITTED=my class", "SET=01_inner_loop", "WORKERS=3", "PROFILE=smoke"]
+    told.append("GRADE_ARGS=--seconds 9")
     command = shlex.split(make("--dry-run", "grade", *told).stdout.replace("\\\n", ""))
     start = command.index("tools/grade.py")
-    passed = ["--workers", "3", "--submitted", "my class", "--set", "01_inner_loop"]
+    passed = [
+        "--workers",
+        "3",
+        "--profile",
+        "smoke",
+        "--submitted",
+        "my class",
+        "--set",
+        "01_inner_loop",
+    ]
     assert command[start + 1 :] == [*passed, "--seconds", "9"]
 
 
