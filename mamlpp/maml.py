@@ -182,6 +182,12 @@ class MetaLearner(nn.Module):
         other.load_state_dict(theirs | {name: ours[name] for name in needed})
         return other.to(next(self.parameters()).device)
 
+    def follow(self, recipe: Recipe) -> None:
+        """Go on under a recipe with another fixed inner rate or other schedules."""
+        self.recipe = recipe
+        if isinstance(self.rule, FixedRate):
+            self.rule.rate = recipe.inner_rate
+
     def adapt(
         self,
         support_x: Tensor,

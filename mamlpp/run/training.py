@@ -22,6 +22,7 @@ from mamlpp.errors import InputError
 from mamlpp.files import remove_leftovers
 from mamlpp.maml import MetaLearner, Report
 from mamlpp.recipe import Recipe
+from mamlpp.run.changes import CHANGE_COLUMNS, as_rows, changed, in_force
 from mamlpp.run.checkpoints import (
     Best,
     Checkpoint,
@@ -54,6 +55,9 @@ class Trainer:
     inner loop, on the first of their tasks: `gradients` (in a folder: `gradients.csv`) has its norm
     at each inner step and layer, `diagnosis` the latest. A meta-gradient that is not finite is
     always looked at.
+
+    `fit` trains to the end. Who wants to look in between, or to `change` the recipe by hand, calls
+    `with trainer.alone():` and in it `advance()` until `done`; then `save()` and `result()`.
     """
 
     def __init__(
@@ -68,6 +72,7 @@ class Trainer:
         self.diagnose_every = diagnose_every
         self.diagnosis: Diagnosis | None = None
         self.recipe, self.train, self.validation = recipe, train, validation
+        self._given = recipe  # what `changes` are changes of
         self.setting = _setting(train, validation)
         self.learner = MetaLearner(recipe, train.images.shape, train.ways).to(train.device)
         self.optimizer = torch.optim.Adam(self.learner.parameters(), lr=recipe.outer_rate)
@@ -77,12 +82,20 @@ class Trainer:
         self._best: list[Best] = []
         self._saved_at, self._saved = time.monotonic(), -1
         self.directory = None if directory is None else Path(directory)
+        self._at_work, self._lock = threading.RLock(), self._folder_lock()
+        self.changes = History(columns=CHANGE_COLUMNS)
         self.history, self.gradients = self._open(self.directory)
 
     @property
     def epoch(self) -> float:
         """Where in the schedules the next meta-step is."""
         return self.iteration / self.recipe.iterations_per_epoch
+
+    @property
+    def done(self) -> bool:
+        """Whether every meta-step has been taken, with all that is due after it."""
+        total = self.recipe.epochs * self.recipe.iterations_per_epoch
+        return self._row is None and self.iteration >= total
 
     def fit(self) -> Run:
         """Train to the end; the run's learner has the weights that were best on validation.
@@ -93,28 +106,30 @@ class Trainer:
         yet. Raises `InputError` where the folder cannot be written to, where another process trains
         in it, and where the recipe stops at a meta-gradient that is not finite.
         """
-        with self._alone():
-            return self._fit()
-
-    def _fit(self) -> Run:
         total = self.recipe.epochs * self.recipe.iterations_per_epoch
         with (
+            self.alone(),
             _interrupts() as pressed,
             tqdm(total=total, initial=self.iteration, desc="training", unit="step") as bar,
         ):
-            while self._row is not None or self.iteration < total:
-                self._refuse_nonfinite()
-                self._advance()
+            while not self.done:
+                self.advance()
                 bar.set_postfix(self._summary(), refresh=False)
                 bar.update()
                 if pressed:
                     self._stop()
-        self._save()
-        self._refuse_nonfinite()
-        return self._run()
+            self.save()
+            return self.result()
 
-    def _advance(self) -> None:
-        """One meta-step with all that is due after it; what an interruption left undone first."""
+    def advance(self) -> None:
+        """One meta-step with all that is due after it; or, of the last one, what is still undone.
+
+        Raises `InputError` like `fit`.
+        """
+        self._refuse_nonfinite()
+        self._finish_step()
+
+    def _finish_step(self) -> None:
         row = self._row = self._row or self.step()
         ends_epoch = self.iteration % self.recipe.iterations_per_epoch == 0
         if ends_epoch and "validation_loss" not in row:
@@ -125,7 +140,34 @@ class Trainer:
             self.history.append(row)
         self._row = None
         if ends_epoch or time.monotonic() - self._saved_at >= CHECKPOINT_SECONDS:
-            self._save()
+            self.save()
+
+    def change(self, **fields: float | None) -> None:
+        """Change the recipe by hand, from the next meta-step on: those fields in `CHANGEABLE`.
+
+        Each change is a row of `changes` (in a folder: `changes.csv`) and lasts: a run that is
+        resumed goes on with it. Raises `InputError`, and changes nothing, where the recipe does not
+        allow it.
+        """
+        recipe = changed(self.recipe, fields)
+        with self.alone():
+            if self._row is not None:
+                self._finish_step()
+            rows = as_rows(self.recipe, recipe, self.iteration + 1, self.epoch)
+            if rows:
+                self.save()  # So that no meta-step under this change is ever done again without it.
+                self._write_changes(rows)
+                self._follow(recipe)
+
+    def _write_changes(self, rows: list[Row]) -> None:
+        with self._writing():
+            if self.directory is not None and self.changes.path is None:
+                self.changes = History(self.directory / "changes.csv", CHANGE_COLUMNS)
+            self.changes.append(*rows)
+
+    def _follow(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self.learner.follow(recipe)
 
     def step(self) -> Row:
         """One meta-step: the meta-gradient of a new meta-batch, clipped, then Adam.
@@ -228,18 +270,25 @@ class Trainer:
         self._best = keep_best(self._best, Best(result.accuracy, self.iteration, weights))
         return {"validation_loss": result.loss, "validation_accuracy": result.accuracy}
 
-    def _run(self) -> Run:
+    def result(self) -> Run:
+        """The run so far; its learner has the weights that were best on validation, if there are.
+
+        Raises `InputError` where the recipe stops at a meta-gradient that is not finite.
+        """
+        self._refuse_nonfinite()
         learner = copy.deepcopy(self.learner)
         if self._best:
             learner.load_state_dict(self._best[0].weights)
+            learner.follow(in_force(self._given, self.changes, self._best[0].iteration))
         return Run(
-            self.recipe,
+            self._given,
             self.setting,
             learner,
             self.history,
             self.directory,
             tuple(self._best),
             self.gradients,
+            self.changes,
         )
 
     def _open(self, directory: Path | None) -> tuple[History, History]:
@@ -248,19 +297,25 @@ class Trainer:
             return History(), History(columns=GRADIENT_COLUMNS)
         open_directory(directory, self.recipe, self.setting)
         path, gradients = directory / "history.csv", directory / "gradients.csv"
-        with self._alone(), self._writing():
+        with self.alone(), self._writing():
             remove_leftovers(directory)
             checkpoint = latest_checkpoint(directory)
             if checkpoint is None:
                 return History(path), History(gradients, GRADIENT_COLUMNS)
             self._restore(checkpoint)
             write_best(directory, self._best)
+            self._open_changes(directory / "changes.csv")
             return (
                 History.resume(path, checkpoint.history_size),
                 History.resume_at(gradients, GRADIENT_COLUMNS, self.iteration),
             )
 
-    def _save(self) -> None:
+    def _open_changes(self, path: Path) -> None:
+        if path.exists():  # Those made just before the next meta-step count too.
+            self.changes = History.resume_at(path, CHANGE_COLUMNS, self.iteration + 1)
+            self._follow(in_force(self._given, self.changes, self.iteration + 1))
+
+    def save(self) -> None:
         """Write a checkpoint, unless there is no folder or the last one is of this iteration."""
         if self.directory is None or self._saved == self.iteration:
             return
@@ -292,15 +347,29 @@ class Trainer:
         self._best = checkpoint.best
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Keeps other processes out of the folder; the system lets go of it if this one dies."""
-        if self.directory is None:
+    def alone(self) -> Iterator[None]:
+        """Keeps other threads and processes out; the system lets go of a folder if this one dies.
+
+        The thread that is in may enter again. Raises `InputError` where another one is.
+        """
+        if not self._at_work.acquire(blocking=False):
+            raise InputError(
+                "this trainer is at work in another thread; wait for it, or stop it first"
+            )
+        try:
+            with self._folder_alone():
+                yield
+        finally:
+            self._at_work.release()
+
+    @contextmanager
+    def _folder_alone(self) -> Iterator[None]:
+        if self._lock is None:
             yield
             return
-        lock = FileLock(self.directory / ".lock", timeout=0)
         with self._writing():
             try:
-                lock.acquire()
+                self._lock.acquire()
             except Timeout as error:
                 raise InputError(
                     f"another training is at work in {self.directory}; wait for it, or choose "
@@ -309,7 +378,10 @@ class Trainer:
         try:
             yield
         finally:
-            lock.release()
+            self._lock.release()
+
+    def _folder_lock(self) -> FileLock | None:
+        return None if self.directory is None else FileLock(self.directory / ".lock", timeout=0)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -323,7 +395,7 @@ class Trainer:
             ) from error
 
     def _stop(self) -> None:
-        self._save()
+        self.save()
         again = "fit()" if self.directory is None else "the same command"
         raise KeyboardInterrupt(
             f"stopped after iteration {self.iteration}; {again} goes on from there"
@@ -333,7 +405,7 @@ class Trainer:
         """Where the recipe says so, end at a meta-gradient that is not finite, whoever resumes."""
         bad = self.history.rows[-1].get("nonfinite") if self.history.rows else None
         if bad is not None and self.recipe.nonfinite == "stop":
-            self._save()
+            self.save()
             raise InputError(
                 f"the meta-gradient of iteration {self.iteration} is not finite, first in {bad}, "
                 f"and the recipe says stop; train with nonfinite='skip', a lower outer_rate or "
