@@ -72,7 +72,7 @@ class Trainer:
         self.diagnose_every = diagnose_every
         self.diagnosis: Diagnosis | None = None
         self.recipe, self.train, self.validation = recipe, train, validation
-        self._given = recipe  # what `changes` are changes of
+        self.given = recipe  # `recipe` is what it has become by changes
         self.setting = _setting(train, validation)
         self.learner = MetaLearner(recipe, train.images.shape, train.ways).to(train.device)
         self.optimizer = torch.optim.Adam(self.learner.parameters(), lr=recipe.outer_rate)
@@ -279,9 +279,9 @@ class Trainer:
         learner = copy.deepcopy(self.learner)
         if self._best:
             learner.load_state_dict(self._best[0].weights)
-            learner.follow(in_force(self._given, self.changes, self._best[0].iteration))
+            learner.follow(in_force(self.given, self.changes, self._best[0].iteration))
         return Run(
-            self._given,
+            self.given,
             self.setting,
             learner,
             self.history,
@@ -313,7 +313,7 @@ class Trainer:
     def _open_changes(self, path: Path) -> None:
         if path.exists():  # Those made just before the next meta-step count too.
             self.changes = History.resume_at(path, CHANGE_COLUMNS, self.iteration + 1)
-            self._follow(in_force(self._given, self.changes, self.iteration + 1))
+            self._follow(in_force(self.given, self.changes, self.iteration + 1))
 
     def save(self) -> None:
         """Write a checkpoint, unless there is no folder or the last one is of this iteration."""
