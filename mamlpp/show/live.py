@@ -21,13 +21,15 @@ from typing import Any
 from uuid import uuid4
 
 import ipywidgets  # type: ignore[import-untyped]
+import numpy as np
 import torch
 from IPython.core.getipython import get_ipython
 from IPython.display import display
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.gridspec import SubplotSpec
+from numpy.typing import NDArray
+from PIL import Image
 
 from mamlpp.errors import InputError
 from mamlpp.recipe import RECIPES, Recipe
@@ -43,7 +45,9 @@ from mamlpp.show.plots import (
     plot_training,
 )
 
-DRAWING, LOOKING = 0.06, 0.04  # of the training's time: pictures, and following the gradient back
+Pixels = NDArray[np.uint8]  # [height, width, 4]
+
+DRAWING, LOOKING = 0.08, 0.02  # of the training's time: pictures, and following the gradient back
 SECONDS = 1.0  # at least, between two pictures
 DPI = 90
 STAYS = 5.0  # seconds that an answer to a button is to be read
@@ -133,7 +137,7 @@ class Panel:
     def _rows(self) -> list[ipywidgets.Widget]:
         return [ipywidgets.HBox(list(self._buttons.values()))]
 
-    def _draw(self) -> Figure:
+    def _draw(self) -> Pixels:
         raise NotImplementedError
 
     def _words(self) -> str:
@@ -240,6 +244,7 @@ class LivePanel(Panel):
 
     def __init__(self, trainer: Trainer, seconds: float = SECONDS) -> None:
         self._first, self._quiet, self._changes = trainer, False, -1
+        self._panels: dict[Callable, tuple[Any, Pixels]] = {}
         self._knobs = _knobs()
         for name, knob in self._knobs.items():
             knob.observe(lambda change, name=name: self._turned(name, change["new"]), "value")
@@ -307,19 +312,26 @@ class LivePanel(Panel):
         )
         return [*super()._rows(), knobs]
 
-    def _draw(self) -> Figure:
+    def _draw(self) -> Pixels:
+        """Four panels; of those that show what they showed before, the pixels are kept."""
         trainer = self.trainer
-        figure = _canvas(6.4)
-        grid = figure.add_gridspec(2, 2, **_MARGINS)
-        loss, accuracy = _stack(figure, grid[0, 0])
-        _draw_training(trainer, loss, accuracy)
-        norms = _axes(figure, grid[0, 1])
-        plot_gradient_norms(trainer.history, norms, trainer.recipe.clip_norm)
-        mark_changes(trainer.changes, norms, words=True)
-        norms.set_title("Meta-gradient")
-        _draw_diagnosis(trainer, _axes(figure, grid[1, 0]))
-        _draw_schedules(trainer, *_stack(figure, grid[1, 1]))
-        return _shrink(figure)
+        steps, epoch = len(trainer.history.rows), round(100 * trainer.epoch / trainer.recipe.epochs)
+        changes = len(trainer.changes.rows)
+        panels = [
+            self._panel(_draw_training, steps, changes),
+            self._panel(_draw_norms, steps, changes),
+            self._panel(_draw_diagnosis, id(trainer.diagnosis)),
+            self._panel(_draw_schedules, epoch, trainer.recipe),
+        ]
+        return np.vstack([np.hstack(panels[:2]), np.hstack(panels[2:])])
+
+    def _panel(self, draw: Callable[[Trainer, Figure], None], *shown: object) -> Pixels:
+        key = (id(self.trainer), *shown)
+        if self._panels.get(draw, (None,))[0] != key:
+            figure = _canvas(5, 3.2)
+            draw(self.trainer, figure)
+            self._panels[draw] = key, _pixels(figure)
+        return self._panels[draw][1]
 
     def _words(self) -> str:
         return f"{_STATES[self.training.state]}: {status(self.trainer)}."
@@ -510,36 +522,18 @@ def _positions(recipe: Recipe, trainer: Trainer) -> dict[str, Any]:
 
 # Drawing
 
-_MARGINS: dict[str, Any] = {
-    **{"left": 0.07, "right": 0.98, "top": 0.95, "bottom": 0.08},
-    **{"wspace": 0.2, "hspace": 0.34},
-}
+_MARGINS: dict[str, Any] = {"left": 0.14, "right": 0.96, "top": 0.9, "bottom": 0.16}
 
 
-def _canvas(height: float) -> Figure:
-    """A figure of its own, not pyplot's: that belongs to the main thread."""
-    figure = Figure(figsize=(10, height), dpi=DPI, facecolor="white")
+def _canvas(width: float, height: float) -> Figure:
+    """A figure of its own, not pyplot's: that belongs to the main thread. In inches."""
+    figure = Figure(figsize=(width, height), dpi=DPI, facecolor="white")
     FigureCanvasAgg(figure)
     return figure
 
 
-def _png(figure: Figure) -> bytes:
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=DPI, pil_kwargs={"compress_level": 1})
-    return file.getvalue()
-
-
-def _axes(figure: Figure, place: SubplotSpec, **options: Any) -> Axes:
-    """Axes in the kit's style. Set on them, because rcParams belong to all threads at once."""
-    ax = figure.add_subplot(place, **options)
-    ax.grid(True, color="#dddddd")
-    ax.set_axisbelow(True)
-    ax.spines[["top", "right"]].set_visible(False)
-    return ax
-
-
-def _shrink(figure: Figure) -> Figure:
-    """Small letters at fixed places: to find places would take a third of the drawing's time."""
+def _pixels(figure: Figure) -> Pixels:
+    """`[height, width, 4]`, with small letters at fixed places: to find places would take long."""
     for ax in figure.axes:
         width, height = ax.get_position().size * figure.get_size_inches()
         ax.tick_params(labelsize=8)
@@ -548,29 +542,49 @@ def _shrink(figure: Figure) -> Figure:
         ax.set_xlabel(ax.get_xlabel(), fontsize=9)
         ax.set_ylabel(ax.get_ylabel(), fontsize=9)
         if ax.get_label() != "<colorbar>":
-            ax.xaxis.set_label_coords(0.5, -0.28 / height)
-            ax.yaxis.set_label_coords(-0.42 / width, 0.5)
-    return figure
+            ax.xaxis.set_label_coords(0.5, -0.3 / height)
+            ax.yaxis.set_label_coords(-0.46 / width, 0.5)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())
 
 
-def _stack(figure: Figure, place: SubplotSpec) -> tuple[Axes, Axes]:
-    """Two axes, one above the other, on one horizontal axis."""
-    parts = place.subgridspec(2, 1, hspace=0.12)
-    above = _axes(figure, parts[0])
-    below = _axes(figure, parts[1], sharex=above)
-    above.tick_params(labelbottom=False)
-    return above, below
+def _png(pixels: Pixels) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).convert("RGB").save(file, format="png", compress_level=1)
+    return file.getvalue()
 
 
-def _draw_training(trainer: Trainer, loss: Axes, accuracy: Axes) -> None:
+def _axes(figure: Figure, rows: int = 1, columns: int = 1, **options: Any) -> list[Axes]:
+    """Axes in the kit's style. Set on them, because rcParams belong to all threads at once."""
+    grid = {**_MARGINS, "hspace": 0.12, **options.pop("gridspec_kw", {})}
+    axes = figure.subplots(rows, columns, squeeze=False, sharex="col", gridspec_kw=grid, **options)
+    for ax in axes.flat:
+        ax.grid(True, color="#dddddd")
+        ax.set_axisbelow(True)
+        ax.spines[["top", "right"]].set_visible(False)
+    return list(axes.flat)
+
+
+def _draw_training(trainer: Trainer, figure: Figure) -> None:
+    loss, accuracy = _axes(figure, 2)
     for ax, column in ((loss, "loss"), (accuracy, "accuracy")):
         plot_training(trainer.history, ax, column)
         mark_changes(trainer.changes, ax)
     loss.set(xlabel="", title="Loss and accuracy")
+    loss.legend().remove()
     accuracy.set_ylim(0, 1)
 
 
-def _draw_diagnosis(trainer: Trainer, ax: Axes) -> None:
+def _draw_norms(trainer: Trainer, figure: Figure) -> None:
+    [ax] = _axes(figure)
+    plot_gradient_norms(trainer.history, ax, trainer.recipe.clip_norm)
+    mark_changes(trainer.changes, ax, words=True)
+    ax.set(title="Norm of the meta-gradient (log axis)", ylabel="")
+
+
+def _draw_diagnosis(trainer: Trainer, figure: Figure) -> None:
+    [ax] = _axes(figure)
     if trainer.diagnosis is None:
         ax.text(0.5, 0.5, "no gradient followed back yet", ha="center", transform=ax.transAxes)
         ax.set_axis_off()
@@ -579,13 +593,16 @@ def _draw_diagnosis(trainer: Trainer, ax: Axes) -> None:
     ax.set_title(f"Gradient along the inner loop, at epoch {trainer.diagnosis.epoch:.2f}")
 
 
-def _draw_schedules(trainer: Trainer, losses: Axes, rate: Axes) -> None:
+def _draw_schedules(trainer: Trainer, figure: Figure) -> None:
+    losses, rate = _axes(figure, 2)
     recipe = trainer.recipe
     schedule_plots.plot_step_weights(recipe, losses, recipe.epochs)
     losses.set(xlabel="", ylabel="loss weight", title="Schedules in force")
     schedule_plots.plot_order(recipe, rate)
     schedule_plots.plot_outer_rate(recipe, rate, recipe.epochs)
     rate.set_ylabel("meta rate β")
+    rate.ticklabel_format(axis="y", scilimits=(0, 0))
+    rate.yaxis.offsetText.set_fontsize(8)
     rate.legend(loc="lower left", fontsize=8)
     for ax in (losses, rate):
         ax.axvline(trainer.epoch, color="#d62728", linewidth=2)

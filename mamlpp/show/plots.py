@@ -327,7 +327,7 @@ def plot_training(history: History, ax: Axes, column: str = "accuracy", smooth: 
     iterations, values = _smoothed(history, f"validation_{column}", 1)
     ax.plot(iterations, values, "o-", markersize=4, color=_PALETTE[1], label="validation")
     ax.set(xlabel="iteration (meta-steps)", ylabel=column)
-    ax.legend(fontsize=8, loc="best")
+    ax.legend(fontsize=8, loc="upper right" if column == "loss" else "lower right")
     return ax
 
 
