@@ -99,7 +99,7 @@ class Block(nn.Module):
             reference = self.conv(reference)
         x = self.halve(F.relu(self.norm(x, reference, step, running, seen)))
         if reference is not None:
-            reference = self.halve(F.relu(self.norm(reference, step=step)))
+            reference = self.halve(F.relu(self.norm(reference, step=step, seen=seen)))
         return x, reference
 
 
@@ -151,8 +151,9 @@ class ConvNet(nn.Module):
     ) -> Tensor:
         """Logits `[M, ways]` of `images` `[M, C, H, W]` after `step` inner steps.
 
-        Batch norm uses the statistics of `images`, noting them in `seen`; or those of `reference`
-        `[R, C, H, W]` (the support set, say), which walks along; or the `running` ones of the step.
+        Batch norm uses the statistics of `images`; or those of `reference` `[R, C, H, W]` (the
+        support set, say), which walks along; either is noted in `seen`. Or it uses the `running`
+        ones of the step.
         With the last two no image's logits depend on another image's.
         """
         x = images

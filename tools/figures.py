@@ -1,11 +1,12 @@
 """The figures of README and notebooks: SVGs in `figures/`, beside the JSON they are drawn from.
 
 make figures                                draw every SVG again from its JSON
-.venv/bin/python tools/figures.py measure   train (minutes), and write the first one's JSON again
+.venv/bin/python tools/figures.py measure   train (minutes), and write two of the JSON files again
 .venv/bin/python tools/improvements.py      train for an hour, and write the table's again
 """
 
 import json
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,11 +17,13 @@ import torch
 from matplotlib.figure import Figure
 
 import mamlpp
+from mamlpp.run.history import History
 from mamlpp.show.diagrams import draw_unrolled
 from mamlpp.show.plots import (
     COLOURS,
     METHODS,
     plot_measured,
+    plot_over_seeds,
     plot_reported,
     plot_steps,
     plot_task_row,
@@ -112,9 +115,59 @@ def draw_omniglot_table(data: dict[str, Any], paper: dict[str, Any]) -> Figure:
 def measured_percent(runs: list[dict[str, Any]]) -> dict[str, list[float]]:
     """Accuracy in % of the best checkpoint under each protocol, one number a seed."""
     return {
-        protocol: [100 * run["results"][protocol]["single"]["accuracy"] for run in runs]
+        protocol: [100 * run["results"][protocol]["accuracy"] for run in runs]
         for protocol in runs[0]["results"]
     }
+
+
+def measure_instability() -> dict[str, Any]:
+    """Notebook 02's four trainings on glyphs: loss and meta-gradient norm of every meta-step."""
+    base = mamlpp.RECIPES["maml"].with_(
+        filters=32, outer_rate=3e-3, meta_batch=4,
+        epochs=2, iterations_per_epoch=40, validation_tasks=100,
+    )  # fmt: skip
+    recipes = {
+        f"{name}, α = {rate}": base.with_(pooling=pooling, inner_rate=rate)
+        for name, pooling in {"strided": "stride", "max-pooled": "max"}.items()
+        for rate in (0.1, 0.4)
+    }
+    runs = mamlpp.train_seeds(recipes, _sampler("train"), _sampler("validation"))
+    return {
+        "histories": {name: [_curves(run) for run in several] for name, several in runs.items()},
+        "made_by": "tools/figures.py measure: glyphs, 5-way 1-shot, 80 meta-steps, seeds 0 to 2",
+    }
+
+
+def _curves(run: mamlpp.Run) -> dict[str, list[float]]:
+    """Two columns of a history, to four digits; nothing is smoothed or left out."""
+    names = ("loss", "gradient_norm")
+    return {name: [float(f"{x:.4g}") for x in run.history.column(name)] for name in names}
+
+
+def draw_instability(data: dict[str, Any]) -> Figure:
+    """Loss and meta-gradient norm over a training: two networks, two inner rates, over seeds."""
+    histories = {
+        name: [_history(columns) for columns in several]
+        for name, several in data["histories"].items()
+    }
+    figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4), layout="constrained")
+    plot_over_seeds(histories, left, "loss", smooth=5)
+    left.axhline(math.log(5), color=COLOURS["chance"], linestyle=":", label="guessing")
+    left.set_ylim(bottom=0.4)  # room for the legend
+    left.legend(fontsize=9, loc="lower left")
+    left.set_title("query loss after adaptation: mean and range of 3 seeds", fontsize=12)
+    plot_over_seeds(histories, right, "gradient_norm", smooth=1)
+    right.set(yscale="log", ylabel="2-norm")
+    right.set_title("norm of the meta-gradient, every meta-step", fontsize=12)
+    right.get_legend().remove()
+    return figure
+
+
+def _history(columns: dict[str, list[float]]) -> History:
+    history = History()
+    for iteration, values in enumerate(zip(*columns.values(), strict=True), start=1):
+        history.append({"iteration": iteration, **dict(zip(columns, values, strict=True))})
+    return history
 
 
 def draw_maml_graph() -> Figure:
@@ -153,11 +206,14 @@ def draw_schedules() -> Figure:
 # A figure's name, what draws it, and the files of numbers that it is drawn from.
 DRAWN: dict[str, tuple[Callable[..., Figure], list[str]]] = {
     "first_hour": (draw_first_hour, ["first_hour"]),
+    "instability": (draw_instability, ["instability"]),
     "maml_graph": (draw_maml_graph, []),
     "mamlpp_graph": (draw_mamlpp_graph, []),
     "schedules": (draw_schedules, []),
     "omniglot_20way": (draw_omniglot_table, ["omniglot_20way", "paper"]),
 }
+
+MEASURED = {"first_hour": measure_first_hour, "instability": measure_instability}
 
 
 def draw(name: str, folder: Path) -> Path:
@@ -173,7 +229,7 @@ def draw(name: str, folder: Path) -> Path:
 
 if __name__ == "__main__":
     if sys.argv[1:] == ["measure"]:
-        text = json.dumps(measure_first_hour())
-        (FIGURES / "first_hour.json").write_text(text + "\n")
+        for source, measure in MEASURED.items():
+            (FIGURES / f"{source}.json").write_text(json.dumps(measure()) + "\n")
     for figure_name in DRAWN:
         print(draw(figure_name, FIGURES).relative_to(FIGURES.parent))

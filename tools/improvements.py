@@ -27,6 +27,7 @@ SIZE: dict[str, Any] = {
     **{"filters": 32, "inner_steps": 3, "inner_rate": 0.2, "outer_rate": 3e-3, "meta_batch": 4},
     **{"epochs": 7, "iterations_per_epoch": 100, "validation_tasks": 100},
 }
+TASKS = 600  # of test classes, for each run
 MSL, DA = {"msl_epochs": 1.0}, {"second_order_from": 2.0}
 ROWS: dict[str, mamlpp.Recipe] = {
     "maml": mamlpp.RECIPES["maml"].with_(**SIZE),
@@ -67,34 +68,32 @@ def main(
 
 
 def measure(name: str, seed: int, dataset: str, directory: Path) -> dict[str, Any]:
-    """One run, trained or gone on with, and what it reaches on 600 test tasks."""
+    """One run, trained or gone on with, and what it reaches on the test tasks; done only once."""
     torch.set_num_threads(1)
+    folder = directory / f"{name}-{seed}"
+    if (folder / "result.json").exists():
+        return json.loads((folder / "result.json").read_text())
     train, validation = (
         mamlpp.TaskSampler(
             mamlpp.load_images(dataset, split), 20, 1, 1, seed=seed, rotate=split == "train"
         )
         for split in ("train", "validation")
     )
-    folder = directory / f"{name}-{seed}"
     run = mamlpp.Trainer(ROWS[name].with_(seed=seed), train, validation, folder).fit()
     images = mamlpp.load_images(dataset, "test")
-    members = min(5, len(run.best()))
-    protocols = mamlpp.evaluate_protocols(run, images, 600, ensemble=members)
+    protocols = mamlpp.evaluate_protocols(run, images, TASKS)
     if run.recipe.norm_statistics != "batch":
         # Whose statistics the queries read is chosen at evaluation: the same weights, both ways.
         support = run.with_recipe(norm_statistics="batch")
-        others = mamlpp.evaluate_protocols(support, images, 600, ensemble=members)
+        others = mamlpp.evaluate_protocols(support, images, TASKS)
         protocols["inductive, support's statistics"] = others["inductive"]
-    return {
+    result = {
         "seed": seed,
-        "seconds": round(sum(run.history.column("seconds"))),
-        "memory_mb": round(max(run.history.column("memory_mb"))),
-        "ensemble_of": members,
-        "results": {
-            protocol: {kind: _summary(one) for kind, one in kinds.items()}
-            for protocol, kinds in protocols.items()
-        },
+        "results": {name: _summary(kinds["single"]) for name, kinds in protocols.items()},
     }
+    with replacing(folder / "result.json") as part:
+        part.write_text(json.dumps(result, allow_nan=False))
+    return result
 
 
 def _summary(evaluation: mamlpp.Evaluation) -> dict[str, Any]:
@@ -108,7 +107,7 @@ def _about(dataset: str, rows: Mapping[str, list[dict[str, Any]]]) -> dict[str, 
         "made_by": "tools/improvements.py",
         "date": datetime.now(UTC).date().isoformat(),
         "dataset": dataset,
-        "setting": "20-way 1-shot, 1 query a class, 600 test tasks",
+        "setting": f"20-way 1-shot, 1 query a class, {TASKS} test tasks",
         "size": SIZE | {"msl_epochs": MSL["msl_epochs"], "da_epoch": DA["second_order_from"]},
         "machine": f"one core each, {platform.machine()}, torch {torch.__version__}",
         "rows": rows,

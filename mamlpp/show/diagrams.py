@@ -4,17 +4,17 @@ After Antoniou et al. 2019, section 3 (the stack of N networks) and section 4 (w
 Letters: S inner steps, L layers of the network.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 from mamlpp import schedules
 from mamlpp.recipe import Recipe
 from mamlpp.show.plots import COLOURS
+from mamlpp.show.schedule_plots import step_colours
 
 LAYERS = 5  # of the paper's network: four convolutions and the linear head
 FORWARD, BACKWARD, QUERY = "#444444", COLOURS["MAML++"], COLOURS["first-order MAML"]
@@ -39,9 +39,7 @@ def gradient_paths(recipe: Recipe, epoch: float = 0.0, layers: int = LAYERS) -> 
     The query pass itself adds its own L layers to each.
     """
     order = schedules.second_order(recipe.second_order_from, epoch)
-    weights = schedules.step_weights(
-        recipe.inner_steps, recipe.msl_epochs, recipe.msl_floor, epoch
-    )
+    weights = schedules.step_weights(recipe.inner_steps, recipe.msl_epochs, recipe.msl_floor, epoch)
     return [
         GradientPath(step, weight, step * layers if order else 0)
         for step, weight in enumerate(weights, start=1)
@@ -104,15 +102,15 @@ RADIUS, PASS_Y, QUERY_Y = 0.17, -0.85, 1.15
 
 def _draw_weights(step: int, ax: Axes) -> None:
     ax.plot(step, 0, "o", markersize=24, mfc="white", mec=FORWARD, mew=1.6, zorder=3)
-    ax.text(step, 0, f"θ$_{{{step}}}$", ha="center", va="center", fontsize=12, zorder=4)
+    ax.text(step, 0, f"θ{_low(step)}", ha="center", va="center", fontsize=12, zorder=4)
 
 
 def _draw_support_pass(step: int, layers: int, recipe: Recipe, ax: Axes) -> None:
     """L bars, and the arrows from θ_i into them and out of them to θ_{i+1}."""
-    colours: Sequence = [SUPPORT] * layers
+    colour: Any = SUPPORT
     if recipe.norm_weights == "per_step" or recipe.norm_statistics == "per_step":
-        colours = [sns.color_palette("viridis_r", recipe.inner_steps + 1)[step + 1]] * layers
-    _draw_layers((step + 0.5, PASS_Y), 0.56, 0.42, colours, ax)
+        colour = step_colours(recipe.inner_steps)[step]
+    _draw_layers((step + 0.5, PASS_Y), 0.56, 0.42, layers, colour, ax)
     _arrow((step, -RADIUS), (step + 0.22, PASS_Y + 0.05), FORWARD, ax, bend=0.25)
     _arrow((step + 0.78, PASS_Y + 0.05), (step + 1, -RADIUS), FORWARD, ax, bend=0.25)
     _arrow((step, 0.06), (step + 1, 0.06), FORWARD, ax, shrink=13)
@@ -133,8 +131,8 @@ def _draw_query(path: GradientPath, layers: int, ax: Axes) -> None:
         (x - 0.27, QUERY_Y - 0.22), 0.54, 0.44, boxstyle="round,pad=0.02",
         facecolor=QUERY, edgecolor="none", alpha=0.35 + 0.65 * path.weight,
     )  # fmt: skip
-    ax.add_patch(box)
-    ax.text(x, QUERY_Y, f"query\n× {path.weight:.2g}", ha="center", va="center", fontsize=9)
+    ax.add_artist(box)
+    ax.text(x, QUERY_Y, f"query\n× {path.weight:.3g}", ha="center", va="center", fontsize=9)
     _arrow((x - 0.06, RADIUS), (x - 0.06, QUERY_Y - 0.24), FORWARD, ax)
     _arrow((x + 0.06, QUERY_Y - 0.24), (x + 0.06, RADIUS), BACKWARD, ax, dashed=True)
     back = f"{path.support_layers} + {layers}\nlayers back"
@@ -149,24 +147,28 @@ def _draw_marks(recipe: Recipe, ax: Axes) -> None:
 
 def step_marks(recipe: Recipe, step: int) -> list[str]:
     """What is written under the support pass of a step (from 0): what is its own."""
-    rate = {"fixed": "same α", "lslr": f"α$_{{{step + 1}}}$, one\na layer", "meta-sgd": "α, one\na weight"}
-    marks = [rate[recipe.inner_rule]]
+    after = _low(step + 1)
+    rates = {"fixed": "same α", "lslr": f"α{after}, one\na layer", "meta-sgd": "α, one\na weight"}
+    marks = [rates[recipe.inner_rule]]
     if recipe.norm_statistics == "per_step":
-        marks.append(f"µ$_{{{step}}}$, σ$_{{{step}}}$")
+        marks.append(f"µ{_low(step)}, σ{_low(step)}")
     if recipe.norm_weights == "per_step":
-        marks.append(f"γ$_{{{step}}}$, β$_{{{step}}}$")
+        marks.append(f"γ{_low(step)}, β{_low(step)}")
     return marks
 
 
+def _low(number: int) -> str:
+    """`"₁₀"`: digits of the font itself, as a formula takes ten times as long to draw."""
+    return str(number).translate(str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉"))
+
+
 def _draw_layers(
-    centre: tuple[float, float], width: float, height: float, colours: Sequence, ax: Axes
+    centre: tuple[float, float], width: float, height: float, layers: int, colour: Any, ax: Axes
 ) -> None:
     x, y = centre[0] - width / 2, centre[1] - height / 2
-    bar = width / len(colours)
-    for index, colour in enumerate(colours):
-        ax.add_patch(
-            Rectangle((x + index * bar, y), 0.8 * bar, height, facecolor=colour, alpha=0.85, lw=0)
-        )
+    bar = width / layers
+    places = [(x + index * bar, 0.8 * bar) for index in range(layers)]
+    ax.broken_barh(places, (y, height), facecolor=colour, alpha=0.85, lw=0)
 
 
 def _arrow(
@@ -178,7 +180,7 @@ def _arrow(
     bend: float = 0.0,
     shrink: float = 0.0,
 ) -> None:
-    ax.add_patch(
+    ax.add_artist(
         FancyArrowPatch(
             start, end, arrowstyle="-|>", mutation_scale=10, color=colour, linewidth=1.5,
             linestyle="--" if dashed else "-", connectionstyle=f"arc3,rad={bend}",
@@ -187,8 +189,14 @@ def _arrow(
     )  # fmt: skip
 
 
-_INSIDE = {
+_INSIDE: dict[str, Any] = {
     "ha": "center", "va": "center", "fontsize": 8.5,
-    "bbox": {"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none", "alpha": 0.85},
+    "bbox": {"boxstyle": "round,pad=0.15", "fc": "white", "ec": "none", "alpha": 0.85},
 }  # fmt: skip
-_BELOW = {"ha": "center", "va": "top", "fontsize": 8.5, "color": "#333333", "linespacing": 1.15}
+_BELOW: dict[str, Any] = {
+    "ha": "center",
+    "va": "top",
+    "fontsize": 8.5,
+    "color": "#333333",
+    "linespacing": 1.15,
+}

@@ -4,6 +4,7 @@ Every curve is `mamlpp.schedules` called epoch by epoch, as training calls it. L
 steps, L layers, F features.
 """
 
+import re
 from collections.abc import Sequence
 
 import matplotlib
@@ -11,6 +12,7 @@ import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.colors import TwoSlopeNorm
+from matplotlib.ticker import NullLocator
 from torch import Tensor
 
 from mamlpp import schedules
@@ -36,37 +38,43 @@ def step_colours(steps: int) -> list[tuple[float, float, float]]:
 
 def weights_at(recipe: Recipe, epoch: float) -> list[float]:
     """What the query loss after each of the steps 1 … S counts, as training asks for it."""
-    return schedules.step_weights(
-        recipe.inner_steps, recipe.msl_epochs, recipe.msl_floor, epoch
-    )
+    return schedules.step_weights(recipe.inner_steps, recipe.msl_epochs, recipe.msl_floor, epoch)
 
 
 def plot_step_weights(recipe: Recipe, ax: Axes, until: float) -> Axes:
     """The weights of the query losses from epoch 0 to `until`, stacked: together always 1."""
     epochs = np.linspace(0, until, POINTS)
     weights = np.array([weights_at(recipe, epoch) for epoch in epochs]).T  # [S, POINTS]
-    ax.stackplot(epochs, weights, colors=step_colours(recipe.inner_steps), edgecolor="white", lw=0.5)
-    _name_bands(weights[:, 0], until, ax)
+    ax.stackplot(
+        epochs, weights, colors=step_colours(recipe.inner_steps), edgecolor="white", lw=0.5
+    )
+    _name_bands(weights, until, ax)
     ax.set(xlim=(0, until), ylim=(0, 1), xlabel="epoch", ylabel="weight of the query loss")
     return ax
 
 
-def _name_bands(first: np.ndarray, until: float, ax: Axes) -> None:
-    tops = np.cumsum(first)
-    for step, (weight, top) in enumerate(zip(first, tops, strict=True), start=1):
-        if weight > 0.05:
-            colour = "white" if step > 0.4 * len(first) else "black"
-            place = until * 0.015, top - weight / 2
-            ax.text(*place, f"step {step}", va="center", fontsize=9, color=colour)
+def _name_bands(weights: np.ndarray, until: float, ax: Axes) -> None:
+    """The last step's name in the middle; the others' at the left, where they have room."""
+    steps, later = len(weights), POINTS // 10
+    middles = np.cumsum(weights, axis=0) - weights / 2
+    ax.text(0.6 * until, middles[-1, -1], f"step {steps}", va="center", fontsize=9, color="white")
+    for step in range(1, steps):
+        if weights[step - 1, later] > 0.04:
+            height = middles[step - 1, [0, later]].mean()
+            colour = "white" if step > 0.4 * steps else "black"
+            ax.text(0.012 * until, height, f"step {step}", va="center", fontsize=9, color=colour)
 
 
 def plot_weight_bars(weights: Sequence[float], ax: Axes) -> Axes:
     """What the query loss after each step counts at one moment, a bar a step, with its number."""
     steps = range(1, len(weights) + 1)
     ax.bar(steps, weights, color=step_colours(len(weights)))
+    turned = 90 if len(weights) > 6 else 0  # side by side there would be no room
     for step, weight in zip(steps, weights, strict=True):
-        ax.text(step, weight + 0.02, f"{weight:.2g}", ha="center", fontsize=9)
-    ax.set(ylim=(0, 1.12), xticks=steps, xlabel="after inner step", ylabel="weight")
+        ax.text(step, weight + 0.02, f"{weight:.2g}", ha="center", fontsize=9, rotation=turned)
+    ax.set(
+        ylim=(0, 1.12), xticks=steps, yticks=(0, 0.5, 1), xlabel="after inner step", ylabel="weight"
+    )
     ax.grid(False, axis="x")
     return ax
 
@@ -95,8 +103,7 @@ def relative_cost(recipe: Recipe) -> float:
 
 
 def plot_order(recipe: Recipe, ax: Axes) -> Axes:
-    """A band over the epochs that says where the meta-gradient is of first, where of second order.
-    """
+    """Bands over the epochs: where the meta-gradient is of first, where of second order."""
     for start, end, order in order_spans(recipe):
         name, colour = ORDERS[order]
         ax.axvspan(start, end, color=colour, alpha=0.45, lw=0, label=name)
@@ -135,6 +142,39 @@ def plot_order_cost(recipe: Recipe, ax: Axes) -> Axes:
     return ax
 
 
+def plot_timeline(recipe: Recipe, axes: Sequence[Axes]) -> None:
+    """Three rows over the epochs: weights of the query losses; outer rate; order and cost."""
+    losses, rate, cost = axes
+    plot_step_weights(recipe, losses, until=recipe.epochs)
+    losses.set(ylabel="query\nlosses", yticks=(0, 0.5, 1))
+    plot_outer_rate(recipe, rate, until=recipe.epochs)
+    rate.set(ylabel="outer\nrate β", yticks=(0, recipe.outer_rate / 2, recipe.outer_rate))
+    rate.yaxis.set_major_formatter("{x:.1g}")
+    plot_order(recipe, cost)
+    plot_cost(recipe, cost)
+    for start, end, order in order_spans(recipe):
+        if end - start > 0.15 * recipe.epochs:
+            place = (start + end) / 2, 0.12
+            name = ORDERS[order][0]
+            cost.text(*place, name, ha="center", size=10, transform=cost.get_xaxis_transform())
+    for ax in axes[:-1]:
+        ax.set_xlabel("")
+        ax.tick_params(labelbottom=False)
+    for ax in axes:
+        ax.yaxis.label.set(rotation=0, ha="right", va="center", size=10)
+        ax.tick_params(labelsize=9)
+
+
+def plot_cost(recipe: Recipe, ax: Axes) -> Axes:
+    """What a meta-step costs over the epochs, in % of one of plain second-order MAML."""
+    epochs = np.linspace(0, recipe.epochs, POINTS)
+    plain = passes(Recipe(inner_steps=recipe.inner_steps), 0)
+    cost = [100 * passes(recipe, epoch) / plain for epoch in epochs]
+    ax.plot(epochs, cost, color="#333333", linewidth=2.5, drawstyle="steps-post")
+    ax.set(xlim=(0, recipe.epochs), ylim=(0, 1.15 * max(cost)), xlabel="epoch", ylabel="cost,\n%")
+    return ax
+
+
 # The outer rate
 
 
@@ -159,7 +199,9 @@ def plot_outer_rate(recipe: Recipe, ax: Axes, until: float, bounded: bool = True
         ax.axvline(recipe.epochs, color="#555555", linestyle=":")
         label = "T_max", (recipe.epochs, 1.0), (4, -4)
         ax.annotate(*label, xycoords=ax.get_xaxis_transform(), textcoords="offset points", va="top")
-    ax.set(xlim=(0, until), ylim=(0, 1.1 * recipe.outer_rate), xlabel="epoch", ylabel="outer rate β")
+    ax.set(
+        xlim=(0, until), ylim=(0, 1.1 * recipe.outer_rate), xlabel="epoch", ylabel="outer rate β"
+    )
     return ax
 
 
@@ -173,12 +215,18 @@ def rates_table(rule: FixedRate | LSLR | MetaSGD) -> tuple[list[str], list[str],
     """
     if isinstance(rule, LSLR):
         columns = [f"step {step + 1}" for step in range(rule.rates.shape[1])]
-        return rule.layers, columns, _numbers(rule.rates)
+        return [layer_title(name) for name in rule.layers], columns, _numbers(rule.rates)
     columns = [f"{percent} %" for percent in PERCENTILES]
     if isinstance(rule, MetaSGD):
         rows = [np.percentile(_numbers(rates), PERCENTILES) for rates in rule.rates]
-        return rule.names, columns, np.array(rows)
+        return [layer_title(name) for name in rule.names], columns, np.array(rows)
     return ["all"], ["all"], np.array([[rule.rate]])
+
+
+def layer_title(name: str) -> str:
+    """`"conv 1 weight"`, of `"blocks.0.conv.weight"`; other names with spaces for dots."""
+    title = re.sub(r"^blocks\.(\d+)\.conv", lambda found: f"conv {int(found[1]) + 1}", name)
+    return title.replace(".", " ")
 
 
 def _numbers(tensor: Tensor) -> np.ndarray:
@@ -196,7 +244,9 @@ def plot_rate_counts(counts: dict[str, int], ax: Axes) -> Axes:
     ax.barh(list(counts), list(counts.values()), color=colours[: len(counts)])
     for row, count in enumerate(counts.values()):
         ax.text(count * 1.3, row, f"{count:,}", va="center", fontsize=10)
-    ax.set(xscale="log", xlim=(0.7, 100 * max(counts.values())), xlabel="numbers (log axis)")
+    ax.set(xscale="log", xlim=(0.7, 100 * max(counts.values())), xticks=[])
+    ax.set_xlabel("numbers, on a logarithmic axis")
+    ax.xaxis.set_minor_locator(NullLocator())
     ax.invert_yaxis()
     ax.grid(False, axis="y")
     return ax
@@ -248,7 +298,9 @@ def plot_norm_statistics(
     )
     ax.axvline(step, color="#bbbbbb", linewidth=14, alpha=0.35, zorder=0)
     ax.set(xlabel="inner steps taken", ylabel="one feature, mean ± sd", xticks=steps)
-    ax.legend(fontsize=9, loc="best")
+    low, high = ax.get_ylim()
+    ax.set_ylim(low, high + 0.35 * (high - low))
+    ax.legend(fontsize=9, loc="upper right", ncols=2)
     return ax
 
 
@@ -309,8 +361,8 @@ def _draw_arrow(start: np.ndarray, direction: np.ndarray, name: str, look: str, 
         return
     ax.annotate(
         "",
-        xy=start + direction / length,
-        xytext=start,
+        xy=tuple(start + direction / length),
+        xytext=tuple(start),
         arrowprops={
             "arrowstyle": "-|>", "color": COLOURS[name], "linewidth": 2.5, "linestyle": look,
             "shrinkA": 0, "shrinkB": 0, "mutation_scale": 16,

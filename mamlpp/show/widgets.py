@@ -24,6 +24,7 @@ from IPython.display import DisplayHandle, display
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -32,7 +33,7 @@ from mamlpp.data.sinusoids import SinusoidSampler
 from mamlpp.data.tasks import Task, TaskBatch, TaskSampler
 from mamlpp.errors import InputError
 from mamlpp.inner_rules import LSLR, MetaSGD
-from mamlpp.maml import MetaLearner, Model, inner_loop, task_loss
+from mamlpp.maml import MetaLearner, Model, Weights, inner_loop, task_loss
 from mamlpp.network import Seen
 from mamlpp.recipe import RECIPES, Recipe
 from mamlpp.run.history import History
@@ -65,6 +66,7 @@ class Explorer:
         self._handles: list[DisplayHandle] = []
         # Callbacks may run on another thread than the cell that shows the explorer.
         self._lock = threading.RLock()
+        self._waiting = False
         for control in self.controls.values():
             control.observe(self._refresh, "value")
 
@@ -84,6 +86,15 @@ class Explorer:
             _write_caption(figure, words)
             return _png(figure), words
 
+    def choose(self, values: Mapping[str, Any]) -> None:
+        """Set several controls at once; the picture is drawn anew once."""
+        with self._lock:
+            self._waiting = True
+            for name, value in values.items():
+                self.controls[name].value = value
+            self._waiting = False
+            self._refresh(None)
+
     def _ipython_display_(self) -> None:
         with self._lock:
             controls = self.box._repr_mimebundle_()
@@ -95,7 +106,7 @@ class Explorer:
 
     def _refresh(self, _: object) -> None:
         with self._lock:
-            if not self._handles:
+            if self._waiting or not self._handles:
                 return
             data, metadata = self._output()
             for handle in self._handles:
@@ -123,14 +134,16 @@ def _canvas(panels: int, height: float = 3.3, **grid: Any) -> Figure:
     figure = Figure(figsize=(WIDTH, height + CAPTION), dpi=DPI, facecolor="white")
     FigureCanvasAgg(figure)
     bottom = (CAPTION + 0.62) / (height + CAPTION)
-    margins = {"left": 0.085, "right": 0.985, "top": 1 - 0.38 / (height + CAPTION)}
+    margins = {"left": 0.085, "right": 0.98, "top": 1 - 0.38 / (height + CAPTION)}
     if panels:
         figure.subplots(1, panels, gridspec_kw={"bottom": bottom, "wspace": 0.3} | margins | grid)
+    for ax in figure.axes:
+        ax.locator_params(nbins=4)
     return figure
 
 
 def _write_caption(figure: Figure, words: str) -> None:
-    figure.text(0.02, 0.02, textwrap.fill(words, 112), fontsize=10.5, va="bottom")
+    figure.text(0.02, 0.02, textwrap.fill(words, 113), fontsize=10.5, va="bottom")
 
 
 def _png(figure: Figure) -> bytes:
@@ -140,7 +153,8 @@ def _png(figure: Figure) -> bytes:
 
 
 def _title(ax: Axes, text: str) -> None:
-    ax.set_title(text, fontsize=11, loc="left")
+    # With a y of its own: to find one, matplotlib would measure all other text first.
+    ax.set_title(text, fontsize=11, loc="left", y=1.02)
 
 
 # Controls. Each has its name in view: that is also the only name that a screen reader gets.
@@ -187,9 +201,9 @@ def msl_explorer() -> Explorer:
         _draw_msl,
         {
             "steps": _whole("inner steps N", 5, 1, 10),
-            "msl_epochs": _whole("annealed over epochs", 15, 0, 50),
+            "msl_epochs": _whole("annealed over epochs", 15, 0, 40),
             "floor": _number("floor, parts of 1/N", 0.0, 0.0, 1.0, 0.01),
-            "epoch": _number("epoch", 5.0, 0.0, 60.0, 0.5),
+            "epoch": _number("epoch", 5.0, 0.0, 40.0, 0.5),
         },
     )
 
@@ -201,7 +215,7 @@ def _draw_msl(steps: int, msl_epochs: int, floor: float, epoch: float) -> Pictur
     weights = plots.weights_at(recipe, epoch)
     figure = _canvas(2, width_ratios=[2, 1])
     left, right = figure.axes
-    plots.plot_step_weights(recipe, left, until=60)
+    plots.plot_step_weights(recipe, left, until=40)
     left.axvline(epoch, color="#d62728", linewidth=2)
     _title(left, "The weights over the epochs: they always sum to 1")
     plots.plot_weight_bars(weights, right)
@@ -241,16 +255,15 @@ def cosine_explorer() -> Explorer:
     )
 
 
-def _draw_cosine(
-    maximum: float, minimum: float, epochs: int, epoch: int, bounded: bool
-) -> Picture:
+def _draw_cosine(maximum: float, minimum: float, epochs: int, epoch: int, bounded: bool) -> Picture:
     recipe = Recipe(outer_rate=maximum, outer_rate_min=minimum, epochs=epochs)
-    figure = _canvas(1)
+    figure = _canvas(1, left=0.11, right=0.97)
     [ax] = figure.axes
     plots.plot_outer_rate(recipe, ax, until=450, bounded=bounded)
     [rate] = plots.outer_rates(recipe, [epoch], bounded)
     ax.plot(epoch, rate, "o", color="#d62728", markersize=10, clip_on=False)
-    ax.annotate(f"{rate:.2e}", (epoch, rate), (10, 8), textcoords="offset points", fontsize=11)
+    side, shift = ("left", 10) if epoch < 380 else ("right", -10)
+    ax.annotate(f"{rate:.2e}", (epoch, rate), (shift, 8), textcoords="offset points", ha=side)
     _title(ax, "Learning rate of the meta-optimizer")
     words = f"At epoch {epoch} the outer rate is {rate:.3g}, {rate / maximum:.1%} of β_max. "
     if bounded:
@@ -278,9 +291,7 @@ def order_explorer(history: History | None = None, epochs: int = 100) -> Explore
         last = max(1, round(history.rows[-1]["epoch"] + 0.5))
 
     def draw(switch: float, never: bool, steps: int) -> Picture:
-        recipe = Recipe(
-            second_order_from=None if never else switch, inner_steps=steps, epochs=last
-        )
+        recipe = Recipe(second_order_from=None if never else switch, inner_steps=steps, epochs=last)
         return _draw_order(recipe, history)
 
     start = min(50, last // 2)
@@ -307,7 +318,11 @@ def _draw_order(recipe: Recipe, history: History | None) -> Picture:
         norms = [(row["epoch"], row["gradient_norm"]) for row in history.rows]
         right.plot(*zip(*norms, strict=True), ".", color="#333333", markersize=4)
     right.set(yscale="log", ylabel="norm of the meta-gradient")
-    right.legend(fontsize=8.5, loc="upper right", ncols=2)
+    right.yaxis.set_major_locator(LogLocator(subs=(1, 3), numticks=8))
+    right.yaxis.set_major_formatter("{x:g}")
+    right.yaxis.set_minor_locator(NullLocator())
+    right.set_ylim(top=8 * right.get_ylim()[1])
+    right.legend(fontsize=9, loc="upper center", ncols=3)
     _title(right, "Gradient norms, and the order at each epoch")
     return figure, f"{_order_words(recipe)} {source}"
 
@@ -319,8 +334,8 @@ def _order_words(recipe: Recipe) -> str:
     if switch is None:
         return f"First order throughout: {cost} of the cost of second-order MAML, {counted}."
     return (
-        f"First order up to epoch {switch:g} of {recipe.epochs}, second order from there on: {cost} "
-        f"of the cost of second order throughout, {counted}."
+        f"First order up to epoch {switch:g} of {recipe.epochs}, second order from there on: "
+        f"{cost} of the cost of second order throughout, {counted}."
     )
 
 
@@ -329,12 +344,15 @@ def _plot_sine_norms(recipe: Recipe, ax: Axes) -> str:
     epochs = (np.arange(len(norms)) + 0.5) * recipe.epochs / len(norms)
     taken = np.array([plots.schedules.second_order(recipe.second_order_from, e) for e in epochs])
     used = np.where(taken, norms[:, 1], norms[:, 0])
-    ax.plot(epochs, norms[:, 0], color="#b37a1e", linewidth=0.9, alpha=0.6)
-    ax.plot(epochs, norms[:, 1], color=plots.COLOURS["MAML"], linewidth=0.9, alpha=0.6)
+    for column, (name, colour) in enumerate(
+        (("first order's norm", "#b37a1e"), ("second order's", plots.COLOURS["MAML"]))
+    ):
+        ax.plot(epochs, norms[:, column], color=colour, linewidth=1.2, label=name)
     ax.plot(epochs, used, ".", color="#333333", markersize=4, label="the one taken")
     return (
-        f"Norms measured here, in {len(norms)} meta-steps on sine waves with {SINE_STEPS} inner "
-        f"steps, spread over the epochs: both orders at the same weights."
+        f"Norms measured here, in {len(norms)} meta-steps on sine waves: both orders at the same "
+        f"weights; first order's is {np.median(norms[:, 0] / norms[:, 1]):.2f} times second "
+        f"order's (median)."
     )
 
 
@@ -350,17 +368,21 @@ class _SineLearner(nn.Module):
         super().__init__()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            self.network = nn.Sequential(
-                nn.Linear(1, 20), nn.Tanh(), nn.Linear(20, 20), nn.Tanh(), nn.Linear(20, 1)
-            )
+            self.network = nn.Sequential()
+            for name, before, after in (("first", 1, 20), ("second", 20, 20), ("head", 20, 1)):
+                self.network.add_module(name, nn.Linear(before, after))
+                if name != "head":
+                    self.network.add_module(f"{name} tanh", nn.Tanh())
         weights = dict(self.network.named_parameters())
-        self.rule = MetaSGD(weights, 0.02) if rule == "meta-sgd" else LSLR(weights, SINE_STEPS, 0.02)
+        self.rule = (
+            MetaSGD(weights, 0.02) if rule == "meta-sgd" else LSLR(weights, SINE_STEPS, 0.02)
+        )
 
     def gradient(self, batch: TaskBatch, second_order: bool) -> list[Tensor]:
         """The meta-gradient, mean over the tasks, in the order of the parameters."""
         model: Model = lambda weights, x, _: functional_call(self.network, weights, (x,))  # noqa: E731
         counts = [0.0] * (SINE_STEPS - 1) + [1.0]
-        weights = dict(self.network.named_parameters())
+        weights: Weights = dict(self.network.named_parameters())
         losses = [
             task_loss(model, weights, task, counts, self.rule, second_order, nn.functional.mse_loss)
             for task in batch
@@ -370,7 +392,7 @@ class _SineLearner(nn.Module):
 
 
 @lru_cache
-def sine_norms(meta_steps: int = 60) -> np.ndarray:
+def sine_norms(meta_steps: int = 30) -> np.ndarray:
     """Norms `[T, 2]` of the meta-gradients of first and second order, of a training on sine waves.
 
     Both are taken at the same weights, which then move by the second-order one.
@@ -388,7 +410,7 @@ def sine_norms(meta_steps: int = 60) -> np.ndarray:
 
 
 @lru_cache
-def sine_rates(rule: str, meta_steps: int = 60) -> tuple[LSLR | MetaSGD, ...]:
+def sine_rates(rule: str, meta_steps: int = 30) -> tuple[LSLR | MetaSGD, ...]:
     """The inner rule after 0, 1, 2, … meta-steps on sine waves, with a large outer rate."""
     learner, sampler = _SineLearner(rule), SinusoidSampler()
     optimizer = torch.optim.Adam(learner.parameters(), lr=1e-3)
@@ -407,3 +429,504 @@ def _take(optimizer: torch.optim.Optimizer, learner: nn.Module, gradient: list[T
     for parameter, part in zip(learner.parameters(), gradient, strict=True):
         parameter.grad = part
     optimizer.step()
+
+
+# LSLR and Meta-SGD
+
+
+def rates_explorer(
+    rules: Sequence[LSLR | MetaSGD] | None = None, iterations: Sequence[int] | None = None
+) -> Explorer:
+    """Learned inner rates: how many there are, and what they become over a training.
+
+    `rules` are copies of a learner's `rule`, all of one kind, as it was at several `iterations`
+    (by default 0, 1, 2, …). Without them, two short trainings on sine waves are done here, which
+    takes a few seconds.
+    """
+    if rules is not None and not rules:
+        raise InputError("no rules to show: give copies of a learner's rule, taken in training")
+    given = None if rules is None else tuple(rules)
+    count = len(given or sine_rates("lslr"))
+    numbers = list(range(count) if iterations is None else iterations)
+    if len(numbers) != count:
+        raise InputError(f"{count} rules came with {len(numbers)} iterations; give one for each")
+
+    def draw(moment: int, filters: int, steps: int, rule: str | None = None) -> Picture:
+        shown = given or sine_rates(rule or "lslr")
+        return _draw_rates(shown, moment, numbers, filters, steps, given is not None)
+
+    controls = {
+        "moment": _whole("moment of the training", count - 1, 0, count - 1),
+        "filters": _whole("filters of the network counted", 64, 8, 128),
+        "steps": _whole("inner steps counted", 5, 1, 10),
+    }
+    if given is None:
+        controls["rule"] = _choice(
+            "heat map of", [("LSLR", "lslr"), ("Meta-SGD", "meta-sgd")], "lslr"
+        )
+    return Explorer(draw, controls)
+
+
+def _draw_rates(
+    rules: tuple[LSLR | MetaSGD, ...],
+    moment: int,
+    numbers: list[int],
+    filters: int,
+    steps: int,
+    given: bool,
+) -> Picture:
+    figure = _canvas(2, width_ratios=[1, 1.5], left=0.12, wspace=0.35)
+    left, right = figure.axes
+    counts = network_rate_counts(filters, steps)
+    plots.plot_rate_counts(counts, left)
+    _title(left, f"Rates: {filters} filters, {steps} steps")
+    rows, columns, values = plots.rates_table(rules[moment])
+    centre = float(np.median(plots.rates_table(rules[0])[2]))
+    spread = max(np.abs(plots.rates_table(rule)[2] - centre).max() for rule in rules)
+    plots.plot_rates(rows, columns, values, right, centre, spread)
+    lslr = isinstance(rules[moment], LSLR)
+    _title(
+        right, f"{'LSLR' if lslr else 'Meta-SGD, percentiles'}, after {numbers[moment]} meta-steps"
+    )
+    right.tick_params(labelsize=9)
+    least, most = values.min(), values.max()
+    source = (
+        "recorded in a training" if given else "learned here, in a short training on sine waves"
+    )
+    return figure, (
+        f"In a network of {filters} filters LSLR learns {counts['LSLR']} rates, Meta-SGD "
+        f"{counts['Meta-SGD']:,}, MAML none: its one α is given. The heat map was {source}: after "
+        f"{numbers[moment]} meta-steps the rates shown are {least:.3g} to {most:.3g}, where white "
+        f"is {centre:.3g}, their beginning."
+    )
+
+
+@lru_cache
+def network_rate_counts(filters: int, steps: int) -> dict[str, int]:
+    """How many rates each inner rule has, for Omniglot's network, 28x28 and 20-way."""
+    learner = MetaLearner(RECIPES["maml"].with_(filters=filters), (1, 28, 28), 20)
+    weights = learner.weights()
+    size = sum(weight.numel() for weight in weights.values())
+    layers = len(LSLR(weights, steps, 0.1).layers)
+    return {
+        name: plots.count_rates(rule, size, layers, steps)
+        for name, rule in (("MAML", "fixed"), ("LSLR", "lslr"), ("Meta-SGD", "meta-sgd"))
+    }
+
+
+# BNRS and BNWB
+
+EPS = 1e-5  # as in `BatchNorm`
+KINDS = {
+    "batch": "of the task itself",
+    "shared": "shared by all steps",
+    "per_step": "one set a step (BNRS)",
+}
+
+
+def batch_norm_explorer(
+    learner: MetaLearner | None = None, batch: TaskBatch | None = None
+) -> Explorer:
+    """What batch norm sees after each inner step, and what three kinds of statistics make of it.
+
+    The last task of `batch` is new; the running statistics, shared or per step, are the mean over
+    its other tasks. `learner` needs running statistics of its own for each step, as the recipe
+    "maml++" has. Without one, a learner with random weights and the inner rate 0.4, at which the
+    paper's learned rates begin on Omniglot, adapts to tasks of glyphs here.
+    """
+    random = learner is None
+    learner = learner or MetaLearner(
+        RECIPES["maml++"].with_(filters=8, inner_rate=0.4), (1, 28, 28), 5
+    )
+    if learner.recipe.norm_statistics != "per_step":
+        raise InputError(
+            f"this learner's norm_statistics are {learner.recipe.norm_statistics!r}, so that it "
+            f"does not note what each step sees; give one whose recipe says 'per_step'"
+        )
+    batch = batch or _glyph_tasks(learner)
+    if len(batch) < 2:
+        raise InputError("one task alone has no others to compare with; give at least 2 tasks")
+    means, variances = norm_statistics(learner, batch)
+    blocks, steps, features = means.shape[1], means.shape[2] - 1, means.shape[3]
+    where = (
+        "a learner with random weights, inner rate 0.4, on glyphs"
+        if random
+        else "the learner given"
+    )
+
+    def draw(kind: str, block: int, feature: int, step: int) -> Picture:
+        seen = means[:, block - 1, :, feature - 1], variances[:, block - 1, :, feature - 1]
+        return _draw_batch_norm(seen, kind, step, f"block {block}, feature {feature}, of {where}")
+
+    options = [(name, kind) for kind, name in KINDS.items()]
+    return Explorer(
+        draw,
+        {
+            "kind": _choice("statistics read", options, "shared"),
+            "block": _whole("block", min(2, blocks), 1, blocks),
+            "feature": _whole("feature", 1, 1, features),
+            "step": _whole("inner steps taken", 0, 0, steps),
+        },
+    )
+
+
+def _glyph_tasks(learner: MetaLearner, tasks: int = 9) -> TaskBatch:
+    return TaskSampler(load_images("glyphs", "train"), learner.ways, 1, 1).sample(tasks)
+
+
+def norm_statistics(learner: MetaLearner, batch: TaskBatch) -> tuple[Tensor, Tensor]:
+    """Means and variances that each batch norm sees of each task's support images, before inner
+    step 1, 2, … and after the last: `[B, blocks, S + 1, F]`. The learner stays as it was.
+    """
+    stacked = [_task_statistics(learner, task) for task in batch]
+    means, variances = (torch.stack(of) for of in zip(*stacked, strict=True))
+    return means, variances
+
+
+def _task_statistics(learner: MetaLearner, task: Task) -> tuple[Tensor, Tensor]:
+    seen: list[Seen] = []
+    support, steps = (task.support_x, task.support_y), learner.recipe.inner_steps
+    model = learner.task_model(task, seen)
+    path = inner_loop(model, learner.weights(), support, steps, learner.rule, False)
+    model(path[-1], task.support_x, steps)
+    # Noted step by step, block after block: [(S + 1)·blocks, F] to [blocks, S + 1, F].
+    means = torch.stack([mean for _, _, mean, _ in seen])
+    variances = torch.stack([variance for _, _, _, variance in seen])
+    by_block = [
+        x.detach().unflatten(0, (steps + 1, -1)).transpose(0, 1) for x in (means, variances)
+    ]
+    return by_block[0], by_block[1]
+
+
+def _draw_batch_norm(seen: tuple[Tensor, Tensor], kind: str, step: int, where: str) -> Picture:
+    """`seen` are means and variances `[B, S + 1]` of one feature; the last task is the new one."""
+    task = seen[0][-1], seen[1][-1]
+    reads = read_statistics(*seen)
+    results = {
+        KINDS[name]: _normalised(task, statistics, step) for name, statistics in reads.items()
+    }
+    figure = _canvas(2, width_ratios=[1, 1], wspace=0.55)
+    left, right = figure.axes
+    mean, variance = reads[kind]
+    plots.plot_norm_statistics((task[0], task[1].sqrt()), (mean, variance.sqrt()), left, step)
+    _title(left, "Into batch norm: a new task, step by step")
+    plots.plot_normalised(results, right, KINDS[kind])
+    right.tick_params(axis="y", labelsize=9)
+    _title(right, f"Out of it, after {step} inner steps")
+    mean_out, deviation_out = results[KINDS[kind]]
+    return figure, (
+        f"Statistics {KINDS[kind]}: after {step} inner steps batch norm gives this feature a mean "
+        f"of {mean_out:.2f} and a standard deviation of {deviation_out:.2f}, where it should give "
+        f"0 and 1. Computed here for {where}; running statistics are the means over "
+        f"{len(seen[0]) - 1} other tasks."
+    )
+
+
+def read_statistics(means: Tensor, variances: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+    """What each kind reads at steps 0 … S, mean and variance `[S + 1]`, for the last of the tasks
+    `[B, S + 1]`: its own; the other tasks' mean over all steps; the other tasks' of each step.
+    """
+    others = means[:-1].mean(0), variances[:-1].mean(0)
+    return {
+        "batch": (means[-1], variances[-1]),
+        "shared": (others[0].mean().expand_as(others[0]), others[1].mean().expand_as(others[1])),
+        "per_step": others,
+    }
+
+
+def _normalised(
+    task: tuple[Tensor, Tensor], read: tuple[Tensor, Tensor], step: int
+) -> tuple[float, float]:
+    """Mean and standard deviation after (x − mean read) / √(variance read)."""
+    scale = torch.rsqrt(read[1][step] + EPS)
+    return float((task[0][step] - read[0][step]) * scale), float(task[1][step].sqrt() * scale)
+
+
+# The unrolled graph
+
+
+def graph_explorer() -> Explorer:
+    """The unrolled inner loop: the ways that the meta-gradient takes, and how long they are."""
+    return Explorer(
+        _draw_graph,
+        {
+            "steps": _whole("inner steps N", 5, 1, 8),
+            "msl": _switch("multi-step loss", False),
+            "second_order": _switch("second order", True),
+            "own": _switch("rates and batch norm of its own for each step", False),
+        },
+    )
+
+
+def _draw_graph(steps: int, msl: bool, second_order: bool, own: bool) -> Picture:
+    recipe = Recipe(
+        inner_steps=steps,
+        msl_epochs=15.0 if msl else 0.0,
+        second_order_from=0.0 if second_order else None,
+        inner_rule="lslr" if own else "fixed",
+        norm_statistics="per_step" if own else "batch",
+        norm_weights="per_step" if own else "shared",
+    )
+    figure = _canvas(0, height=3.5)
+    low = CAPTION / (3.5 + CAPTION)
+    ax = figure.add_axes((0.01, low + 0.05, 0.98, 0.93 - low))
+    diagrams.plot_unrolled(recipe, ax)
+    diagrams.add_legend(ax)
+    return figure, _graph_words(recipe)
+
+
+def _graph_words(recipe: Recipe) -> str:
+    paths = diagrams.gradient_paths(recipe)
+    layers, longest = diagrams.LAYERS, paths[-1]
+    words = (
+        f"The longest way back, from the query loss after step {longest.step}, goes through "
+        f"{longest.support_layers} layers of support passes and the {layers} of the query's own. "
+    )
+    if longest.support_layers == 0:
+        words = (
+            f"In first order every way back goes past the support passes, along the weights: only "
+            f"the {layers} layers of the query's own pass are on it. "
+        )
+    elif len(paths) > 1:
+        words += (
+            f"The multi-step loss opens {len(paths) - 1} shorter ones, the shortest through "
+            f"{paths[0].support_layers}. "
+        )
+    verb = "counts" if len(paths) == 1 else "count"
+    words += f"Of the {recipe.inner_steps} query losses {len(paths)} {verb}."
+    if recipe.norm_weights == "per_step":
+        words += " Each step has rates, a rate a layer, and a batch norm of its own."
+    return words
+
+
+# The whole recipe
+
+
+def recipe_board(name: str = "maml++") -> Explorer:
+    """Every switch of MAML++, and the timeline of the run that they make, with its cost.
+
+    Choosing a recipe by its name sets all switches.
+    """
+    if name not in RECIPES:
+        raise InputError(f"there is no recipe {name!r}; choose one of {', '.join(RECIPES)}")
+    controls = {"epoch": _number("epoch", 5, 0, 150, 1)} | _switches(RECIPES[name])
+    board = Explorer(_draw_board, controls)
+    preset = _choice("begin with", list(RECIPES), name)
+    preset.observe(lambda change: board.choose(_settings(RECIPES[change["new"]])), "value")
+    board.box.children = (preset, *board.box.children)
+    return board
+
+
+def _switches(recipe: Recipe) -> dict[str, ipywidgets.Widget]:
+    settings = _settings(recipe)
+    rules = [("one, given", "fixed"), ("LSLR", "lslr"), ("Meta-SGD", "meta-sgd")]
+    statistics = ["batch", "shared", "per_step"]
+    return {
+        "epochs": _whole("epochs", settings["epochs"], 10, 150),
+        "inner_steps": _whole("inner steps", settings["inner_steps"], 1, 10),
+        "msl_epochs": _whole("MSL: annealed over epochs", settings["msl_epochs"], 0, 50),
+        "second_order_from": _whole("DA: second order from", settings["second_order_from"], 0, 150),
+        "first_order": _switch("first order throughout", settings["first_order"]),
+        "inner_rule": _choice("LSLR: inner rates", rules, settings["inner_rule"]),
+        "norm_statistics": _choice("BNRS: statistics", statistics, settings["norm_statistics"]),
+        "norm_weights": _choice("BNWB: weights", statistics[1:], settings["norm_weights"]),
+        "annealed": _switch("CA: outer rate annealed", settings["annealed"]),
+    }
+
+
+def _settings(recipe: Recipe) -> dict[str, Any]:
+    """A recipe's fields as the board's switches have them."""
+    return {
+        "epochs": recipe.epochs,
+        "inner_steps": recipe.inner_steps,
+        "msl_epochs": int(recipe.msl_epochs),
+        "second_order_from": int(recipe.second_order_from or 0),
+        "first_order": recipe.second_order_from is None,
+        "inner_rule": recipe.inner_rule,
+        "norm_statistics": recipe.norm_statistics,
+        "norm_weights": recipe.norm_weights,
+        "annealed": recipe.outer_rate_min is not None,
+    }
+
+
+def board_recipe(first_order: bool, second_order_from: int, annealed: bool, **rest: Any) -> Recipe:
+    """The recipe that the board's switches stand for."""
+    return Recipe(
+        second_order_from=None if first_order else second_order_from,
+        outer_rate_min=1e-5 if annealed else None,
+        **rest,
+    )
+
+
+def _draw_board(epoch: float, **settings: Any) -> Picture:
+    recipe = board_recipe(**settings)
+    epoch = min(epoch, recipe.epochs)
+    figure = _canvas(0, height=4.6)
+    grid = figure.add_gridspec(
+        3, 1, height_ratios=[3, 2, 2], hspace=0.2,
+        left=0.13, right=0.68, top=0.95, bottom=(CAPTION + 0.62) / (4.6 + CAPTION),
+    )  # fmt: skip
+    timeline = [figure.add_subplot(grid[row]) for row in range(3)]
+    plots.plot_timeline(recipe, timeline)
+    for ax in timeline:
+        ax.axvline(epoch, color="#d62728", linewidth=2)
+    _title(timeline[0], "The timeline of this training")
+    for row, (name, value) in enumerate(_fixed_facts(recipe).items()):
+        figure.text(0.71, 0.93 - 0.115 * row, name, fontsize=10, fontweight="bold")
+        figure.text(0.71, 0.885 - 0.115 * row, value, fontsize=10)
+    about = textwrap.fill(COST_IN_WORDS, 36)
+    figure.text(0.71, 0.405, about, fontsize=8.5, va="top", color="#444444")
+    return figure, _board_words(recipe, epoch)
+
+
+def _fixed_facts(recipe: Recipe) -> dict[str, str]:
+    """What is the same at every epoch."""
+    counts = network_rate_counts(recipe.filters, recipe.inner_steps)
+    name = {"fixed": "MAML", "lslr": "LSLR", "meta-sgd": "Meta-SGD"}[recipe.inner_rule]
+    sets = {"shared": "1 set", "per_step": f"{recipe.inner_steps + 1} sets", "batch": "none kept"}
+    return {
+        "Inner steps": str(recipe.inner_steps),
+        "Inner rates": "1 α, given" if name == "MAML" else f"{counts[name]:,} α, learned",
+        "Running statistics": sets[recipe.norm_statistics],
+        "Batch-norm weight and bias": sets[recipe.norm_weights],
+        "Predicted cost": f"{100 * plots.relative_cost(recipe):.0f} % of plain MAML's",
+    }
+
+
+COST_IN_WORDS = (
+    "counted in passes forward and back: 1 for a query loss that counts, 1 for a support pass in "
+    f"first order, {plots.SECOND_ORDER_PASS:g} in second (measured on a CPU), with as many query "
+    "as support images"
+)
+
+
+def _board_words(recipe: Recipe, epoch: float) -> str:
+    weights = plots.weights_at(recipe, epoch)
+    counted = sum(weight > 0 for weight in weights)
+    order, _ = plots.ORDERS[plots.schedules.second_order(recipe.second_order_from, epoch)]
+    [rate] = plots.outer_rates(recipe, [epoch])
+    share = plots.passes(recipe, epoch) / plots.passes(Recipe(inner_steps=recipe.inner_steps), 0)
+    losses = "1 query loss counts" if counted == 1 else f"{counted} query losses count"
+    facts = "; ".join(f"{name.lower()}: {value}" for name, value in _fixed_facts(recipe).items())
+    return (
+        f"At epoch {epoch:g} of {recipe.epochs}: {losses}, the last {weights[-1]:.2g}; the "
+        f"meta-gradient is of {order}; the outer rate is {rate:.3g}; a meta-step costs {share:.0%} "
+        f"of plain MAML's. At every epoch: {facts}."
+    )
+
+
+# Two tasks with two weights
+
+EXTENT = 3.0
+_TASKS = (
+    Task(*2 * (torch.tensor([[1.9, 0.3], [0.0, 0.5]]), torch.tensor([-2.2, 0.45]))),
+    Task(*2 * (torch.tensor([[0.5, 0.0], [-0.3, 1.9]]), torch.tensor([0.7, -2.3]))),
+)  # each learns two weights θ from two equations x·θ = y; its queries are the same
+
+
+def _half_square(outputs: Tensor, targets: Tensor) -> Tensor:
+    return (outputs - targets).square().sum(-1) / 2
+
+
+def _linear(weights: Mapping[str, Tensor], x: Tensor, step: int) -> Tensor:
+    return weights["theta"] @ x.mT
+
+
+def landscape_explorer() -> Explorer:
+    """Two weights, two tasks: where MAML, first-order MAML and joint training want to go from here.
+
+    Joint training follows the mean of the two losses; MAML that of the losses after the inner
+    steps. All gradients are taken by `mamlpp.maml` and autograd.
+    """
+    return Explorer(
+        _draw_landscape,
+        {
+            "theta1": _number("initial weight θ₁", 0.0, -EXTENT, EXTENT, 0.1),
+            "theta2": _number("initial weight θ₂", 1.0, -EXTENT, EXTENT, 0.1),
+            "rate": _number("inner rate α", 0.2, 0.0, 0.6, 0.01),
+            "steps": _whole("inner steps", 3, 1, 8),
+        },
+    )
+
+
+def landscape_gradients(theta: Sequence[float], rate: float, steps: int) -> dict[str, Tensor]:
+    """The gradient `[2]` that each method would follow from `theta`, mean over the two tasks."""
+    weights = {"theta": torch.tensor(theta, dtype=torch.float32, requires_grad=True)}
+
+    def meta(second_order: bool) -> Tensor:
+        counts = [0.0] * (steps - 1) + [1.0]
+        losses = [
+            task_loss(_linear, weights, task, counts, lambda *_: rate, second_order, _half_square)
+            for task in _TASKS
+        ]
+        return torch.stack([loss for loss, _ in losses]).mean()
+
+    joint = torch.stack(
+        [_half_square(_linear(weights, task.query_x, 0), task.query_y) for task in _TASKS]
+    ).mean()
+    losses = {"MAML": meta(True), "first-order MAML": meta(False), "joint training": joint}
+    return {name: torch.autograd.grad(loss, weights["theta"])[0] for name, loss in losses.items()}
+
+
+@lru_cache
+def _loss_grids(points: int = 49) -> list[np.ndarray]:
+    axis = torch.linspace(-EXTENT, EXTENT, points)
+    theta = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), -1)  # [G, G, 2]
+    return [
+        _half_square(_linear({"theta": theta}, task.query_x, 0), task.query_y).numpy()
+        for task in _TASKS
+    ]
+
+
+def _inner_paths(theta: Sequence[float], rate: float, steps: int) -> list[np.ndarray]:
+    start = {"theta": torch.tensor(theta, dtype=torch.float32, requires_grad=True)}
+    paths = [
+        inner_loop(
+            _linear, start, (task.support_x, task.support_y), steps, lambda *_: rate, False,
+            _half_square,
+        )
+        for task in _TASKS
+    ]  # fmt: skip
+    return [torch.stack([w["theta"].detach() for w in path]).numpy() for path in paths]
+
+
+def _draw_landscape(theta1: float, theta2: float, rate: float, steps: int) -> Picture:
+    theta = theta1, theta2
+    gradients = landscape_gradients(theta, rate, steps)
+    arrows = {name: -gradient.numpy() for name, gradient in gradients.items()}
+    figure = _canvas(1, height=4.6, right=0.6)
+    [ax] = figure.axes
+    paths = _inner_paths(theta, rate, steps)
+    plots.plot_landscape(_loss_grids(), EXTENT, paths, arrows, ax)
+    ax.plot(*theta, "o", color="black", markersize=9)
+    ax.legend(loc="upper left", bbox_to_anchor=(1.03, 1.0), title="downhill from the black dot")
+    _title(ax, "The losses of tasks A and B, and the inner steps to each")
+    words = _landscape_words(gradients, rate, steps)
+    walks = zip(paths, _TASKS, strict=True)
+    if any(_task_loss(path[-1], task) > _task_loss(path[0], task) for path, task in walks):
+        words += " The inner rate is too large: the steps lead away from a task's least loss."
+    return figure, words
+
+
+def _task_loss(theta: np.ndarray, task: Task) -> float:
+    outputs = _linear({"theta": torch.from_numpy(theta)}, task.support_x, 0)
+    return float(_half_square(outputs, task.support_y))
+
+
+def _landscape_words(gradients: dict[str, Tensor], rate: float, steps: int) -> str:
+    maml = gradients["MAML"]
+    angles = {
+        name: float(torch.rad2deg(torch.atan2(_cross(maml, g), maml @ g).abs()))
+        for name, g in gradients.items()
+    }
+    return (
+        f"With {steps} inner steps of rate {rate:g}, first-order MAML points "
+        f"{angles['first-order MAML']:.0f}° and joint training {angles['joint training']:.0f}° "
+        f"away from MAML. The gradients are {maml.norm():.3g} (MAML), "
+        f"{gradients['first-order MAML'].norm():.3g} (first order) and "
+        f"{gradients['joint training'].norm():.3g} (joint) long; the arrows show directions only."
+    )
+
+
+def _cross(a: Tensor, b: Tensor) -> Tensor:
+    return a[0] * b[1] - a[1] * b[0]

@@ -421,3 +421,11 @@ def test_without_annealing_the_rate_stays():
 def test_fields_that_contradict_each_other_are_named(changes, said):
     with pytest.raises(mamlpp.InputError, match=said):
         mamlpp.RECIPES["maml"].with_(**changes)
+
+
+@pytest.mark.parametrize("whose", ["query", "support"])
+def test_the_statistics_of_every_step_are_written_whoever_normalises_the_queries(whose, batch):
+    learner = make("maml+bnrs+bnwb", query_statistics=whose)
+    learner.meta_loss(batch)
+    for norm in norms(learner):
+        assert (norm.running_mean != 0).any(1).tolist() == [True] * (STEPS + 1)
