@@ -21,6 +21,7 @@ from mamlpp.files import replacing
 from mamlpp.recipe import RECIPES, Recipe
 from mamlpp.run.checkpoints import Run
 from mamlpp.run.evaluation import EVALUATION_SEED, Evaluation, evaluate_protocols
+from mamlpp.run.parallel import Team, torchrun_team
 from mamlpp.run.training import Trainer, default_device
 
 Dataset = Literal["glyphs", "omniglot", "mini_imagenet"]
@@ -75,18 +76,34 @@ class Train:
     """Meta-steps between two looks at the gradient on its way back, written to gradients.csv."""
     device: str | None = None
     """cpu, cuda, …; the GPU if there is one, unless said."""
+    workers: int = 1
+    """Processes that share the tasks of each meta-batch, on as many cores. On several GPUs:
+    torchrun --nproc-per-node GPUS -m mamlpp train …"""
     settings: tyro.conf.OmitArgPrefixes[Recipe] = field(default_factory=Recipe)
 
     def __call__(self) -> None:
         """Train, then say what came out and what to type next."""
-        train, validation = (self._sampler(split) for split in ("train", "validation"))
-        run = Trainer(self.settings, train, validation, self.directory, self.diagnose_every).fit()
+        team = torchrun_team(_device(self.device))
+        if team is not None and team.rank:
+            return team.serve()
+        device = _device(self.device) if team is None else team.device
+        try:
+            run = self._trainer(device, self.workers if team is None else team).fit()
+        finally:
+            if team is not None:
+                team.dismiss()
         best = max(run.history.column("validation_accuracy"))
         print(f"best validation accuracy {100 * best:.2f} %; the run is in {self.directory}")
         print(f"next: mamlpp evaluate {self.directory}")
 
-    def _sampler(self, split: str) -> TaskSampler:
-        images = load_images(self.dataset, split).to(_device(self.device))
+    def _trainer(self, device: torch.device, workers: int | Team) -> Trainer:
+        train, validation = (self._sampler(split, device) for split in ("train", "validation"))
+        return Trainer(
+            self.settings, train, validation, self.directory, self.diagnose_every, workers
+        )
+
+    def _sampler(self, split: str, device: torch.device) -> TaskSampler:
+        images = load_images(self.dataset, split).to(device)
         # The paper turns Omniglot's characters to make more of them; photographs stay upright.
         rotate = split == "train" and self.dataset != "mini_imagenet"
         return TaskSampler(

@@ -37,6 +37,7 @@ from mamlpp.run.checkpoints import (
 )
 from mamlpp.run.evaluation import evaluate_tasks
 from mamlpp.run.history import GRADIENT_COLUMNS, History, Row
+from mamlpp.run.parallel import Team, local_team
 
 if sys.platform != "win32":
     import resource
@@ -56,6 +57,10 @@ class Trainer:
     at each inner step and layer, `diagnosis` the latest. A meta-gradient that is not finite is
     always looked at.
 
+    `workers` processes share the tasks of each meta-batch, each with one thread; as many give the
+    same bits every time, and another number the same but for rounding. A `Team` is one that
+    `torchrun` started.
+
     `fit` trains to the end. Who wants to look in between, or to `change` the recipe by hand, calls
     `with trainer.alone():` and in it `advance()` until `done`; then `save()` and `result()`.
     """
@@ -67,11 +72,14 @@ class Trainer:
         validation: TaskSampler,
         directory: Path | str | None = None,
         diagnose_every: int | None = None,
+        workers: int | Team = 1,
     ) -> None:
         _check(train, validation, diagnose_every)
+        _check_workers(workers, recipe, train.device)
         self.diagnose_every = diagnose_every
         self.diagnosis: Diagnosis | None = None
         self.recipe, self.train, self.validation = recipe, train, validation
+        self.workers = workers
         self.given = recipe  # `recipe` is what it has become by changes
         self.setting = _setting(train, validation)
         self.learner = MetaLearner(recipe, train.images.shape, train.ways).to(train.device)
@@ -119,6 +127,8 @@ class Trainer:
                 if pressed:
                     self._stop()
             self.save()
+            if isinstance(self.workers, Team):
+                self.workers.dismiss()
             return self.result()
 
     def advance(self) -> None:
@@ -182,8 +192,9 @@ class Trainer:
         self.optimizer.param_groups[0]["lr"] = rate
         self.optimizer.zero_grad()
         buffers = [buffer.clone() for buffer in self.learner.buffers()]
-        tasks = self.train.sample(self.recipe.meta_batch).split()
-        report = self._backward(tasks, epoch)
+        batch = self.train.sample(self.recipe.meta_batch)
+        tasks = batch.split()
+        report = self._backward(batch, epoch)
         norm = torch.nn.utils.get_total_norm(self._gradients().values())
         bad = self._first_nonfinite(norm)
         diagnosis = self._diagnose(tasks, epoch, bad)
@@ -250,12 +261,17 @@ class Trainer:
             torch.nn.utils.clip_grad_value_(self.learner.parameters(), self.recipe.clip_value)
         self.optimizer.step()
 
-    def _backward(self, tasks: list[TaskBatch], epoch: float) -> Report:
+    def _backward(self, batch: TaskBatch, epoch: float) -> Report:
         """The meta-gradient, task by task, so that only one task's graph is alive at a time."""
+        if self.workers != 1:
+            self.workers = (
+                local_team(self.workers) if isinstance(self.workers, int) else self.workers
+            )
+            return self.workers.backward(self.learner, batch, epoch)
         reports = []
-        for task in tasks:
+        for task in batch.split():
             loss, report = self.learner.meta_loss(task, epoch)
-            (loss / len(tasks)).backward()
+            (loss / len(batch)).backward()
             reports.append(report)
         losses, accuracies = zip(*reports, strict=True)
         return Report(torch.stack(losses).mean(), torch.stack(accuracies).mean())
@@ -445,6 +461,19 @@ def _check(train: TaskSampler, validation: TaskSampler, diagnose_every: int | No
         raise InputError(
             f"training images are {list(train.images.shape)} and validation images "
             f"{list(validation.images.shape)}; give both samplers images of the same dataset"
+        )
+
+
+def _check_workers(workers: int | Team, recipe: Recipe, device: torch.device) -> None:
+    count = workers if isinstance(workers, int) else workers.size
+    if not 1 <= count <= recipe.meta_batch:
+        raise InputError(
+            f"workers must be 1 to {recipe.meta_batch}, the tasks of a meta-batch that they share, "
+            f"not {count}"
+        )
+    if isinstance(workers, int) and workers > 1 and device.type != "cpu":
+        raise InputError(
+            "several workers on GPUs are started by torchrun --nproc-per-node GPUS -m mamlpp train"
         )
 
 

@@ -29,7 +29,9 @@ with suppress(ImportError):
     from playwright import sync_api  # type: ignore[no-redef]
 
 MISSING = [
-    name for name, there in (("Chromium", CHROMIUM), ("the package playwright", sync_api)) if not there
+    name
+    for name, there in (("Chromium", CHROMIUM), ("the package playwright", sync_api))
+    if not there
 ]
 
 # Awaited before anything is run: earlier, "run all cells" answers true and runs nothing.
@@ -205,9 +207,7 @@ class Lab:
             " notebook.deselectAll(); notebook.activeCellIndex = index; }",
             index,
         )
-        self.page.evaluate(
-            "() => { window.jupyterapp.commands.execute('notebook:run-cell'); }"
-        )
+        self.page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-cell'); }")
 
     def wait_for_cell(self, index: int) -> None:
         done = lambda: self.cell(index)["state"] == "done"  # noqa: E731
