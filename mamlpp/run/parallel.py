@@ -23,6 +23,7 @@ from torch import Tensor
 
 from mamlpp.data.tasks import TaskBatch
 from mamlpp.errors import InputError
+from mamlpp.lean import backward
 from mamlpp.maml import MetaLearner, Part, Report
 from mamlpp.recipe import Recipe
 
@@ -41,7 +42,9 @@ class Team:
         self.group, self.rank, self.size, self.device = group, rank, size, device
         self.lost = False
 
-    def backward(self, learner: MetaLearner, batch: TaskBatch, epoch: float) -> Report:
+    def backward(
+        self, learner: MetaLearner, batch: TaskBatch, epoch: float, lean: bool = False
+    ) -> Report:
         """The leader's: every parameter's `.grad` becomes that of the mean loss over the tasks.
 
         Running statistics absorb what the tasks saw, in their order. Raises `InputError` where
@@ -55,9 +58,9 @@ class Team:
         try:
             if self.lost:
                 raise Lost
-            self._tell(_order(learner, batch, epoch))
+            self._tell(_order(learner, batch, epoch, lean))
             self._hand_out(learner, batch)
-            return self._share(learner, batch, epoch)
+            return self._share(learner, batch, epoch, lean)
         except Lost as error:
             self.lost = True
             raise InputError(
@@ -74,7 +77,7 @@ class Team:
                     about, learner = order["about"], _make_learner(order["about"], self.device)
                 batch = TaskBatch(*map(self._empty, order["shapes"], order["kinds"]))
                 self._hand_out(learner, batch)
-                self._share(learner, batch, order["epoch"])
+                self._share(learner, batch, order["epoch"], order["lean"])
         except Lost:
             return
 
@@ -92,7 +95,7 @@ class Team:
         if self.rank:
             torch.nn.utils.vector_to_parameters(weights, learner.parameters())
 
-    def _share(self, learner: MetaLearner, batch: TaskBatch, epoch: float) -> Report:
+    def _share(self, learner: MetaLearner, batch: TaskBatch, epoch: float, lean: bool) -> Report:
         """Take every `size`-th task; then sum what came out of all of them, in one vector.
 
         It holds the gradient, and a line for each task that only one process fills in: loss,
@@ -100,7 +103,7 @@ class Team:
         """
         learner.zero_grad()
         own = list(batch)[self.rank :: self.size]
-        parts = [_backward(learner, task, epoch, len(batch)) for task in own]
+        parts = [backward(learner, task, epoch, len(batch), lean) for task in own]
         lines = torch.stack([_line(part) for part in parts])
         table = lines.new_zeros(len(batch), lines.shape[1])
         table[self.rank :: self.size] = lines
@@ -141,11 +144,12 @@ class Team:
         return numbers
 
 
-def _order(learner: MetaLearner, batch: TaskBatch, epoch: float) -> Order:
+def _order(learner: MetaLearner, batch: TaskBatch, epoch: float, lean: bool) -> Order:
     about = [learner.recipe.as_dict(), learner.image_shape, learner.ways]
     return {
         "about": about,
         "epoch": epoch,
+        "lean": lean,
         "shapes": [list(part.shape) for part in _parts(batch)],
         "kinds": [str(part.dtype).removeprefix("torch.") for part in _parts(batch)],
     }
@@ -158,12 +162,6 @@ def _make_learner(about: list[Any], device: torch.device) -> MetaLearner:
 
 def _parts(batch: TaskBatch) -> tuple[Tensor, ...]:
     return batch.support_x, batch.support_y, batch.query_x, batch.query_y
-
-
-def _backward(learner: MetaLearner, task: Any, epoch: float, tasks: int) -> Part:
-    part = learner.part(task, epoch)
-    (part.loss / tasks).backward()
-    return part._replace(loss=part.loss.detach())
 
 
 def _gradient(parameter: Tensor) -> Tensor:

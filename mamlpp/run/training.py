@@ -16,10 +16,11 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from mamlpp import schedules
-from mamlpp.data.tasks import TaskBatch, TaskSampler
+from mamlpp.data.tasks import Task, TaskBatch, TaskSampler
 from mamlpp.diagnostics import Diagnosis, diagnose
 from mamlpp.errors import InputError
 from mamlpp.files import remove_leftovers
+from mamlpp.lean import backward, graph_bytes
 from mamlpp.maml import MetaLearner, Report
 from mamlpp.recipe import Recipe
 from mamlpp.run.changes import CHANGE_COLUMNS, as_rows, changed, in_force
@@ -84,6 +85,7 @@ class Trainer:
         self.setting = _setting(train, validation)
         self.learner = MetaLearner(recipe, train.images.shape, train.ways).to(train.device)
         self.optimizer = torch.optim.Adam(self.learner.parameters(), lr=recipe.outer_rate)
+        self.lean: bool | None = {"fast": False, "lean": True}.get(recipe.memory)
         self.iteration = 0
         self._row: Row | None = None  # of a meta-step that is done but not yet in the history
         self._followed: list[Row] = []  # of its gradient, likewise
@@ -263,18 +265,30 @@ class Trainer:
 
     def _backward(self, batch: TaskBatch, epoch: float) -> Report:
         """The meta-gradient, task by task, so that only one task's graph is alive at a time."""
-        if self.workers != 1:
-            self.workers = (
-                local_team(self.workers) if isinstance(self.workers, int) else self.workers
-            )
-            return self.workers.backward(self.learner, batch, epoch)
-        reports = []
-        for task in batch.split():
-            loss, report = self.learner.meta_loss(task, epoch)
-            (loss / len(batch)).backward()
-            reports.append(report)
-        losses, accuracies = zip(*reports, strict=True)
+        if self.lean is None:
+            self.lean = self._choose_memory(next(iter(batch)))
+        if isinstance(self.workers, int) and self.workers > 1:
+            self.workers = local_team(self.workers)
+        if isinstance(self.workers, Team):
+            return self.workers.backward(self.learner, batch, epoch, self.lean)
+        parts = []
+        for task in batch:
+            parts.append(backward(self.learner, task, epoch, len(batch), self.lean))
+            self.learner.absorb(parts[-1].seen)
+        losses, accuracies, _ = zip(*parts, strict=True)
         return Report(torch.stack(losses).mean(), torch.stack(accuracies).mean())
+
+    def _choose_memory(self, task: Task) -> bool:
+        """Whether the graph of all inner steps would take more than half of what is free."""
+        count = self.workers if isinstance(self.workers, int) else 1
+        need, free = count * graph_bytes(self.learner, task), _free_memory(self.train.device)
+        lean = need > free / 2
+        tqdm.write(
+            f"memory: {'lean' if lean else 'fast'}; all inner steps at once would keep about "
+            f"{need / 1e6:,.0f} MB, and {free / 1e6:,.0f} MB are free",
+            file=sys.stderr,
+        )
+        return lean
 
     def validate(self) -> Row:
         """Accuracy on the same validation tasks each time; keeps the weights of the best few."""
@@ -512,6 +526,12 @@ def _interrupts() -> Iterator[list[int]]:
         yield pressed
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def _free_memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return psutil.virtual_memory().available
 
 
 def _peak_memory(device: torch.device) -> int:
