@@ -182,7 +182,7 @@ def draw_mamlpp_graph() -> Figure:
 
 
 def draw_schedules() -> Figure:
-    """All that changes over the epochs of MAML++: what each step counts, the order, the rate."""
+    """All that changes over the epochs of MAML++: each step's weight, the order, the rate."""
     recipe = mamlpp.RECIPES["maml++"]
     figure, axes = plt.subplots(
         3, 1, figsize=(9, 6.4), layout="constrained", height_ratios=[2, 0.7, 2], sharex=True
@@ -191,6 +191,7 @@ def draw_schedules() -> Figure:
         "multi-step loss: what the query loss after each step counts", fontsize=12
     )
     plot_order(recipe, axes[1]).set_title("derivative-order annealing", fontsize=12)
+    axes[0].text(recipe.msl_epochs + 2, 0.1, "steps 1 to 4, from below", color="white", fontsize=9)
     axes[1].set(yticks=[], ylabel="order")
     for start, end, second in order_spans(recipe):
         name = "second order" if second else "first order"
