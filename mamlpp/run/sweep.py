@@ -197,8 +197,8 @@ def _results(run: Run, cell: Cell, test: Any) -> dict[str, dict[str, Any]]:
         others = evaluate_protocols(support, test, cell.tasks, ensemble=ensemble)
         protocols["inductive, support's statistics"] = others["inductive"]
     return {
-        protocol: {kind: _summary(evaluation) for kind, evaluation in kinds.items()}
-        for protocol, kinds in protocols.items()
+        protocol: {kind: _summary(one) for kind, one in protocols[protocol].items()}
+        for protocol in sorted(protocols)
     }
 
 
