@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -434,8 +435,9 @@ class Cluster:
                 "a cluster needs Ray, which is not installed here: pip install 'mamlpp[cluster]'"
             ) from error
         try:
+            _knock(address)
             ray.init(address=address, log_to_driver=False, logging_level="ERROR")
-        except (ConnectionError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError) as error:
             raise InputError(f"no Ray cluster answers at {address} ({error})") from error
         if gpus is None:
             gpus = 1 if ray.cluster_resources().get("GPU") else 0
@@ -453,6 +455,13 @@ class Cluster:
 
     def __exit__(self, *_: object) -> None:
         self.ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Raises `OSError` at once where nobody listens; Ray itself would wait for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if port.isdecimal():
+        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def _child() -> None:
