@@ -88,7 +88,7 @@ def _replications(table: str, shots: int, method: str) -> list[float] | None:
 def protocols(table: Table) -> list[str]:
     """The ways in which its runs were evaluated: inductive, transductive, …"""
     runs = [run for row in table["rows"].values() for run in row["runs"]]
-    return list(dict.fromkeys(protocol for run in runs for protocol in run["results"]))
+    return sorted({protocol for run in runs for protocol in run["results"]})
 
 
 def percent(row: dict[str, Any], protocol: str, kind: str = "single") -> list[float]:
