@@ -256,9 +256,15 @@ def _conv_title(match: re.Match[str]) -> str:
     return f"conv {int(match[1]) + 1}"
 
 
-def plot_reported(values: Mapping[str, tuple[float, float | None]], ax: Axes) -> Axes:
-    """Accuracies in % as a paper reports them, with what follows its ±, one row a method."""
-    for row, (name, (value, interval)) in enumerate(values.items()):
+def plot_reported(values: Mapping[str, Sequence[float | None] | None], ax: Axes) -> Axes:
+    """Accuracies in % as a paper reports them, with what follows its ±, one row a method.
+
+    A row of `None` stays empty.
+    """
+    for row, (name, reported) in enumerate(values.items()):
+        if reported is None:
+            continue
+        value, interval = reported[0] or 0.0, reported[1]
         colour = COLOURS.get(name, COLOURS["chance"])
         ax.errorbar(value, row, xerr=interval or 0, fmt="D", color=colour, capsize=3)
         text = f"{value:.2f}" + (f" ± {interval:.2f}" if interval is not None else "")
