@@ -213,9 +213,10 @@ def read_result(cell: Cell, directory: Path) -> Result | None:
     """What `run_cell` wrote of exactly this cell; None if it is not done."""
     try:
         result = json.loads((directory / cell.name / "result.json").read_text())
-    except (OSError, ValueError):
+        same = Cell.from_dict(result["cell"]) == cell
+    except (OSError, ValueError, KeyError, TypeError):
         return None
-    return result if result["cell"] == json.loads(json.dumps(asdict(cell))) else None
+    return result if same else None
 
 
 @dataclass(frozen=True)
