@@ -6,6 +6,7 @@ one, on whatever machine it is called; `run_sweep` all that are missing, on this
 
 import itertools
 import json
+import logging
 import os
 import signal
 import socket
@@ -437,7 +438,7 @@ class Cluster:
             ) from error
         try:
             _knock(address)
-            ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except (OSError, ValueError, RuntimeError) as error:
             raise InputError(f"no Ray cluster answers at {address} ({error})") from error
         if gpus is None:
