@@ -28,9 +28,8 @@ sync_api = None
 with suppress(ImportError):
     from playwright import sync_api  # type: ignore[no-redef]
 
-MISSING = [
-    name for name, there in (("Chromium", CHROMIUM), ("the package playwright", sync_api)) if not there
-]
+NEEDED = {"Chromium": CHROMIUM, "package playwright": sync_api}
+MISSING = [name for name, there in NEEDED.items() if not there]
 
 # Awaited before anything is run: earlier, "run all cells" answers true and runs nothing.
 READY = """async () => {
@@ -205,9 +204,7 @@ class Lab:
             " notebook.deselectAll(); notebook.activeCellIndex = index; }",
             index,
         )
-        self.page.evaluate(
-            "() => { window.jupyterapp.commands.execute('notebook:run-cell'); }"
-        )
+        self.page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-cell'); }")
 
     def wait_for_cell(self, index: int) -> None:
         done = lambda: self.cell(index)["state"] == "done"  # noqa: E731
@@ -216,14 +213,14 @@ class Lab:
         assert not errors, f"cell {index}: {errors}"
 
     def cell(self, index: int) -> dict[str, Any]:
-        """State and outputs, from the notebook's model: what is off the screen is not in the page."""
+        """State and outputs, from the model: what is off the screen is not in the page."""
         return self.page.evaluate(
             """index => {
               const cell = window.jupyterapp.shell.currentWidget.content.widgets[index];
               if (cell.model.type !== 'code') return {state: 'done', outputs: []};
               const outputs = cell.model.outputs.toJSON();
-              const state = cell.model.executionState;
-              return {state: state === 'idle' && cell.model.executionCount ? 'done' : state, outputs};
+              const ended = cell.model.executionState === 'idle' && cell.model.executionCount;
+              return {state: ended ? 'done' : 'waiting', outputs};
             }""",
             index,
         )
