@@ -19,7 +19,7 @@ from mamlpp.run.background import Background
 from mamlpp.show import live
 from mamlpp.show.knobs import method
 from mamlpp.show.live import LivePanel, compare
-from mamlpp.show.live_picture import status
+from mamlpp.show.live_picture import FourPanels, status
 
 RECIPE = mamlpp.RECIPES["maml"].with_(
     filters=4, inner_steps=2, meta_batch=2, epochs=2, iterations_per_epoch=4, validation_tasks=2
@@ -254,18 +254,25 @@ def test_every_control_has_a_visible_name():
         ("clip", 10, {"field": "clip_norm", "value": 10.0}),
     ],
 )
-def test_a_knob_turned_in_a_pause_acts_at_once_and_is_marked(knob, value, row):
+def test_a_knob_turned_in_a_pause_acts_at_once_and_is_recorded(knob, value, row):
     panel = LivePanel(make_trainer(**LONG, epochs=2))
     panel.start()
     at = paused(panel)
-    before = panel.picture()[0]
     panel._knobs[knob].value = value
     wait(lambda: panel.trainer.changes.rows)
     panel.stop()
     changes = panel.result().changes.rows
     assert changes == [{"iteration": at + 1, "epoch": at / 100_000, **row}]
-    assert panel.picture()[0] != before
     assert panel._knobs[knob].value == value
+
+
+def test_a_change_is_a_mark_in_the_picture():
+    trainer = make_trainer()
+    before = FourPanels().draw(trainer)
+    trainer.change(clip_norm=5.0)
+    marked = FourPanels().draw(trainer)
+    upper = slice(0, before.shape[0] // 2)
+    assert (marked[upper] != before[upper]).any()
 
 
 def test_turned_back_to_the_recipe_it_is_as_the_recipe():
