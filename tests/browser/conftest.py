@@ -177,6 +177,39 @@ class Lab:
         self.page.wait_for_function("() => window.jupyterapp && window.jupyterapp.shell")
         self.poll(lambda: self.page.evaluate(READY), "the notebook opens")
 
+    def turn_to(self, name: str) -> None:
+        """Open another file in the same page, without a kernel; the one before is closed."""
+        self.page.evaluate(
+            """async path => {
+              const app = window.jupyterapp;
+              const before = app.shell.currentWidget;
+              const options = {path, kernelPreference: {shouldStart: false, canStart: false}};
+              const opened = await app.commands.execute('docmanager:open', options);
+              await opened.context.ready;
+              if (before && before !== opened) before.close();
+            }""",
+            str((self.folder / name).relative_to(self.server.files)),
+        )
+
+    def restart(self) -> None:
+        """A new kernel, without the question whether one is sure."""
+        self.page.evaluate(
+            "() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart()"
+        )
+
+    def source(self, index: int, change: Callable[[str], str]) -> None:
+        """Change the text of a cell."""
+        cell = f"window.jupyterapp.shell.currentWidget.content.widgets[{index}].model.sharedModel"
+        text = self.page.evaluate(f"() => {cell}.getSource()")
+        self.page.evaluate(f"text => {cell}.setSource(text)", change(text))
+
+    def find(self, index: int, selector: str) -> Any:
+        """Where a cell has that, brought into view."""
+        self.page.evaluate(
+            "index => window.jupyterapp.shell.currentWidget.content.scrollToItem(index)", index
+        )
+        return self.page.locator(f'.jp-Cell[data-windowed-list-index="{index}"]').locator(selector)
+
     def command(self, name: str, **options: Any) -> Any:
         return self.page.evaluate(
             "([name, options]) => window.jupyterapp.commands.execute(name, options).then(() => 0)",
