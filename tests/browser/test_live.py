@@ -33,7 +33,7 @@ class Live:
 
     @property
     def words(self):
-        return self.lab.text(PANEL)
+        return self.lab.text(PANEL).splitlines()[-1]
 
     @property
     def iteration(self):

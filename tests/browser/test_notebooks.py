@@ -27,7 +27,8 @@ FAULTS = """async () => {
     if (cell.node.querySelector('mjx-merror')) faults.push(`cell ${index} has a bad formula`);
   }
   if (!notebook.node.querySelector('h1')) faults.push('there is no title');
-  if (document.querySelector('.jp-Dialog')) faults.push(document.querySelector('.jp-Dialog').innerText);
+  const dialog = document.querySelector('.jp-Dialog');
+  if (dialog) faults.push(dialog.innerText);
   return faults;
 }"""
 
