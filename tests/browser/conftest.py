@@ -178,15 +178,13 @@ class Lab:
         self.poll(lambda: self.page.evaluate(READY), "the notebook opens")
 
     def turn_to(self, name: str) -> None:
-        """Open another file in the same page, without a kernel; the one before is closed."""
+        """Open another file in the same page, without a kernel."""
         self.page.evaluate(
             """async path => {
               const app = window.jupyterapp;
-              const before = app.shell.currentWidget;
               const options = {path, kernelPreference: {shouldStart: false, canStart: false}};
               const opened = await app.commands.execute('docmanager:open', options);
               await opened.context.ready;
-              if (before && before !== opened) before.close();
             }""",
             str((self.folder / name).relative_to(self.server.files)),
         )

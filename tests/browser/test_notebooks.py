@@ -8,12 +8,13 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
 
-# Brings each cell into view, for those that are not are not in the page; and what is wrong there.
+# Brings each cell into view, for others may not be in the page, and says what is wrong there.
 FAULTS = """async () => {
   const notebook = window.jupyterapp.shell.currentWidget.content;
   const faults = [];
+  let patience = 2000;
   const until = async (ready, what) => {
-    for (let i = 0; i < 200 && !ready(); i++) await new Promise(done => setTimeout(done, 50));
+    for (; patience && !ready(); patience--) await new Promise(done => setTimeout(done, 10));
     if (!ready()) faults.push(what);
   };
   for (const [index, cell] of notebook.widgets.entries()) {
