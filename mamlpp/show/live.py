@@ -2,6 +2,7 @@
 
     panel = LivePanel(trainer)      # in one cell: shows it, and returns at once
     run = panel.result()            # in a later cell: waits for the end, and returns the run
+    stages(run)                     # what was turned, and what came of it
 
 The training runs on a thread of its own (`mamlpp.run.background`), because a notebook hears no
 button while a cell is busy. The picture is a plain PNG output with a light ground of its own: it is
@@ -18,6 +19,8 @@ from typing import Any
 from uuid import uuid4
 
 import ipywidgets  # type: ignore[import-untyped]
+import numpy as np
+import pandas
 from IPython.core.getipython import get_ipython
 from IPython.display import display
 
@@ -361,6 +364,28 @@ def _field(name: str, value: Any) -> str:
     if name in CHANGEABLE:
         return change_in_words({"field": name, "value": value})
     return f"{name.replace('_', ' ')} {value}"
+
+
+def stages(run: Run) -> pandas.DataFrame:
+    """What was changed by hand, and how the meta-steps were from then on: a row a change.
+
+    Means of loss and accuracy, median and greatest norm of the meta-gradient, median seconds.
+    """
+    words: dict[float, list[str]] = {1: ["as begun"]}
+    for row in run.changes.rows:
+        words.setdefault(row["iteration"], []).append(change_in_words(row))
+    starts, history = sorted(words), run.history.frame()
+    last = np.searchsorted(starts, history["iteration"], side="right") - 1
+    table = history.groupby(last).agg(
+        steps=("iteration", "size"),
+        loss=("loss", "mean"),
+        accuracy=("accuracy", "mean"),
+        median_norm=("gradient_norm", "median"),
+        greatest_norm=("gradient_norm", "max"),
+        seconds=("seconds", "median"),
+    )
+    table.index = pandas.Index([", ".join(words[starts[at]]) for at in table.index], name="change")
+    return table
 
 
 # Words

@@ -18,7 +18,7 @@ from mamlpp.run import training
 from mamlpp.run.background import Background
 from mamlpp.show import live
 from mamlpp.show.knobs import method
-from mamlpp.show.live import LivePanel, compare
+from mamlpp.show.live import LivePanel, compare, stages
 from mamlpp.show.live_picture import FourPanels, status
 
 RECIPE = mamlpp.RECIPES["maml"].with_(
@@ -273,6 +273,21 @@ def test_a_change_is_a_mark_in_the_picture():
     marked = FourPanels().draw(trainer)
     upper = slice(0, before.shape[0] // 2)
     assert (marked[upper] != before[upper]).any()
+
+
+def test_stages_say_what_came_of_each_change():
+    trainer = make_trainer()
+    with trainer.alone():
+        while not trainer.done:
+            if trainer.iteration == 3:
+                trainer.change(second_order_from=None, inner_rate=0.2)
+            trainer.advance()
+    trainer.change(inner_rate=0.3)  # after the last meta-step: nothing came of it
+    table = stages(trainer.result())
+    assert list(table.index) == ["as begun", "first order, inner rate 0.2"]
+    assert list(table["steps"]) == [3, 5]
+    norms = trainer.history.column("gradient_norm")
+    assert list(table["greatest_norm"]) == [max(norms[:3]), max(norms[3:])]
 
 
 def test_turned_back_to_the_recipe_it_is_as_the_recipe():
