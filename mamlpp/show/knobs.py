@@ -70,7 +70,7 @@ def fields(name: str, value: Any, trainer: Trainer) -> dict[str, float | None]:
 
 
 def positions(trainer: Trainer) -> dict[str, Any]:
-    """Where the knobs stand under the recipe in force."""
+    """Where the knobs stand under the recipe in force, at this epoch."""
     recipe, given = trainer.recipe, trainer.given
     orders = {given.second_order_from: "recipe"}
     order = orders.get(recipe.second_order_from) or (
@@ -80,7 +80,7 @@ def positions(trainer: Trainer) -> dict[str, Any]:
     clip = "recipe" if same or recipe.clip_norm not in _CLIPS.values() else recipe.clip_norm
     return {
         "order": order,
-        "msl": recipe.msl_epochs > 0,
+        "msl": recipe.msl_epochs > trainer.epoch,
         "inner_rate": recipe.inner_rate,
         "outer_rate": recipe.outer_rate,
         "clip": clip,

@@ -228,7 +228,8 @@ class LivePanel(Panel):
     """
 
     def __init__(self, trainer: Trainer, seconds: float = SECONDS) -> None:
-        self._first, self._quiet, self._changes = trainer, False, -1
+        self._first, self._quiet = trainer, False
+        self._positions: dict[str, Any] = {}
         self._picture, self._knobs = FourPanels(), knobs()
         for name, knob in self._knobs.items():
             knob.observe(lambda change, name=name: self._turned(name, change["new"]), "value")
@@ -277,15 +278,15 @@ class LivePanel(Panel):
 
     def _show_recipe(self) -> None:
         """Set the knobs to what is in force."""
-        self._changes, self._quiet = len(self.trainer.changes.rows), True
+        self._positions, self._quiet = positions(self.trainer), True
         try:
-            for name, value in positions(self.trainer).items():
+            for name, value in self._positions.items():
                 self._knobs[name].value = value
         finally:
             self._quiet = False
 
     def _listen(self) -> None:
-        if len(self.trainer.changes.rows) != self._changes:
+        if positions(self.trainer) != self._positions:
             self._show_recipe()
         super()._listen()
 

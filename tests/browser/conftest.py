@@ -22,7 +22,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-PATIENCE = 60_000  # milliseconds, on a machine that does other things too
+PATIENCE = 180_000  # milliseconds, on a machine that does other things too
 
 sync_api = None
 with suppress(ImportError):

@@ -313,6 +313,14 @@ def test_a_change_made_in_code_is_shown_by_the_knobs(endless):
     assert endless._knobs["inner_rate"].value == 0.05
 
 
+def test_the_knob_of_the_multi_step_loss_goes_off_when_its_epochs_are_over():
+    panel = LivePanel(make_trainer(msl_epochs=1.0))
+    assert panel._knobs["msl"].value
+    panel.result()
+    assert not panel._knobs["msl"].value
+    assert panel.trainer.changes.rows == []
+
+
 def test_a_recipe_is_chosen_before_the_start_and_not_after(tmp_path):
     panel = LivePanel(make_trainer(tmp_path / "a"))
     panel._knobs["recipe"].value = "maml++"
