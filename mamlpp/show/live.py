@@ -2,6 +2,7 @@
 
     panel = LivePanel(trainer)      # in one cell: shows it, and returns at once
     run = panel.result()            # in a later cell: waits for the end, and returns the run
+    stages(run)                     # what was turned, and what came of it
 
 The training runs on a thread of its own (`mamlpp.run.background`), because a notebook hears no
 button while a cell is busy. The picture is a plain PNG output with a light ground of its own: it is
@@ -10,48 +11,31 @@ included, is at most a tenth of the training's time.
 """
 
 import base64
-import io
 import math
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
-from statistics import median
 from typing import Any
 from uuid import uuid4
 
 import ipywidgets  # type: ignore[import-untyped]
 import numpy as np
-import torch
+import pandas
 from IPython.core.getipython import get_ipython
 from IPython.display import display
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from numpy.typing import NDArray
-from PIL import Image
 
 from mamlpp.errors import InputError
-from mamlpp.recipe import RECIPES, Recipe
 from mamlpp.run.background import Background
+from mamlpp.run.changes import CHANGEABLE
 from mamlpp.run.checkpoints import Run
 from mamlpp.run.training import Trainer
-from mamlpp.show import schedule_plots
-from mamlpp.show.plots import (
-    change_in_words,
-    mark_changes,
-    plot_gradient_heatmap,
-    plot_gradient_norms,
-    plot_training,
-)
-
-Pixels = NDArray[np.uint8]  # [height, width, 4]
+from mamlpp.show.knobs import fields, knobs, positions, with_method
+from mamlpp.show.live_picture import FourPanels, Pixels, SideBySide, drawing, png, status
+from mamlpp.show.plots import change_in_words
 
 DRAWING, LOOKING = 0.08, 0.02  # of the training's time: pictures, and following the gradient back
 SECONDS = 1.0  # at least, between two pictures
-DPI = 90
 STAYS = 5.0  # seconds that an answer to a button is to be read
-RECENT = 20  # meta-steps that the speed is the median of
 
 
 class Share:
@@ -132,7 +116,8 @@ class Panel:
 
     def picture(self) -> tuple[bytes, str]:
         """The PNG of how things stand, and the same in words."""
-        return _png(self._draw()), self._words()
+        with drawing:
+            return png(self._draw()), self._words()
 
     def _rows(self) -> list[ipywidgets.Widget]:
         return [ipywidgets.HBox(list(self._buttons.values()))]
@@ -243,9 +228,9 @@ class LivePanel(Panel):
     """
 
     def __init__(self, trainer: Trainer, seconds: float = SECONDS) -> None:
-        self._first, self._quiet, self._changes = trainer, False, -1
-        self._panels: dict[Callable, tuple[Any, Pixels]] = {}
-        self._knobs = _knobs()
+        self._first, self._quiet = trainer, False
+        self._positions: dict[str, Any] = {}
+        self._picture, self._knobs = FourPanels(), knobs()
         for name, knob in self._knobs.items():
             knob.observe(lambda change, name=name: self._turned(name, change["new"]), "value")
         super().__init__(Background.of(trainer), seconds)
@@ -263,10 +248,10 @@ class LivePanel(Panel):
         """
         return self._runs()[0]
 
-    def change(self, **fields: float | None) -> None:
+    def change(self, **changes: float | None) -> None:
         """What the knobs do, in code: `Trainer.change` from the next meta-step on."""
-        done = f"{_in_words(fields)}: from the next meta-step on."
-        if not self._do(lambda: self.training.change(**fields), done):
+        done = f"{_in_words(changes)}: from the next meta-step on."
+        if not self._do(lambda: self.training.change(**changes), done):
             self._show_recipe()
 
     def _turned(self, name: str, value: Any) -> None:
@@ -275,13 +260,13 @@ class LivePanel(Panel):
         if name == "recipe":
             self._choose(value)
         else:
-            self.change(**_fields(name, value, self.trainer))
+            self.change(**fields(name, value, self.trainer))
 
     def _choose(self, name: str | None) -> None:
         def choose() -> None:
             if self.training.state != "ready" or self.trainer.iteration:
                 raise InputError("a recipe can only be chosen before the start")
-            self._take(Background.of(_with_method(self._first, name)))
+            self._take(Background.of(with_method(self._first, name)))
 
         if not self._do(choose, f"{name or 'The recipe as it was given'}: press Start."):
             self._show_recipe()
@@ -293,48 +278,115 @@ class LivePanel(Panel):
 
     def _show_recipe(self) -> None:
         """Set the knobs to what is in force."""
-        recipe, trainer = self.trainer.recipe, self.trainer
-        self._changes, self._quiet = len(trainer.changes.rows), True
+        self._positions, self._quiet = positions(self.trainer), True
         try:
-            for name, value in _positions(recipe, trainer).items():
+            for name, value in self._positions.items():
                 self._knobs[name].value = value
         finally:
             self._quiet = False
 
     def _listen(self) -> None:
-        if len(self.trainer.changes.rows) != self._changes:
+        if positions(self.trainer) != self._positions:
             self._show_recipe()
         super()._listen()
 
     def _rows(self) -> list[ipywidgets.Widget]:
-        knobs = ipywidgets.Box(
-            list(self._knobs.values()), layout={"flex_flow": "row wrap", "display": "flex"}
-        )
-        return [*super()._rows(), knobs]
+        wrapping = {"flex_flow": "row wrap", "display": "flex"}
+        return [*super()._rows(), ipywidgets.Box(list(self._knobs.values()), layout=wrapping)]
 
     def _draw(self) -> Pixels:
-        """Four panels; of those that show what they showed before, the pixels are kept."""
-        trainer = self.trainer
-        steps, epoch = len(trainer.history.rows), round(100 * trainer.epoch / trainer.recipe.epochs)
-        changes = len(trainer.changes.rows)
-        panels = [
-            self._panel(_draw_training, steps, changes),
-            self._panel(_draw_norms, steps, changes),
-            self._panel(_draw_diagnosis, id(trainer.diagnosis)),
-            self._panel(_draw_schedules, epoch, trainer.recipe),
-        ]
-        return np.vstack([np.hstack(panels[:2]), np.hstack(panels[2:])])
-
-    def _panel(self, draw: Callable[[Trainer, Figure], None], *shown: object) -> Pixels:
-        key = (id(self.trainer), *shown)
-        if self._panels.get(draw, (None,))[0] != key:
-            figure = _canvas(5, 3.2)
-            draw(self.trainer, figure)
-            self._panels[draw] = key, _pixels(figure)
-        return self._panels[draw][1]
+        return self._picture.draw(self.trainer)
 
     def _words(self) -> str:
         return f"{_STATES[self.training.state]}: {status(self.trainer)}."
+
+
+class Comparison(Panel):
+    """Several trainings side by side, on the same axes: what `compare` makes."""
+
+    def __init__(self, trainers: Sequence[Trainer], together: bool, seconds: float) -> None:
+        self.names = _names(trainers)
+        self._picture = SideBySide(self.names)
+        super().__init__(Background(trainers, together), seconds)
+
+    def result(self) -> dict[str, Run]:
+        """Like `LivePanel.result`: the runs, by what each differs in from the others."""
+        return dict(zip(self.names, self._runs(), strict=True))
+
+    def _draw(self) -> Pixels:
+        return self._picture.draw(self.training.trainers)
+
+    def _words(self) -> str:
+        runs = zip(self.names, self.training.trainers, strict=True)
+        said = " | ".join(f"{name}: {status(trainer)}" for name, trainer in runs)
+        return f"{_STATES[self.training.state]}. {said}."
+
+
+def compare(
+    trainers: Sequence[Trainer], together: bool = True, seconds: float = SECONDS
+) -> Comparison:
+    """Two to four trainings side by side: a meta-step of each in turn, or one after the other.
+
+    What differs should be what is compared: raises `InputError` where their seeds differ, or where
+    two draw from one sampler, of whose tasks each would get only some.
+    """
+    if not 2 <= len(trainers) <= 4:
+        raise InputError(f"two to four trainings can be compared, not {len(trainers)}")
+    samplers = [trainer.train for trainer in trainers]
+    if len({id(sampler.generator) for sampler in samplers}) < len(samplers):
+        raise InputError(
+            "two trainers draw from one sampler, so that each gets other tasks; give each its own, "
+            "like sampler.with_seed(sampler.seed)"
+        )
+    for what, seeds in (
+        ("recipe", {trainer.recipe.seed for trainer in trainers}),
+        ("training tasks", {sampler.seed for sampler in samplers}),
+        ("validation tasks", {trainer.validation.seed for trainer in trainers}),
+    ):
+        if len(seeds) > 1:
+            raise InputError(
+                f"the seeds of the {what} differ ({', '.join(map(str, sorted(seeds)))}); "
+                f"give all the same, so that only what is compared differs"
+            )
+    return Comparison(trainers, together, seconds)
+
+
+def _names(trainers: Sequence[Trainer]) -> list[str]:
+    """What each recipe has that not all have; a number where that tells too little."""
+    recipes = [trainer.given.as_dict() for trainer in trainers]
+    differing = [name for name in recipes[0] if len({recipe[name] for recipe in recipes}) > 1]
+    names = [", ".join(_field(name, recipe[name]) for name in differing) for recipe in recipes]
+    if len(set(names)) == len(names):
+        return names
+    return [f"{number}. {name}".strip(". ") for number, name in enumerate(names, 1)]
+
+
+def _field(name: str, value: Any) -> str:
+    if name in CHANGEABLE:
+        return change_in_words({"field": name, "value": value})
+    return f"{name.replace('_', ' ')} {value}"
+
+
+def stages(run: Run) -> pandas.DataFrame:
+    """What was changed by hand, and how the meta-steps were from then on: a row a change.
+
+    Means of loss and accuracy, median and greatest norm of the meta-gradient, median seconds.
+    """
+    words: dict[float, list[str]] = {1: ["as begun"]}
+    for row in run.changes.rows:
+        words.setdefault(row["iteration"], []).append(change_in_words(row))
+    starts, history = sorted(words), run.history.frame()
+    last = np.searchsorted(starts, history["iteration"], side="right") - 1
+    table = history.groupby(last).agg(
+        steps=("iteration", "size"),
+        loss=("loss", "mean"),
+        accuracy=("accuracy", "mean"),
+        median_norm=("gradient_norm", "median"),
+        greatest_norm=("gradient_norm", "max"),
+        seconds=("seconds", "median"),
+    )
+    table.index = pandas.Index([", ".join(words[starts[at]]) for at in table.index], name="change")
+    return table
 
 
 # Words
@@ -358,251 +410,6 @@ _ACTING = {
 }
 
 
-def status(trainer: Trainer) -> str:
-    """Iteration, epoch, speed, time left, order, steps that were not finite, device and memory."""
-    recipe, rows = trainer.recipe, trainer.history.rows
-    total = recipe.epochs * recipe.iterations_per_epoch
-    order = "second" if trainer.learner.schedule(trainer.epoch)[1] else "first"
-    bad = len(trainer.history.column("nonfinite"))
-    words = [
-        f"iteration {trainer.iteration} of {total}, epoch {trainer.epoch:.1f} of {recipe.epochs}",
-        *_speed(trainer, total - trainer.iteration),
-        f"{order} order",
-        f"{bad or 'no'} step{'' if bad == 1 else 's'} not finite",
-        _device(trainer.train.device, rows[-1]["memory_mb"] if rows else None),
-    ]
-    return "; ".join(words)
-
-
-def _speed(trainer: Trainer, left: int) -> list[str]:
-    recent = [row["seconds"] for row in trainer.history.rows[-RECENT:]]
-    if not recent or not left:
-        return []
-    seconds = median(recent)
-    rate = trainer.recipe.meta_batch / max(seconds, 1e-9)
-    return [f"{rate:.3g} tasks a second", f"about {_duration(seconds * left)} left"]
-
-
-def _duration(seconds: float) -> str:
-    for size, unit in ((3600, "h"), (60, "min")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{math.ceil(seconds)} s"
-
-
-def _device(device: torch.device, memory: float | None) -> str:
-    words = ["CPU" if device.type == "cpu" else torch.cuda.get_device_name(device)]
-    words += [f"{memory:.0f} MB"] if memory else []
-    if device.type == "cuda":
-        with suppress(Exception):  # Only where NVML is there (the package nvidia-ml-py), and works.
-            words.append(f"{torch.cuda.utilization(device)} % busy")
-            words.append(f"{torch.cuda.device_memory_used(device) / 1e6:.0f} MB in use on it")
-    return ", ".join(words)
-
-
-def _in_words(fields: Mapping[str, float | None]) -> str:
-    rows = ({"field": name, "value": value} for name, value in fields.items())
+def _in_words(changes: Mapping[str, float | None]) -> str:
+    rows = ({"field": name, "value": value} for name, value in changes.items())
     return ", ".join(change_in_words(row) for row in rows)
-
-
-# Recipes
-
-_METHOD = (
-    *("second_order_from", "inner_rule", "msl_epochs", "norm_statistics", "norm_weights"),
-    "outer_rate_min",
-)
-
-
-def method(recipe: Recipe, name: str) -> Recipe:
-    """The method of `RECIPES[name]`, for the rest as `recipe` is.
-
-    Epochs of its schedules are the same part of all epochs, its last meta learning rate the same
-    part of the first, as there.
-    """
-    model = RECIPES[name]
-    fields = {field: getattr(model, field) for field in _METHOD}
-    for field in ("second_order_from", "msl_epochs"):
-        fields[field] = fields[field] and fields[field] * recipe.epochs / model.epochs
-    rate = fields["outer_rate_min"]
-    fields["outer_rate_min"] = rate and rate * recipe.outer_rate / model.outer_rate
-    return recipe.with_(msl_floor=0.0, **fields)
-
-
-def _with_method(trainer: Trainer, name: str | None) -> Trainer:
-    """A trainer of the same with another method, its tasks from the first one on."""
-    if name is None:
-        return trainer
-    folder = trainer.directory
-    return Trainer(
-        method(trainer.given, name),
-        trainer.train.with_seed(trainer.train.seed),
-        trainer.validation,
-        None if folder is None else folder.with_name(f"{folder.name}-{name}"),
-        trainer.diagnose_every,
-    )
-
-
-# Knobs. Each has its name in view: that is also the only name that a screen reader gets.
-
-_SHAPE = {
-    "style": {"description_width": "initial"},
-    "layout": {"width": "340px", "margin": "2px 12px 2px 0"},
-}
-_ORDERS = {"as in the recipe": "recipe", "first order": "first", "second order": "second"}
-_CLIPS = {"as in the recipe": "recipe", "none": None, **{f"{x:g}": x for x in (0.1, 1, 10, 100)}}
-
-
-def _knobs() -> dict[str, ipywidgets.Widget]:
-    recipes = [("as given", None), *((name, name) for name in RECIPES)]
-    return {
-        "recipe": ipywidgets.Dropdown(options=recipes, description="recipe", **_SHAPE),
-        "order": _choice("derivative order", _ORDERS),
-        "msl": ipywidgets.Checkbox(description="multi-step loss", indent=False, **_SHAPE),
-        "inner_rate": _power("inner learning rate", -4, 1),
-        "outer_rate": _power("meta learning rate", -6, 0),
-        "clip": _choice("clip the gradient's norm to", _CLIPS),
-    }
-
-
-def _choice(name: str, options: Mapping[str, Any]) -> ipywidgets.Dropdown:
-    return ipywidgets.Dropdown(options=list(options.items()), description=name, **_SHAPE)
-
-
-def _power(name: str, low: int, high: int) -> ipywidgets.FloatLogSlider:
-    return ipywidgets.FloatLogSlider(
-        value=10.0**low,
-        min=low,
-        max=high,
-        step=0.05,
-        description=name,
-        readout_format=".2g",
-        continuous_update=False,
-        **_SHAPE,
-    )
-
-
-def _fields(name: str, value: Any, trainer: Trainer) -> dict[str, float | None]:
-    """What turning a knob to a value changes of the recipe."""
-    given = trainer.given
-    if name == "order":
-        orders = {"recipe": given.second_order_from, "first": None, "second": 0.0}
-        return {"second_order_from": orders[value]}
-    if name == "msl":
-        if not value:
-            return {"msl_epochs": 0.0, "msl_floor": 0.0}
-        # The recipe's own, where that is not over yet; else for the rest of the training.
-        own = given.msl_epochs > trainer.epoch
-        return {"msl_epochs": given.msl_epochs if own else float(given.epochs)}
-    if name == "clip":
-        own = value == "recipe"
-        return {
-            "clip_norm": given.clip_norm if own else value,
-            "clip_value": given.clip_value if own else None,
-        }
-    return {name: value}
-
-
-def _positions(recipe: Recipe, trainer: Trainer) -> dict[str, Any]:
-    """Where the knobs stand under a recipe."""
-    given = trainer.given
-    orders = {given.second_order_from: "recipe"}
-    order = orders.get(recipe.second_order_from) or (
-        "first" if recipe.second_order_from is None else "second"
-    )
-    same = (recipe.clip_norm, recipe.clip_value) == (given.clip_norm, given.clip_value)
-    clip = "recipe" if same or recipe.clip_norm not in _CLIPS.values() else recipe.clip_norm
-    return {
-        "order": order,
-        "msl": recipe.msl_epochs > 0,
-        "inner_rate": recipe.inner_rate,
-        "outer_rate": recipe.outer_rate,
-        "clip": clip,
-    }
-
-
-# Drawing
-
-_MARGINS: dict[str, Any] = {"left": 0.14, "right": 0.96, "top": 0.9, "bottom": 0.16}
-
-
-def _canvas(width: float, height: float) -> Figure:
-    """A figure of its own, not pyplot's: that belongs to the main thread. In inches."""
-    figure = Figure(figsize=(width, height), dpi=DPI, facecolor="white")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _pixels(figure: Figure) -> Pixels:
-    """`[height, width, 4]`, with small letters at fixed places: to find places would take long."""
-    for ax in figure.axes:
-        width, height = ax.get_position().size * figure.get_size_inches()
-        ax.tick_params(labelsize=8)
-        ax.set_title(ax.get_title(), loc="left", fontsize=10, y=1 + 0.06 / height)
-        ax.set_title("", y=1)
-        ax.set_xlabel(ax.get_xlabel(), fontsize=9)
-        ax.set_ylabel(ax.get_ylabel(), fontsize=9)
-        if ax.get_label() != "<colorbar>":
-            ax.xaxis.set_label_coords(0.5, -0.3 / height)
-            ax.yaxis.set_label_coords(-0.46 / width, 0.5)
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())
-
-
-def _png(pixels: Pixels) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(pixels).convert("RGB").save(file, format="png", compress_level=1)
-    return file.getvalue()
-
-
-def _axes(figure: Figure, rows: int = 1, columns: int = 1, **options: Any) -> list[Axes]:
-    """Axes in the kit's style. Set on them, because rcParams belong to all threads at once."""
-    grid = {**_MARGINS, "hspace": 0.12, **options.pop("gridspec_kw", {})}
-    axes = figure.subplots(rows, columns, squeeze=False, sharex="col", gridspec_kw=grid, **options)
-    for ax in axes.flat:
-        ax.grid(True, color="#dddddd")
-        ax.set_axisbelow(True)
-        ax.spines[["top", "right"]].set_visible(False)
-    return list(axes.flat)
-
-
-def _draw_training(trainer: Trainer, figure: Figure) -> None:
-    loss, accuracy = _axes(figure, 2)
-    for ax, column in ((loss, "loss"), (accuracy, "accuracy")):
-        plot_training(trainer.history, ax, column)
-        mark_changes(trainer.changes, ax)
-    loss.set(xlabel="", title="Loss and accuracy")
-    loss.legend().remove()
-    accuracy.set_ylim(0, 1)
-
-
-def _draw_norms(trainer: Trainer, figure: Figure) -> None:
-    [ax] = _axes(figure)
-    plot_gradient_norms(trainer.history, ax, trainer.recipe.clip_norm)
-    mark_changes(trainer.changes, ax, words=True)
-    ax.set(title="Norm of the meta-gradient (log axis)", ylabel="")
-
-
-def _draw_diagnosis(trainer: Trainer, figure: Figure) -> None:
-    [ax] = _axes(figure)
-    if trainer.diagnosis is None:
-        ax.text(0.5, 0.5, "no gradient followed back yet", ha="center", transform=ax.transAxes)
-        ax.set_axis_off()
-        return
-    plot_gradient_heatmap(trainer.diagnosis, ax)
-    ax.set_title(f"Gradient along the inner loop, at epoch {trainer.diagnosis.epoch:.2f}")
-
-
-def _draw_schedules(trainer: Trainer, figure: Figure) -> None:
-    losses, rate = _axes(figure, 2)
-    recipe = trainer.recipe
-    schedule_plots.plot_step_weights(recipe, losses, recipe.epochs)
-    losses.set(xlabel="", ylabel="loss weight", title="Schedules in force")
-    schedule_plots.plot_order(recipe, rate)
-    schedule_plots.plot_outer_rate(recipe, rate, recipe.epochs)
-    rate.set_ylabel("meta rate β")
-    rate.ticklabel_format(axis="y", scilimits=(0, 0))
-    rate.yaxis.offsetText.set_fontsize(8)
-    rate.legend(loc="lower left", fontsize=8)
-    for ax in (losses, rate):
-        ax.axvline(trainer.epoch, color="#d62728", linewidth=2)

@@ -183,8 +183,9 @@ def _label_curves(ax: Axes, column: str) -> Axes:
 
 def _smoothed(history: History, column: str, smooth: int) -> tuple[np.ndarray, np.ndarray]:
     """Iterations, and the mean of the last `smooth` values up to each: both empty without any."""
-    values = np.array(history.column(column), dtype=float)
-    iterations = np.array([row["iteration"] for row in history.rows if column in row])
+    rows = [row for row in history.rows if column in row]
+    values = np.array([row[column] for row in rows], dtype=float)
+    iterations = np.array([row["iteration"] for row in rows])
     window = min(smooth, len(values))
     if not window:
         return iterations, values
@@ -343,9 +344,10 @@ def plot_gradient_norms(history: History, ax: Axes, clip_norm: float | None = No
     Of a long run a point stands for several meta-steps, and is the greatest of them. `clip_norm` is
     where longer ones are cut.
     """
-    iterations = np.array(history.column("iteration"), dtype=float)
-    norms = np.array(history.column("gradient_norm"), dtype=float)
-    bad = np.array(["nonfinite" in row for row in history.rows], dtype=bool)
+    rows = list(history.rows)  # A training may add to them just now.
+    iterations = np.array([row["iteration"] for row in rows], dtype=float)
+    norms = np.array([row["gradient_norm"] for row in rows], dtype=float)
+    bad = np.array(["nonfinite" in row for row in rows], dtype=bool)
     good = ~bad & np.isfinite(norms) & (norms > 0)
     ax.plot(*_greatest(iterations[good], norms[good]), color=COLOURS["MAML"], linewidth=1.2)
     if clip_norm is not None:

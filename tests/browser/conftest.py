@@ -22,17 +22,14 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-PATIENCE = 120_000  # milliseconds, on a machine that does other things too
+PATIENCE = 180_000  # milliseconds, on a machine that does other things too
 
 sync_api = None
 with suppress(ImportError):
     from playwright import sync_api  # type: ignore[no-redef]
 
-MISSING = [
-    name
-    for name, there in (("Chromium", CHROMIUM), ("the package playwright", sync_api))
-    if not there
-]
+NEEDED = {"Chromium": CHROMIUM, "package playwright": sync_api}
+MISSING = [name for name, there in NEEDED.items() if not there]
 
 # Awaited before anything is run: earlier, "run all cells" answers true and runs nothing.
 READY = """async () => {
@@ -180,6 +177,37 @@ class Lab:
         self.page.wait_for_function("() => window.jupyterapp && window.jupyterapp.shell")
         self.poll(lambda: self.page.evaluate(READY), "the notebook opens")
 
+    def turn_to(self, name: str) -> None:
+        """Open another file in the same page, without a kernel."""
+        self.page.evaluate(
+            """async path => {
+              const app = window.jupyterapp;
+              const options = {path, kernelPreference: {shouldStart: false, canStart: false}};
+              const opened = await app.commands.execute('docmanager:open', options);
+              await opened.context.ready;
+            }""",
+            str((self.folder / name).relative_to(self.server.files)),
+        )
+
+    def restart(self) -> None:
+        """A new kernel, without the question whether one is sure."""
+        self.page.evaluate(
+            "() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart()"
+        )
+
+    def source(self, index: int, change: Callable[[str], str]) -> None:
+        """Change the text of a cell."""
+        cell = f"window.jupyterapp.shell.currentWidget.content.widgets[{index}].model.sharedModel"
+        text = self.page.evaluate(f"() => {cell}.getSource()")
+        self.page.evaluate(f"text => {cell}.setSource(text)", change(text))
+
+    def find(self, index: int, selector: str) -> Any:
+        """Where a cell has that, brought into view."""
+        self.page.evaluate(
+            "index => window.jupyterapp.shell.currentWidget.content.scrollToItem(index)", index
+        )
+        return self.page.locator(f'.jp-Cell[data-windowed-list-index="{index}"]').locator(selector)
+
     def command(self, name: str, **options: Any) -> Any:
         return self.page.evaluate(
             "([name, options]) => window.jupyterapp.commands.execute(name, options).then(() => 0)",
@@ -216,14 +244,14 @@ class Lab:
         assert not errors, f"cell {index}: {errors}"
 
     def cell(self, index: int) -> dict[str, Any]:
-        """State and outputs, from the notebook's model: what is off the screen is not in the page."""
+        """State and outputs, from the model: what is off the screen is not in the page."""
         return self.page.evaluate(
             """index => {
               const cell = window.jupyterapp.shell.currentWidget.content.widgets[index];
               if (cell.model.type !== 'code') return {state: 'done', outputs: []};
               const outputs = cell.model.outputs.toJSON();
-              const state = cell.model.executionState;
-              return {state: state === 'idle' && cell.model.executionCount ? 'done' : state, outputs};
+              const ended = cell.model.executionState === 'idle' && cell.model.executionCount;
+              return {state: ended ? 'done' : 'waiting', outputs};
             }""",
             index,
         )
