@@ -288,7 +288,7 @@ def plot_measured(values: Mapping[str, Mapping[str, Sequence[float]]], ax: Axes)
                 ax.plot(np.mean(numbers), height, "|", color=colour, markersize=16, mew=2.5)
     for index, protocol in enumerate(protocols):
         ax.plot([], [], "os^"[index % 3], color="#555555", label=protocol)
-    ax.legend(loc="lower right", frameon=True, fontsize=9)
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=3, frameon=False, fontsize=9)
     return _label_rows(list(values), ax)
 
 

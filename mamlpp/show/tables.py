@@ -53,7 +53,7 @@ def _table(cells: Sequence[Cell], directory: Path) -> Table:
                     if cell.recipe == name and (result := read_result(cell, directory))
                 ],
             }
-            for name in dict.fromkeys(cell.recipe for cell in cells)
+            for name in sorted({cell.recipe for cell in cells}, key=list(METHODS).index)
         },
     }
 
