@@ -5,6 +5,9 @@ PROFILE ?= laptop
 DATASET ?= auto
 WORKERS ?= 2
 LAB_ARGS ?=
+SUBMITTED ?=
+SET ?=
+GRADE_ARGS ?=
 
 VENV := .venv
 VENV_PYTHON := $(VENV)/bin/python
@@ -14,7 +17,7 @@ START := notebooks/00_start_here.ipynb
 # The kernel of .venv wins over any other that the user has named python3.
 export JUPYTER_PATH := $(CURDIR)/$(VENV)/share/jupyter$(if $(JUPYTER_PATH),:$(JUPYTER_PATH))
 
-.PHONY: help setup lab test browser walkthrough figures clean
+.PHONY: help setup lab test browser walkthrough figures exercises grade clean
 
 help: ## list these commands (what plain `make` does)
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -42,6 +45,13 @@ walkthrough: $(VENV)/.installed ## run every notebook into build/notebooks/ (PRO
 figures: $(VENV)/.installed ## draw every figure again from the numbers beside it
 	@$(VENV_PYTHON) tools/figures.py
 
+exercises: $(VENV)/.installed-classroom ## make the students' versions of the exercise sets in build/exercises/
+	@$(VENV_PYTHON) tools/exercises.py
+
+grade: $(VENV)/.installed-classroom ## grade what a class handed in (SUBMITTED=folder SET=01_inner_loop PROFILE=laptop)
+	@$(VENV_PYTHON) tools/grade.py --workers $(WORKERS) --profile $(PROFILE) \
+	  $(if $(SUBMITTED),--submitted "$(SUBMITTED)") $(if $(SET),--set "$(SET)") $(GRADE_ARGS)
+
 clean: ## remove .venv, build/ and caches; your runs/ stay
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
@@ -54,6 +64,11 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@echo "(longer, and several GB more, where pip brings PyTorch's build for NVIDIA GPUs)"
 	@$(PYTHON) -m venv $(VENV)
 	@$(PIP_INSTALL) -e .
+	@touch $@
+
+$(VENV)/.installed-classroom: $(VENV)/.installed
+	@echo "Installing what grading needs"
+	@$(PIP_INSTALL) -e '.[classroom]'
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed

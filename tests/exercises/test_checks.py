@@ -1,0 +1,220 @@
+"""The checks of the exercises: what passes, what does not, and which sentence answers it."""
+
+import ast
+import importlib
+import re
+from pathlib import Path
+from textwrap import dedent
+
+import nbformat
+import pytest
+import torch
+from nbformat import NotebookNode
+
+from mamlpp import checks
+from mamlpp.checks import core, set_7_mamlpp
+from mamlpp.checks.set_8_bug_hunt import BUGS, KINDS
+from mamlpp.maml import MetaLearner
+from mamlpp.recipe import RECIPES
+from tests.exercises.wrong_answers import WRONG_ANSWERS, WrongAnswer
+
+ROOT = Path(__file__).resolve().parents[2]
+SETS = sorted((ROOT / "notebooks" / "exercises").glob("*.ipynb"))
+for _path in sorted((Path(__file__).parent / "wrong_answers").glob("set_*.py")):
+    importlib.import_module(f"tests.exercises.wrong_answers.{_path.stem}")
+
+MARKS = re.compile(r"^ *### (?:BEGIN|END) (?:SOLUTION|HIDDEN TESTS)\n?", re.MULTILINE)
+SOLUTION = re.compile(r"^( *)### BEGIN SOLUTION.*?### END SOLUTION", re.MULTILINE | re.DOTALL)
+DEFINITIONS = (ast.Import, ast.ImportFrom, ast.FunctionDef)
+
+PARTS = {"found", "shown", "fixed"}  # of each exercise of the bug hunt
+EXERCISES = sorted(set(checks.__all__) - PARTS - {"Wrong"}) + [f"bug_{n}" for n in range(1, 9)]
+
+by_set = pytest.mark.parametrize("path", SETS, ids=lambda path: path.stem)
+by_answer = pytest.mark.parametrize(
+    "wrong", WRONG_ANSWERS, ids=lambda wrong: f"{wrong.check.__name__}-{wrong.answer.__name__}"
+)
+
+
+def complaint_about(wrong: WrongAnswer) -> str:
+    with pytest.raises(checks.Wrong) as caught:
+        wrong.check(wrong.answer)
+    return str(caught.value)
+
+
+@by_answer
+def test_each_wrong_answer_gets_its_own_sentence(wrong: WrongAnswer):
+    said = complaint_about(wrong)
+    assert wrong.words in said
+    assert "\n" not in said
+    others = {w.words for w in WRONG_ANSWERS if w.check is wrong.check} - {wrong.words}
+    assert [words for words in others if words in said] == []
+
+
+def test_three_wrong_answers_or_more_of_each_exercise_are_told_apart():
+    told: dict[str, set[str]] = {name: set() for name in EXERCISES}
+    for wrong in WRONG_ANSWERS:
+        told[re.sub(r"_(found|shown|fixed)$", "", wrong.check.__name__)].add(wrong.words)
+    assert {name: words for name, words in told.items() if len(words) < 3} == {}
+
+
+# The notebooks.
+
+
+def cells_of(path: Path, kind: str) -> list[NotebookNode]:
+    cells = nbformat.read(path, 4).cells
+    return [cell for cell in cells if cell.metadata.get("nbgrader", {}).get(kind)]
+
+
+def namespace_of(path: Path) -> dict:
+    """What a notebook imports, and the functions that it defines, solutions included."""
+    names: dict = {}
+    for cell in nbformat.read(path, 4).cells:
+        if cell.cell_type == "code" and not cell.metadata.get("nbgrader", {}).get("grade"):
+            tree = ast.parse(cell.source)
+            tree.body = [part for part in tree.body if isinstance(part, DEFINITIONS)]
+            exec(compile(tree, path.name, "exec"), names)
+    return names
+
+
+@by_set
+def test_the_solutions_pass_with_hidden_tests(path: Path, capsys: pytest.CaptureFixture[str]):
+    names = namespace_of(path) | {"profile": "smoke"}
+    for cell in cells_of(path, "grade"):
+        exec(cell.source, names)
+        assert "passed" in capsys.readouterr().out
+
+
+@by_set
+def test_a_stub_is_answered_by_its_own_error(path: Path):
+    names = namespace_of(path) | {"profile": "smoke"}
+    for cell in cells_of(path, "solution"):
+        stub = SOLUTION.sub(r'\1raise NotImplementedError("Your code goes here.")', cell.source)
+        exec(stub, names)
+    for cell in cells_of(path, "grade"):
+        with pytest.raises(NotImplementedError, match=r"Your code goes here\."):
+            exec(cell.source, names)
+
+
+@by_set
+def test_the_folded_solutions_are_the_solutions(path: Path):
+    cells = nbformat.read(path, 4).cells
+    folded = [c.source for c in cells if "folded-solution" in c.metadata.get("tags", [])]
+    code = [re.search(r"```python\n(.*?)\n```", text, re.DOTALL)[1] for text in folded]
+    solutions = [MARKS.sub("", cell.source).rstrip("\n") for cell in cells_of(path, "solution")]
+    assert [dedent(text) for text in code] == solutions
+
+
+@by_set
+def test_each_exercise_says_what_it_asks_for(path: Path):
+    cells = nbformat.read(path, 4).cells
+    texts = [c.source for c in cells if c.cell_type == "markdown" and "\n## Ex" in "\n" + c.source]
+    number = int(path.stem[:2])
+    for place, text in enumerate(texts, start=1):
+        assert text.startswith(f"## Exercise {number}.{place}: ")
+        assert re.search(r"^Difficulty [1-5] of 5 · \d+ minutes · hand in `", text, re.MULTILINE)
+        assert "<summary>Hint 1</summary>" in text
+        assert "<summary>Hint 2</summary>" in text
+    total = sum(c.metadata["nbgrader"]["points"] for c in cells_of(path, "grade"))
+    assert f"{len(texts)} exercises, {total} points" in cells[0].source
+
+
+@by_set
+def test_is_stored_as_students_need_it(path: Path):
+    cells = nbformat.read(path, 4).cells
+    assert cells[0].source.startswith(f"# Exercises {path.stem[:2]} · ")
+    assert not any(cell.get("outputs") or cell.get("execution_count") for cell in cells)
+    links = re.findall(r"\]\(([^)#]+\.ipynb)", "\n".join(cell.source for cell in cells))
+    assert [link for link in links if not (path.parent / link).exists()] == []
+
+
+# What all checks share.
+
+
+@pytest.mark.parametrize(
+    ("found", "expected", "words"),
+    [
+        ([1.0], 1.0, "it gives a list, and should give a number"),
+        ({"a": 1.0}, {"b": 1.0}, "its names are ['a'], and should be ['b']"),
+        ([1.0, 2.0], [1.0], "it has 2 entries, and should have 1"),
+        (torch.zeros(2), torch.zeros(3), "its shape is [2], and should be [3]"),
+        ({"a": [0.0, 1.5]}, {"a": [0.0, 2.5]}, "'a': entry 1: it gives 1.5, and should give 2.5"),
+        (1, True, "it gives a number, and should give True or False"),
+    ],
+)
+def test_an_unknown_mistake_is_described(found, expected, words: str):
+    def answer():
+        return found
+
+    with pytest.raises(checks.Wrong, match=re.escape(f"answer: {words}")):
+        core.judge(answer, core.attempt(answer), expected, {})
+
+
+def test_numbers_may_come_as_tensors_and_lists_as_tuples():
+    assert core.same(torch.tensor(0.5), 0.5)
+    assert core.same((1, 2.0), [1.0, 2])
+    assert not core.same(True, 1.0)
+    assert not core.same(0.5 + 1e-4, 0.5)
+
+
+@pytest.mark.parametrize("number", range(1, 9))
+def test_the_programs_of_the_bug_hunt_are_the_broken_ones(number: int):
+    program = namespace_of(SETS[-1])[f"program_{number}"]
+    bug = BUGS[number]
+    for seed in (0, 1):
+        with pytest.raises(checks.Wrong, match=re.escape(bug.defect)):
+            checks.fixed(number, program, seed)
+    assert bug.kind in bug_kinds_of(SETS[-1])
+
+
+def bug_kinds_of(path: Path) -> list[str]:
+    return re.findall(r'`"([a-z ]+)"`', nbformat.read(path, 4).cells[0].source)
+
+
+def test_the_kinds_that_students_choose_from_are_those_that_are_known():
+    assert bug_kinds_of(SETS[-1]) == list(KINDS)
+
+
+@pytest.mark.parametrize(
+    ("by_running", "by_support", "words"),
+    [
+        (0.40, 0.62, "reaches 40.0% by its running statistics, but 62.0% by the support set's"),
+        (0.40, 0.41, "reaches 40.0%, and 50% are asked"),
+    ],
+)
+def test_a_training_below_its_mark_is_told_what_it_reached(
+    by_running: float, by_support: float, words: str, monkeypatch: pytest.MonkeyPatch
+):
+    def accuracy(learner, *_):
+        return by_support if learner.recipe.norm_statistics == "batch" else by_running
+
+    monkeypatch.setattr(set_7_mamlpp, "_accuracy", accuracy)
+    recipe = RECIPES["maml++"].with_(filters=2)
+
+    def train_learner(train, validation, tasks):
+        return MetaLearner(recipe, train.images.shape, ways=5)
+
+    with pytest.raises(checks.Wrong, match=re.escape(f"train_learner {words}")):
+        checks.reaches(train_learner, 3, "smoke")
+
+
+def test_a_training_that_takes_too_long_gets_no_points(monkeypatch: pytest.MonkeyPatch):
+    def train_learner(train, validation, tasks):
+        return MetaLearner(RECIPES["maml"].with_(filters=2), train.images.shape, ways=5)
+
+    budget = set_7_mamlpp.BUDGETS["smoke"]._replace(seconds=-1)
+    monkeypatch.setitem(set_7_mamlpp.BUDGETS, "smoke", budget)
+    with pytest.raises(checks.Wrong, match="fewer filters"):
+        checks.reaches(train_learner, 1, "smoke")
+
+
+def test_a_teacher_can_set_the_profile_of_all(monkeypatch: pytest.MonkeyPatch):
+    asked = []
+
+    def train_learner(train, validation, tasks):
+        asked.append(tasks)
+
+    monkeypatch.setenv("MAMLPP_PROFILE", "smoke")
+    with pytest.raises(checks.Wrong, match="gave NoneType"):
+        checks.reaches(train_learner, 1, "laptop")
+    assert asked == [480]

@@ -1,0 +1,104 @@
+import torch
+import torch.nn.functional as F
+
+import mamlpp
+from mamlpp import checks
+from tests.exercises.wrong_answers import wrong
+
+
+def loss_of(
+    learner, task, epoch, counts=None, order=None, rate=None, query_step=1, query=slice(2, 4)
+):
+    scheduled, second_order = learner.schedule(epoch)
+    weights, total = learner.weights(), 0
+    for step, count in enumerate(counts or scheduled):
+        loss = F.cross_entropy(learner(weights, task.support_x, step), task.support_y)
+        gradients = torch.autograd.grad(
+            loss, list(weights.values()), create_graph=second_order if order is None else order
+        )
+        weights = {
+            name: w - (rate or learner.rule)(name, step) * g
+            for (name, w), g in zip(weights.items(), gradients, strict=True)
+        }
+        x, y = task[query]
+        total = total + count * F.cross_entropy(learner(weights, x, step + query_step), y)
+    return total
+
+
+@wrong(checks.task_loss, "the network that has taken i steps")
+def judges_with_the_step_before(learner, task, epoch):
+    return loss_of(learner, task, epoch, query_step=0)
+
+
+@wrong(checks.task_loss, "the rate of step 0 at every step")
+def takes_the_first_rate(learner, task, epoch):
+    return loss_of(learner, task, epoch, rate=lambda name, step: learner.rule(name, 0))
+
+
+@wrong(checks.task_loss, "the recipe's single inner_rate")
+def takes_one_rate(learner, task, epoch):
+    return loss_of(learner, task, epoch, rate=lambda name, step: learner.recipe.inner_rate)
+
+
+@wrong(checks.task_loss, "is plain MAML")
+def judges_the_last(learner, task, epoch):
+    return loss_of(learner, task, epoch, counts=[0, 1])
+
+
+@wrong(checks.task_loss, "are those of epoch 0")
+def never_anneals(learner, task, epoch):
+    return loss_of(learner, task, epoch, counts=[0.5, 0.5])
+
+
+@wrong(checks.task_loss, "not weighted")
+def adds(learner, task, epoch):
+    return loss_of(learner, task, epoch, counts=[1, 1])
+
+
+@wrong(checks.task_loss, "of second order at every epoch")
+def is_always_second_order(learner, task, epoch):
+    return loss_of(learner, task, epoch, order=True)
+
+
+@wrong(checks.task_loss, "of first order at every epoch")
+def is_always_first_order(learner, task, epoch):
+    return loss_of(learner, task, epoch, order=False)
+
+
+@wrong(checks.task_loss, "judged on the support set")
+def judges_on_the_support_set(learner, task, epoch):
+    return loss_of(learner, task, epoch, query=slice(0, 2))
+
+
+def trained(answer):
+    """The first mark, in the cheap profile."""
+    checks.reaches(answer, 1, "smoke")
+
+
+trained.__name__ = "reaches"
+
+
+def new_learner(train):
+    recipe = mamlpp.RECIPES["maml"].with_(filters=2, inner_steps=1)
+    return mamlpp.MetaLearner(recipe, train.images.shape, ways=5)
+
+
+@wrong(trained, "only guesses")
+def does_not_train(train, validation, tasks):
+    return new_learner(train)
+
+
+@wrong(trained, "more than its 480 tasks")
+def draws_too_many(train, validation, tasks):
+    train.with_seed(1).sample(400)
+    train.sample(400)
+
+
+@wrong(trained, "return the trained learner")
+def gives_weights(train, validation, tasks):
+    return new_learner(train).weights()
+
+
+@wrong(trained, "stopped: ")
+def asks_for_no_filters(train, validation, tasks):
+    mamlpp.RECIPES["maml++"].with_(filters=0)

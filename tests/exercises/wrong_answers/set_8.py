@@ -1,0 +1,302 @@
+import math
+from functools import cache
+
+import torch
+import torch.nn.functional as F
+
+from mamlpp import checks
+from tests.exercises.wrong_answers import wrong
+
+
+@cache
+def part(check, number):
+    """One part of the three that exercise 8.`number` asks for, as a check of its own."""
+
+    def bug(answer):
+        check(number, answer)
+
+    bug.__name__ = f"bug_{number}_{check.__name__}"
+    return bug
+
+
+def found(number):
+    return part(checks.found, number)
+
+
+def shown(number):
+    return part(checks.shown, number)
+
+
+def fixed(number):
+    return part(checks.fixed, number)
+
+
+GUESSES = {
+    1: ("wrong sign", "uncounted step", "alias"),
+    2: ("flat schedule", "shared seed", "alias"),
+    3: ("unread setting", "transductive", "shared seed"),
+    4: ("flat schedule", "iteration for epoch", "uncounted step"),
+    5: ("early stop", "flat schedule", "wrong sign"),
+    6: ("shared seed", "transductive", "uncounted step"),
+    7: ("alias", "unread setting", "deviation over hits"),
+    8: ("transductive", "wrong sign", "shared seed"),
+}
+for _number, _kinds in GUESSES.items():
+    for _kind in _kinds:
+
+        def guesses(kind=_kind):
+            return kind
+
+        wrong(found(_number), f"it is not '{_kind}'")(guesses)
+    wrong(found(_number), "'typo' is not on the list")(lambda: "typo")
+
+
+@wrong(shown(1), "differentiate the result")
+def looks_at_the_value(program):
+    theta = torch.tensor([1.0], requires_grad=True)
+    assert torch.allclose(program(lambda t: (t**2).sum(), theta, 0.1, 1), torch.tensor([0.8]))
+
+
+@wrong(fixed(1), "still that of first order")
+def retains_the_graph(loss, theta, rate, steps):
+    for _ in range(steps):
+        [gradient] = torch.autograd.grad(loss(theta), theta, retain_graph=True)
+        theta = theta - rate * gradient
+    return theta
+
+
+@wrong(fixed(1), "has no graph back to θ")
+def detaches(loss, theta, rate, steps):
+    for _ in range(steps):
+        [gradient] = torch.autograd.grad(loss(theta), theta, create_graph=True)
+        theta = (theta - rate * gradient).detach().requires_grad_()
+    return theta
+
+
+@wrong(fixed(1), "not the first one again")
+def keeps_one_gradient(loss, theta, rate, steps):
+    [gradient] = torch.autograd.grad(loss(theta), theta, create_graph=True)
+    return theta - steps * rate * gradient
+
+
+DEFAULTS = {"inner_steps": 5, "inner_rate": 0.1, "outer_rate": 0.001}
+
+
+@wrong(shown(2), "give it a name that it does not know")
+def gives_what_is_known(program):
+    assert program({"inner_rate": 0.5})["inner_rate"] == 0.5
+
+
+@wrong(shown(2), "stopped: ValueError")
+def does_not_catch(program):
+    assert program({"task_rate": 0.5})
+
+
+@wrong(fixed(2), "gets into the settings")
+def takes_everything(config):
+    return DEFAULTS | config
+
+
+@wrong(fixed(2), "refuse only those that are unknown")
+def wants_everything(config):
+    if set(config) != set(DEFAULTS):
+        raise ValueError(f"{list(config)} are not {list(DEFAULTS)}")
+    return dict(config)
+
+
+@wrong(fixed(2), "should name the setting")
+def names_nothing(config):
+    if set(config) - set(DEFAULTS):
+        raise ValueError("what is this?")
+    return DEFAULTS | config
+
+
+def restored(statistics, evaluate, backup):
+    result = evaluate(statistics)
+    for name, tensor in backup.items():
+        statistics[name].copy_(tensor)
+    return result
+
+
+@wrong(shown(3), "let `evaluate` change the tensors in place")
+def changes_nothing(program):
+    statistics = {"mean": torch.ones(3)}
+    program(statistics, lambda s: s["mean"].sum())
+    assert torch.equal(statistics["mean"], torch.ones(3))
+
+
+@wrong(shown(3), "let `evaluate` change the tensors in place")
+def compares_with_an_alias(program):
+    statistics = {"mean": torch.ones(3)}
+    before = statistics["mean"]
+    program(statistics, lambda s: s["mean"].add_(1))
+    assert torch.equal(statistics["mean"], before)
+
+
+@wrong(fixed(3), "holds the same tensors")
+def copies_the_dict(statistics, evaluate):
+    return restored(statistics, evaluate, dict(statistics))
+
+
+@wrong(fixed(3), "the result of the evaluation is lost")
+def loses_the_result(statistics, evaluate):
+    restored(statistics, evaluate, {name: t.clone() for name, t in statistics.items()})
+    return 0.0
+
+
+@wrong(fixed(3), "see the statistics as they are")
+def evaluates_zeros(statistics, evaluate):
+    return evaluate({name: torch.zeros_like(t) for name, t in statistics.items()})
+
+
+def to_floor(n, e, floor, epoch, bound=1.0):
+    other = 1 / n + min(epoch / e, bound) * (floor - 1 / n)
+    return [other] * (n - 1) + [1 - (n - 1) * other]
+
+
+@wrong(shown(4), "with a floor above 0")
+def tests_without_a_floor(program):
+    assert program(5, 10, 0.0, 12)[-1] == 1
+
+
+@wrong(fixed(4), "it still jumps")
+def still_jumps(n, e, floor, epoch):
+    return [0.0] * (n - 1) + [1.0] if epoch >= e else to_floor(n, e, floor, epoch)
+
+
+@wrong(fixed(4), "an epoch later")
+def jumps_later(n, e, floor, epoch):
+    return [0.0] * (n - 1) + [1.0] if epoch > e else to_floor(n, e, floor, epoch)
+
+
+@wrong(fixed(4), "below the floor")
+def falls_on(n, e, floor, epoch):
+    return to_floor(n, e, floor, epoch, bound=math.inf)
+
+
+@wrong(fixed(4), "the last must take the rest")
+def keeps_the_one(n, e, floor, epoch):
+    return [floor] * (n - 1) + [1.0] if epoch >= e else to_floor(n, e, floor, epoch)
+
+
+def fallen(steps, msl_epochs, epoch):
+    other = max(1 / steps - epoch / (steps * msl_epochs), 0.0)
+    return [other] * (steps - 1) + [1 - (steps - 1) * other]
+
+
+@wrong(shown(5), "two iterations of one epoch should count alike")
+def looks_at_both_ends(program):
+    assert program(4, 10, 50, 0)[0] == 0.25
+    assert program(4, 10, 50, 500)[0] == 0
+
+
+@wrong(fixed(5), "with every iteration")
+def keeps_the_iteration(steps, msl_epochs, iterations_per_epoch, iteration):
+    return fallen(steps, msl_epochs, iteration)
+
+
+@wrong(fixed(5), "whole epochs count")
+def takes_fractions(steps, msl_epochs, iterations_per_epoch, iteration):
+    return fallen(steps, msl_epochs, iteration / iterations_per_epoch)
+
+
+@wrong(fixed(5), "begins again in each epoch")
+def takes_the_rest(steps, msl_epochs, iterations_per_epoch, iteration):
+    return fallen(steps, msl_epochs, iteration % iterations_per_epoch)
+
+
+@wrong(fixed(5), "a ratio, not a product")
+def multiplies(steps, msl_epochs, iterations_per_epoch, iteration):
+    return fallen(steps, msl_epochs, iteration * iterations_per_epoch)
+
+
+@wrong(shown(6), "one draw may be lucky")
+def draws_two_of_many(program):
+    classes = program(1000, 2, torch.Generator().manual_seed(0))
+    assert len(set(classes)) == 2
+
+
+@wrong(fixed(6), "still comes twice")
+def sorts(classes, ways, generator):
+    return torch.randint(classes, (ways,), generator=generator).sort().values.tolist()
+
+
+@wrong(fixed(6), "too few classes")
+def takes_a_set(classes, ways, generator):
+    return list(set(torch.randint(classes, (ways,), generator=generator).tolist()))
+
+
+@wrong(fixed(6), "always takes the same classes")
+def takes_the_first(classes, ways, generator):
+    return list(range(ways))
+
+
+@wrong(fixed(6), "draw from the one that is given")
+def ignores_the_generator(classes, ways, generator):
+    return torch.randperm(classes)[:ways].tolist()
+
+
+@wrong(fixed(6), "are neighbours")
+def takes_neighbours(classes, ways, generator):
+    start = torch.randint(classes, (), generator=generator).item()
+    return [(start + i) % classes for i in range(ways)]
+
+
+@wrong(shown(7), "the same image in two companies")
+def looks_at_the_shape(program):
+    assert program(torch.ones(3, 2, 4, 4), torch.zeros(2), torch.ones(2)).shape == (3, 2, 4, 4)
+
+
+@wrong(fixed(7), "still normalised by each other")
+def sets_no_momentum(images, mean, variance):
+    return F.batch_norm(images, mean, variance, training=True, momentum=0.0)
+
+
+@wrong(fixed(7), "changed what it was given")
+def forgets_to_clone(images, mean, variance):
+    return F.batch_norm(images, mean, variance, training=True)
+
+
+@wrong(fixed(7), "normalised by itself")
+def normalises_each(images, mean, variance):
+    return F.instance_norm(images)
+
+
+@wrong(fixed(7), "without any normalisation")
+def normalises_nothing(images, mean, variance):
+    return images
+
+
+@wrong(fixed(7), "take the square root")
+def divides_by_variance(images, mean, variance):
+    return (images - mean.view(1, -1, 1, 1)) / (variance.view(1, -1, 1, 1) + 1e-5)
+
+
+@wrong(shown(8), "all right or all wrong")
+def looks_at_the_accuracy(program):
+    assert program(torch.ones(4, 5))[0] == 1
+
+
+@wrong(fixed(8), "still that of single hits")
+def keeps_hits(hits):
+    return hits.mean().item(), 1.96 * hits.std().item() / math.sqrt(hits.numel())
+
+
+@wrong(fixed(8), "not of hits")
+def divides_by_hits(hits):
+    return hits.mean().item(), 1.96 * hits.mean(1).std().item() / math.sqrt(hits.numel())
+
+
+@wrong(fixed(8), "not of the mean")
+def does_not_divide(hits):
+    return hits.mean().item(), 1.96 * hits.mean(1).std().item()
+
+
+@wrong(fixed(8), "the other way round")
+def takes_the_other_mean(hits):
+    return hits.mean().item(), 1.96 * hits.mean(0).std().item() / math.sqrt(hits.shape[1])
+
+
+@wrong(fixed(8), "1.96 deviations")
+def gives_one_deviation(hits):
+    return hits.mean().item(), hits.mean(1).std().item() / math.sqrt(len(hits))
