@@ -17,7 +17,7 @@ START := notebooks/00_start_here.ipynb
 # The kernel of .venv wins over any other that the user has named python3.
 export JUPYTER_PATH := $(CURDIR)/$(VENV)/share/jupyter$(if $(JUPYTER_PATH),:$(JUPYTER_PATH))
 
-.PHONY: help setup lab test walkthrough figures exercises grade clean
+.PHONY: help setup lab test browser walkthrough figures exercises grade clean
 
 help: ## list these commands (what plain `make` does)
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -32,7 +32,12 @@ test: $(VENV)/.installed-dev ## check format, lint and types, run all tests and 
 	$(VENV_PYTHON) -m ruff format --check .
 	$(VENV_PYTHON) -m ruff check .
 	$(VENV_PYTHON) -m mypy
-	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -n $(WORKERS) --dist worksteal
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -n $(WORKERS) --dist loadgroup
+	@command -v chromium > /dev/null || command -v chromium-browser > /dev/null || \
+	  echo "Left out: tests/browser, for there is no Chromium ('make browser' installs it)"
+
+browser: ## install Chromium for the tests in a browser (Debian, as root)
+	@tools/setup_browser.sh
 
 walkthrough: $(VENV)/.installed ## run every notebook into build/notebooks/ (PROFILE=laptop DATASET=auto)
 	@$(VENV_PYTHON) tools/walkthrough.py --profile $(PROFILE) --dataset $(DATASET)
