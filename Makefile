@@ -5,6 +5,9 @@ PROFILE ?= laptop
 DATASET ?= auto
 WORKERS ?= 2
 LAB_ARGS ?=
+SUBMITTED ?=
+SET ?=
+GRADE_ARGS ?=
 
 VENV := .venv
 VENV_PYTHON := $(VENV)/bin/python
@@ -14,7 +17,7 @@ START := notebooks/00_start_here.ipynb
 # The kernel of .venv wins over any other that the user has named python3.
 export JUPYTER_PATH := $(CURDIR)/$(VENV)/share/jupyter$(if $(JUPYTER_PATH),:$(JUPYTER_PATH))
 
-.PHONY: help setup lab test walkthrough figures clean
+.PHONY: help setup lab test browser walkthrough figures exercises grade clean
 
 help: ## list these commands (what plain `make` does)
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -29,13 +32,25 @@ test: $(VENV)/.installed-dev ## check format, lint and types, run all tests and 
 	$(VENV_PYTHON) -m ruff format --check .
 	$(VENV_PYTHON) -m ruff check .
 	$(VENV_PYTHON) -m mypy
-	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -n $(WORKERS) --dist worksteal
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -n $(WORKERS) --dist loadgroup
+	@command -v chromium > /dev/null || command -v chromium-browser > /dev/null || \
+	  echo "Left out: tests/browser, for there is no Chromium ('make browser' installs it)"
+
+browser: ## install Chromium for the tests in a browser (Debian, as root)
+	@tools/setup_browser.sh
 
 walkthrough: $(VENV)/.installed ## run every notebook into build/notebooks/ (PROFILE=laptop DATASET=auto)
 	@$(VENV_PYTHON) tools/walkthrough.py --profile $(PROFILE) --dataset $(DATASET)
 
 figures: $(VENV)/.installed ## draw every figure again from the numbers beside it
 	@$(VENV_PYTHON) tools/figures.py
+
+exercises: $(VENV)/.installed-classroom ## make the students' versions of the exercise sets in build/exercises/
+	@$(VENV_PYTHON) tools/exercises.py
+
+grade: $(VENV)/.installed-classroom ## grade what a class handed in (SUBMITTED=folder SET=01_inner_loop PROFILE=laptop)
+	@$(VENV_PYTHON) tools/grade.py --workers $(WORKERS) --profile $(PROFILE) \
+	  $(if $(SUBMITTED),--submitted "$(SUBMITTED)") $(if $(SET),--set "$(SET)") $(GRADE_ARGS)
 
 clean: ## remove .venv, build/ and caches; your runs/ stay
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
@@ -49,6 +64,11 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@echo "(longer, and several GB more, where pip brings PyTorch's build for NVIDIA GPUs)"
 	@$(PYTHON) -m venv $(VENV)
 	@$(PIP_INSTALL) -e .
+	@touch $@
+
+$(VENV)/.installed-classroom: $(VENV)/.installed
+	@echo "Installing what grading needs"
+	@$(PIP_INSTALL) -e '.[classroom]'
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed

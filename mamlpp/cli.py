@@ -1,4 +1,4 @@
-"""The command line: `mamlpp data | train | evaluate`. Every field of a recipe is an option."""
+"""The command line: `mamlpp data | train | evaluate | sweep`; a recipe's fields are options."""
 
 import argparse
 import json
@@ -19,8 +19,10 @@ from mamlpp.data.tasks import TaskSampler
 from mamlpp.errors import InputError
 from mamlpp.files import replacing
 from mamlpp.recipe import RECIPES, Recipe
+from mamlpp.run import sweep
 from mamlpp.run.checkpoints import Run
 from mamlpp.run.evaluation import EVALUATION_SEED, Evaluation, evaluate_protocols
+from mamlpp.run.parallel import Team, torchrun_team
 from mamlpp.run.training import Trainer, default_device
 
 Dataset = Literal["glyphs", "omniglot", "mini_imagenet"]
@@ -75,18 +77,34 @@ class Train:
     """Meta-steps between two looks at the gradient on its way back, written to gradients.csv."""
     device: str | None = None
     """cpu, cuda, …; the GPU if there is one, unless said."""
+    workers: int = 1
+    """Processes that share the tasks of each meta-batch, on as many cores. On several GPUs:
+    torchrun --nproc-per-node GPUS -m mamlpp train …"""
     settings: tyro.conf.OmitArgPrefixes[Recipe] = field(default_factory=Recipe)
 
     def __call__(self) -> None:
         """Train, then say what came out and what to type next."""
-        train, validation = (self._sampler(split) for split in ("train", "validation"))
-        run = Trainer(self.settings, train, validation, self.directory, self.diagnose_every).fit()
+        team = torchrun_team(_device(self.device))
+        if team is not None and team.rank:
+            return team.serve()
+        device = _device(self.device) if team is None else team.device
+        try:
+            run = self._trainer(device, self.workers if team is None else team).fit()
+        finally:
+            if team is not None:
+                team.dismiss()
         best = max(run.history.column("validation_accuracy"))
         print(f"best validation accuracy {100 * best:.2f} %; the run is in {self.directory}")
         print(f"next: mamlpp evaluate {self.directory}")
 
-    def _sampler(self, split: str) -> TaskSampler:
-        images = load_images(self.dataset, split).to(_device(self.device))
+    def _trainer(self, device: torch.device, workers: int | Team) -> Trainer:
+        train, validation = (self._sampler(split, device) for split in ("train", "validation"))
+        return Trainer(
+            self.settings, train, validation, self.directory, self.diagnose_every, workers
+        )
+
+    def _sampler(self, split: str, device: torch.device) -> TaskSampler:
+        images = load_images(self.dataset, split).to(device)
         # The paper turns Omniglot's characters to make more of them; photographs stay upright.
         rotate = split == "train" and self.dataset != "mini_imagenet"
         return TaskSampler(
@@ -129,7 +147,8 @@ class Evaluate:
             print(f"note: {self.ensemble} checkpoints were asked for, the run keeps {members}")
         print(_tables(results, members))
         path = self.directory / f"evaluation-{self.split}.json"
-        _write_json(path, self._about(run, images, steps, members) | {"results": _plain(results)})
+        about = self._about(run, images, steps, members) | {"results": _plain(results)}
+        _write(path, json.dumps(about, indent=1, allow_nan=False) + "\n")
         print(f"\nall numbers are in {path}")
 
     def _about(self, run: Run, images: ImageSet, steps: int, members: int) -> dict[str, Any]:
@@ -200,14 +219,127 @@ def _plain(results: Results) -> dict[str, dict[str, Any]]:
     }
 
 
-def _write_json(path: Path, content: dict[str, Any]) -> None:
+def _write(path: Path, text: str) -> None:
     try:
         with replacing(path) as part:
-            part.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
+            part.write_text(text, encoding="utf-8")
     except OSError as error:
         raise InputError(
-            f"the results above cannot be written to {path} ({error}); make room there"
+            f"the results cannot be written to {path} ({error}); make room there"
         ) from error
+
+
+@dataclass
+class Sweep:
+    """Run a table of trainings: what is missing of it, side by side; the same command goes on."""
+
+    file: tyro.conf.Positional[Path]
+    """The sweep, such as sweeps/laptop.toml: recipes, tasks, seeds and sizes."""
+    directory: Path | None = None
+    """Folder of the runs; runs/NAME, after the file, unless said."""
+    workers: int | None = None
+    """Runs side by side; as many as GPUs, or as cores if there is none, unless said."""
+    device: str | None = None
+    """cpu or cuda; the GPUs if there are any, unless said."""
+    cluster: str | None = None
+    """Address of a Ray cluster to run on, or auto; its machines must share the directory."""
+    cores: float = 1.0
+    """Cores that each run takes on a cluster; and a GPU, where it has any."""
+    status: bool = False
+    """Only say how far each run is."""
+    table: Literal["text", "markdown", "json", "figure"] | None = None
+    """Only write the tables of what is done: ours beside the paper's."""
+    output: Path | None = None
+    """File for the table; a figure needs one, everything else is printed without."""
+
+    def __call__(self) -> None:
+        """Run it, or tell of it; exit code 1 where a run failed."""
+        cells = sweep.read_sweep(self.file)
+        directory = self.directory or Path("runs", self.file.stem)
+        if self.status:
+            print(_status(cells, directory))
+        elif self.table is not None:
+            self._tell(cells, directory, self.table)
+        else:
+            self._run(cells, directory)
+
+    def _run(self, cells: list[sweep.Cell], directory: Path) -> None:
+        from mamlpp.run import sweep
+        from mamlpp.show import tables
+
+        for name in sorted({cell.dataset for cell in cells}):
+            load_images(name, "train")  # Missing data is said once, and fetched once.
+        engine = (
+            sweep.Processes(directory, self.workers, self.device)
+            if self.cluster is None
+            else sweep.Cluster(directory, self.cluster, self.cores)
+        )
+        with engine:
+            failed = sweep.run_sweep(cells, directory, engine.submit)
+        for table in tables.sweep_tables(cells, directory):
+            print("\n" + tables.as_text(table))
+        if failed:
+            reasons = "".join(f"\n  {name}: {reason}" for name, reason in failed.items())
+            raise InputError(f"{len(failed)} of {len(cells)} runs failed:{reasons}")
+
+    def _tell(self, cells: list[sweep.Cell], directory: Path, form: str) -> None:
+        from mamlpp.show import tables
+
+        found = tables.sweep_tables(cells, directory)
+        if not any(row["runs"] for table in found for row in table["rows"].values()):
+            raise InputError(f"no run of {self.file} is done in {directory}; run the sweep first")
+        if form == "figure":
+            self._draw(found)
+            return
+        if form == "json":
+            text = json.dumps(self._about(directory) | {"tables": found}, indent=1, allow_nan=False)
+        else:
+            show = tables.as_text if form == "text" else tables.as_markdown
+            kinds = ["single", "ensemble"]
+            text = "\n\n".join(show(table, kind) for table in found for kind in kinds)
+        if self.output is None:
+            print(text)
+        else:
+            _write(self.output, text + "\n")
+            print(f"written to {self.output}")
+
+    def _draw(self, found: list[dict[str, Any]]) -> None:
+        from mamlpp.show import plots, tables
+
+        if self.output is None or self.output.suffix.lower() not in (".png", ".svg", ".pdf"):
+            raise InputError("a figure needs --output with a .png, .svg or .pdf file")
+        plots.use_style()
+        figure = tables.draw_tables(found)
+        try:
+            with replacing(self.output) as part:
+                figure.savefig(part, facecolor="white")
+        except OSError as error:
+            raise InputError(
+                f"no figure can be written to {self.output} ({error}); choose another file"
+            ) from error
+        print(f"drawn to {self.output}")
+
+    def _about(self, directory: Path) -> dict[str, Any]:
+        """Where the numbers come from."""
+        words = ["mamlpp", "sweep", self.file.as_posix(), "--directory", directory.as_posix()]
+        return {
+            "command": shlex.join(words),
+            "date": datetime.now(UTC).date().isoformat(),
+            "torch": torch.__version__,
+        }
+
+
+def _status(cells: list[sweep.Cell], directory: Path) -> str:
+    """A line a cell, and how many are in which state."""
+    lines, words = [], []
+    for cell in cells:
+        found = sweep.state(cell, directory)
+        words.append(found.word)
+        lines.append(
+            f"{cell.name:<44} {found.word:<8} {found.iteration:>6} of {cell.steps} {found.reason}"
+        )
+    counts = ", ".join(f"{words.count(word)} {word}" for word in dict.fromkeys(words))
+    return "\n".join([*map(str.rstrip, lines), f"{len(cells)} runs: {counts}"])
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -225,7 +357,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(130)  # What shells expect of a program that Ctrl-C ended.
 
 
-def _parse(arguments: list[str]) -> Data | Train | Evaluate:
+def _parse(arguments: list[str]) -> Data | Train | Evaluate | Sweep:
     # --recipe chooses the defaults of the other options, so it is looked up before they are parsed.
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     early.add_argument("--recipe", nargs="?", const="maml", default="maml")
@@ -236,11 +368,12 @@ def _parse(arguments: list[str]) -> Data | Train | Evaluate:
     return tyro.cli(
         Annotated[Data, tyro.conf.subcommand("data")]
         | Annotated[Train, tyro.conf.subcommand("train", default=train)]
-        | Annotated[Evaluate, tyro.conf.subcommand("evaluate")],
+        | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+        | Annotated[Sweep, tyro.conf.subcommand("sweep")],
         prog="mamlpp",
         description="Meta-learning on a laptop: MAML, step by step to MAML++.",
         args=arguments,
-        config=(tyro.conf.FlagConversionOff,),
+        config=(tyro.conf.FlagCreatePairsOff,),
     )
 
 

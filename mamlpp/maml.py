@@ -85,6 +85,16 @@ class Report(NamedTuple):
     accuracy: Tensor
 
 
+class Part(NamedTuple):
+    """What one task gives a meta-step: its weighted query loss, with its graph; the share of its
+    queries that came out right after the last step; the statistics that batch norm saw.
+    """
+
+    loss: Tensor
+    accuracy: Tensor
+    seen: list[Seen]
+
+
 class MetaLearner(nn.Module):
     """The initial weights that MAML learns, and how a task adapts them.
 
@@ -129,23 +139,25 @@ class MetaLearner(nn.Module):
         the recipe has them, move towards those of the tasks. The graph of all B tasks is alive
         until `backward`: `batch.split()` gives the same gradient in less memory, task by task.
         """
-        self._check(batch.support_x[0], batch.support_y)
+        parts = [self.part(task, epoch) for task in batch]
+        for part in parts:
+            self.absorb(part.seen)
+        loss = torch.stack([part.loss for part in parts]).mean()
+        return loss, Report(loss.detach(), torch.stack([part.accuracy for part in parts]).mean())
+
+    def part(self, task: Task, epoch: float = 0.0) -> Part:
+        """What one task gives the meta-loss; running statistics stay as they are until `absorb`."""
+        self._check(task.support_x, task.support_y)
         seen: list[Seen] = []
-        losses, hits = [], []
-        for task in batch:
-            loss, logits = self._task_loss(task, epoch, seen)
-            losses.append(loss)
-            hits.append((logits.argmax(-1) == task.query_y).float().mean())
+        counts, order = self.schedule(epoch)
+        model = self.task_model(task, seen)
+        loss, logits = task_loss(model, self.weights(), task, counts, self.rule, order)
+        return Part(loss, (logits.argmax(-1) == task.query_y).float().mean(), seen)
+
+    def absorb(self, seen: list[Seen]) -> None:
+        """Move the running statistics of batch norm, where there are any, towards a task's."""
         for norm, step, mean, variance in seen:
             norm.absorb(step, mean, variance)
-        loss = torch.stack(losses).mean()
-        return loss, Report(loss.detach(), torch.stack(hits).mean())
-
-    def _task_loss(self, task: Task, epoch: float, seen: list[Seen]) -> tuple[Tensor, Tensor]:
-        counts, order = self.schedule(epoch)
-        return task_loss(
-            self.task_model(task, seen), self.weights(), task, counts, self.rule, order
-        )
 
     def task_model(self, task: Task, seen: list[Seen] | None = None) -> Model:
         """The network as training calls it on one task; batch norm notes in `seen` what it saw."""
@@ -181,6 +193,12 @@ class MetaLearner(nn.Module):
             )
         other.load_state_dict(theirs | {name: ours[name] for name in needed})
         return other.to(next(self.parameters()).device)
+
+    def follow(self, recipe: Recipe) -> None:
+        """Go on under a recipe with another fixed inner rate or other schedules."""
+        self.recipe = recipe
+        if isinstance(self.rule, FixedRate):
+            self.rule.rate = recipe.inner_rate
 
     def adapt(
         self,

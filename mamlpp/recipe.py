@@ -56,6 +56,9 @@ class Recipe:
     """Longest meta-gradient: a longer one is scaled down to this 2-norm; None: any length."""
     clip_value: float | None = None
     """Largest number in a meta-gradient, of either sign: 10 for Mini-ImageNet [A]; None: any."""
+    memory: Literal["fast", "lean", "auto"] = "fast"
+    """Keep the graph of all inner steps; or of one at a time, a fifth slower; or what there is room
+    for."""
     nonfinite: Literal["skip", "stop"] = "skip"
     """What a meta-gradient that is not finite, never applied, does to the training."""
     seed: int = 0
@@ -130,6 +133,7 @@ _CHOICES = {
     "norm_weights": ("shared", "per_step"),
     "query_statistics": ("query", "support"),
     "inner_rule": ("fixed", "lslr", "meta-sgd"),
+    "memory": ("fast", "lean", "auto"),
     "nonfinite": ("skip", "stop"),
 }
 

@@ -2,7 +2,8 @@
 
 make figures                                draw every SVG again from its JSON
 .venv/bin/python tools/figures.py measure   train (minutes), and write two of the JSON files again
-.venv/bin/python tools/improvements.py      train for an hour, and write the table's again
+mamlpp sweep sweeps/laptop.toml             train for an hour; with --table json --output
+                                            figures/laptop.json it writes the table's again
 """
 
 import json
@@ -21,10 +22,7 @@ from mamlpp.run.history import History
 from mamlpp.show.diagrams import draw_unrolled
 from mamlpp.show.plots import (
     COLOURS,
-    METHODS,
-    plot_measured,
     plot_over_seeds,
-    plot_reported,
     plot_steps,
     plot_task_row,
     use_style,
@@ -35,6 +33,7 @@ from mamlpp.show.schedule_plots import (
     plot_outer_rate,
     plot_step_weights,
 )
+from mamlpp.show.tables import draw_tables
 
 FIGURES = Path(__file__).parent.parent / "figures"
 STEPS, TASKS = 5, 600
@@ -98,26 +97,9 @@ def draw_first_hour(data: dict[str, Any]) -> Figure:
     return figure
 
 
-def draw_omniglot_table(data: dict[str, Any], paper: dict[str, Any]) -> Figure:
+def draw_laptop(data: dict[str, Any]) -> Figure:
     """Omniglot 20-way 1-shot: the paper's single improvements, and ours at a laptop's length."""
-    rows = {METHODS[name]: runs for name, runs in data["rows"].items()}
-    reported = {row["method"]: row["shots_1"] for row in paper["omniglot_20way"]}
-    figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4.4), layout="constrained")
-    plot_reported({name: reported[name] for name in rows}, left)
-    left.set_title("as reported in the paper: 75,000 meta-steps on a GPU", fontsize=12)
-    plot_measured({name: measured_percent(runs) for name, runs in rows.items()}, right)
-    size = data["size"]
-    steps = size["epochs"] * size["iterations_per_epoch"]
-    right.set_title(f"ours: {steps} meta-steps, minutes on one core; a dot a seed", fontsize=12)
-    return figure
-
-
-def measured_percent(runs: list[dict[str, Any]]) -> dict[str, list[float]]:
-    """Accuracy in % of the best checkpoint under each protocol, one number a seed."""
-    return {
-        protocol: [100 * run["results"][protocol]["accuracy"] for run in runs]
-        for protocol in runs[0]["results"]
-    }
+    return draw_tables(data["tables"])
 
 
 def measure_instability() -> dict[str, Any]:
@@ -182,7 +164,7 @@ def draw_mamlpp_graph() -> Figure:
 
 
 def draw_schedules() -> Figure:
-    """All that changes over the epochs of MAML++: what each step counts, the order, the rate."""
+    """All that changes over the epochs of MAML++: each step's weight, the order, the rate."""
     recipe = mamlpp.RECIPES["maml++"]
     figure, axes = plt.subplots(
         3, 1, figsize=(9, 6.4), layout="constrained", height_ratios=[2, 0.7, 2], sharex=True
@@ -191,6 +173,7 @@ def draw_schedules() -> Figure:
         "multi-step loss: what the query loss after each step counts", fontsize=12
     )
     plot_order(recipe, axes[1]).set_title("derivative-order annealing", fontsize=12)
+    axes[0].text(recipe.msl_epochs + 2, 0.1, "steps 1 to 4, from below", color="white", fontsize=9)
     axes[1].set(yticks=[], ylabel="order")
     for start, end, second in order_spans(recipe):
         name = "second order" if second else "first order"
@@ -210,7 +193,7 @@ DRAWN: dict[str, tuple[Callable[..., Figure], list[str]]] = {
     "maml_graph": (draw_maml_graph, []),
     "mamlpp_graph": (draw_mamlpp_graph, []),
     "schedules": (draw_schedules, []),
-    "omniglot_20way": (draw_omniglot_table, ["omniglot_20way", "paper"]),
+    "laptop": (draw_laptop, ["laptop"]),
 }
 
 MEASURED = {"first_hour": measure_first_hour, "instability": measure_instability}

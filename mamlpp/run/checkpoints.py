@@ -1,15 +1,16 @@
 """A run: what was trained, on what, and how it went; in memory, or as a folder.
 
-The folder holds `run.json` (recipe and setting), `history.csv` and `gradients.csv`, and safetensors
-files, which load without executing code: the latest two checkpoints,
-`checkpoint-00001500.safetensors`, with all that a training needs to go on after that iteration; and
-the weights that were best on validation, `best-00001000.safetensors`. Each is written whole or not
-at all, and knows its own checksum.
+The folder holds `run.json` (recipe and setting), `history.csv` and `gradients.csv`, `changes.csv`
+where the recipe was changed by hand while it ran, and safetensors files, which load without
+executing code: the latest two checkpoints, `checkpoint-00001500.safetensors`, with all that a
+training needs to go on after that iteration; and the weights that were best on validation,
+`best-00001000.safetensors`. Each is written whole or not at all, and knows its own checksum.
 """
 
 import copy
 import hashlib
 import json
+import math
 import warnings
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from mamlpp.errors import InputError, InputWarning
 from mamlpp.files import replacing
 from mamlpp.maml import MetaLearner
 from mamlpp.recipe import Recipe
+from mamlpp.run.changes import CHANGE_COLUMNS, in_force
 from mamlpp.run.history import GRADIENT_COLUMNS, History
 
 KEPT_BEST = 5
@@ -69,7 +71,8 @@ class Run:
     """A training that was done: `learner` carries the weights that were best on validation.
 
     `kept` are the best few, best first; a run that was loaded has them where they were needed.
-    `gradients` are the norms along the inner loop, of the meta-steps that were diagnosed.
+    `gradients` are the norms along the inner loop, of the meta-steps that were diagnosed. `recipe`
+    is what it began with, `changes` what was changed by hand, and `learner.recipe` what it came to.
     """
 
     recipe: Recipe
@@ -79,6 +82,7 @@ class Run:
     directory: Path | None = None
     kept: tuple[Best, ...] = ()
     gradients: History = field(default_factory=lambda: History(columns=GRADIENT_COLUMNS))
+    changes: History = field(default_factory=lambda: History(columns=CHANGE_COLUMNS))
 
     @property
     def ways(self) -> int:
@@ -102,7 +106,13 @@ class Run:
         """
         if k < 1:
             raise InputError(f"k must be at least 1, not {k}")
-        return [_with_weights(self.learner, best.weights) for best in self._kept()[:k]]
+        return [self._member(best) for best in self._kept()[:k]]
+
+    def _member(self, best: Best) -> MetaLearner:
+        learner = copy.deepcopy(self.learner)
+        learner.load_state_dict(best.weights)
+        learner.follow(in_force(self.recipe, self.changes, best.iteration))
+        return learner
 
     def with_recipe(self, **changes: Any) -> "Run":
         """The same weights under a changed recipe, as in `MetaLearner.with_recipe`."""
@@ -111,7 +121,9 @@ class Run:
             Best(best.accuracy, best.iteration, member.with_recipe(**changes).state_dict())
             for best, member in zip(self._kept(), self.best(), strict=True)
         )
-        return replace(self, recipe=learner.recipe, learner=learner, kept=kept)
+        recipe, others = self.recipe.with_(**changes), History(columns=CHANGE_COLUMNS)
+        others.append(*(row for row in self.changes.rows if row["field"] not in changes))
+        return replace(self, recipe=recipe, learner=learner, kept=kept, changes=others)
 
     def _kept(self) -> tuple[Best, ...]:
         return self.kept or (read_best(self.directory) if self.directory else ())
@@ -137,6 +149,10 @@ class Run:
         run = cls(recipe, setting, learner, history, directory, kept)
         if (directory / "gradients.csv").exists():
             run.gradients = History.load(directory / "gradients.csv")
+        if (directory / "changes.csv").exists():
+            run.changes = History.load(directory / "changes.csv")
+            until = kept[0].iteration if kept else math.inf
+            learner.follow(in_force(recipe, run.changes, until))
         return run
 
 
@@ -288,12 +304,6 @@ def read_best(directory: Path) -> tuple[Best, ...]:
     if not kept:
         raise InputError(f"{directory} holds no best weights; has the run finished an epoch?")
     return tuple(kept)
-
-
-def _with_weights(learner: MetaLearner, weights: State) -> MetaLearner:
-    other = copy.deepcopy(learner)
-    other.load_state_dict(weights)
-    return other
 
 
 # One file

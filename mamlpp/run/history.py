@@ -33,7 +33,8 @@ GRADIENT_COLUMNS = (
     "layer",
     "norm",  # 2-norm of the gradient with respect to the layer's weights after these steps
 )
-Row = dict[str, Any]  # numbers, but for the names in `nonfinite` and `layer`
+_NAMES = ("nonfinite", "layer", "field")
+Row = dict[str, Any]  # numbers, but for the columns of names
 
 
 class History:
@@ -121,4 +122,4 @@ def _append(path: Path, line: bytes) -> None:
 
 
 def _value(name: str, text: str) -> float | str:
-    return text if name in ("nonfinite", "layer") else float(text)
+    return text if name in _NAMES else float(text)

@@ -1,8 +1,12 @@
 """Several recipes, several seeds: what a claim about training has to be averaged over."""
 
 import io
+import os
+import threading
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr
+from functools import cache
 
 import torch
 from joblib import Parallel, cpu_count, delayed
@@ -33,7 +37,9 @@ def train_seeds(
     _check(recipes, seeds)
     cells = [(name, seed) for name in recipes for seed in seeds]
     jobs = (
-        delayed(_train)(recipes[name].with_(seed=seed), train.with_seed(seed), validation)
+        delayed(_train)(
+            recipes[name].with_(seed=seed), train.with_seed(seed), validation, os.getpid()
+        )
         for name, seed in cells
     )
     pool = Parallel(_workers(train.device, len(cells), workers), return_as="generator")
@@ -58,6 +64,20 @@ def _workers(device: torch.device, cells: int, asked: int | None) -> int:
     return min(cells, cpu_count()) if device.type == "cpu" else 1
 
 
-def _train(recipe: Recipe, train: TaskSampler, validation: TaskSampler) -> Run:
+def _train(recipe: Recipe, train: TaskSampler, validation: TaskSampler, parent: int) -> Run:
+    if os.getpid() != parent:
+        _leave_with(parent)
     with redirect_stderr(io.StringIO()):  # A progress bar of each process would tear the one above.
         return Trainer(recipe, train, validation).fit()
+
+
+@cache
+def _leave_with(parent: int) -> None:
+    """From now on this process ends when its parent does, even one that was killed."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -16,12 +16,14 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from mamlpp import schedules
-from mamlpp.data.tasks import TaskBatch, TaskSampler
+from mamlpp.data.tasks import Task, TaskBatch, TaskSampler
 from mamlpp.diagnostics import Diagnosis, diagnose
 from mamlpp.errors import InputError
 from mamlpp.files import remove_leftovers
+from mamlpp.lean import backward, graph_bytes
 from mamlpp.maml import MetaLearner, Report
 from mamlpp.recipe import Recipe
+from mamlpp.run.changes import CHANGE_COLUMNS, as_rows, changed, in_force
 from mamlpp.run.checkpoints import (
     Best,
     Checkpoint,
@@ -36,6 +38,7 @@ from mamlpp.run.checkpoints import (
 )
 from mamlpp.run.evaluation import evaluate_tasks
 from mamlpp.run.history import GRADIENT_COLUMNS, History, Row
+from mamlpp.run.parallel import Team, local_team
 
 if sys.platform != "win32":
     import resource
@@ -54,6 +57,13 @@ class Trainer:
     inner loop, on the first of their tasks: `gradients` (in a folder: `gradients.csv`) has its norm
     at each inner step and layer, `diagnosis` the latest. A meta-gradient that is not finite is
     always looked at.
+
+    `workers` processes share the tasks of each meta-batch, each with one thread; as many give the
+    same bits every time, and another number the same but for rounding. A `Team` is one that
+    `torchrun` started.
+
+    `fit` trains to the end. Who wants to look in between, or to `change` the recipe by hand, calls
+    `with trainer.alone():` and in it `advance()` until `done`; then `save()` and `result()`.
     """
 
     def __init__(
@@ -63,26 +73,39 @@ class Trainer:
         validation: TaskSampler,
         directory: Path | str | None = None,
         diagnose_every: int | None = None,
+        workers: int | Team = 1,
     ) -> None:
         _check(train, validation, diagnose_every)
+        _check_workers(workers, recipe, train.device)
         self.diagnose_every = diagnose_every
         self.diagnosis: Diagnosis | None = None
         self.recipe, self.train, self.validation = recipe, train, validation
+        self.workers = workers
+        self.given = recipe  # `recipe` is what it has become by changes
         self.setting = _setting(train, validation)
         self.learner = MetaLearner(recipe, train.images.shape, train.ways).to(train.device)
         self.optimizer = torch.optim.Adam(self.learner.parameters(), lr=recipe.outer_rate)
+        self.lean: bool | None = {"fast": False, "lean": True}.get(recipe.memory)
         self.iteration = 0
         self._row: Row | None = None  # of a meta-step that is done but not yet in the history
         self._followed: list[Row] = []  # of its gradient, likewise
         self._best: list[Best] = []
         self._saved_at, self._saved = time.monotonic(), -1
         self.directory = None if directory is None else Path(directory)
+        self._at_work, self._lock = threading.RLock(), self._folder_lock()
+        self.changes = History(columns=CHANGE_COLUMNS)
         self.history, self.gradients = self._open(self.directory)
 
     @property
     def epoch(self) -> float:
         """Where in the schedules the next meta-step is."""
         return self.iteration / self.recipe.iterations_per_epoch
+
+    @property
+    def done(self) -> bool:
+        """Whether every meta-step has been taken, with all that is due after it."""
+        total = self.recipe.epochs * self.recipe.iterations_per_epoch
+        return self._row is None and self.iteration >= total
 
     def fit(self) -> Run:
         """Train to the end; the run's learner has the weights that were best on validation.
@@ -93,28 +116,32 @@ class Trainer:
         yet. Raises `InputError` where the folder cannot be written to, where another process trains
         in it, and where the recipe stops at a meta-gradient that is not finite.
         """
-        with self._alone():
-            return self._fit()
-
-    def _fit(self) -> Run:
         total = self.recipe.epochs * self.recipe.iterations_per_epoch
         with (
+            self.alone(),
             _interrupts() as pressed,
             tqdm(total=total, initial=self.iteration, desc="training", unit="step") as bar,
         ):
-            while self._row is not None or self.iteration < total:
-                self._refuse_nonfinite()
-                self._advance()
+            while not self.done:
+                self.advance()
                 bar.set_postfix(self._summary(), refresh=False)
                 bar.update()
                 if pressed:
                     self._stop()
-        self._save()
-        self._refuse_nonfinite()
-        return self._run()
+            self.save()
+            if isinstance(self.workers, Team):
+                self.workers.dismiss()
+            return self.result()
 
-    def _advance(self) -> None:
-        """One meta-step with all that is due after it; what an interruption left undone first."""
+    def advance(self) -> None:
+        """One meta-step with all that is due after it; or, of the last one, what is still undone.
+
+        Raises `InputError` like `fit`.
+        """
+        self._refuse_nonfinite()
+        self._finish_step()
+
+    def _finish_step(self) -> None:
         row = self._row = self._row or self.step()
         ends_epoch = self.iteration % self.recipe.iterations_per_epoch == 0
         if ends_epoch and "validation_loss" not in row:
@@ -125,7 +152,34 @@ class Trainer:
             self.history.append(row)
         self._row = None
         if ends_epoch or time.monotonic() - self._saved_at >= CHECKPOINT_SECONDS:
-            self._save()
+            self.save()
+
+    def change(self, **fields: float | None) -> None:
+        """Change the recipe by hand, from the next meta-step on: those fields in `CHANGEABLE`.
+
+        Each change is a row of `changes` (in a folder: `changes.csv`) and lasts: a run that is
+        resumed goes on with it. Raises `InputError`, and changes nothing, where the recipe does not
+        allow it.
+        """
+        recipe = changed(self.recipe, fields)
+        with self.alone():
+            if self._row is not None:
+                self._finish_step()
+            rows = as_rows(self.recipe, recipe, self.iteration + 1, self.epoch)
+            if rows:
+                self.save()  # So that no meta-step under this change is ever done again without it.
+                self._write_changes(rows)
+                self._follow(recipe)
+
+    def _write_changes(self, rows: list[Row]) -> None:
+        with self._writing():
+            if self.directory is not None and self.changes.path is None:
+                self.changes = History(self.directory / "changes.csv", CHANGE_COLUMNS)
+            self.changes.append(*rows)
+
+    def _follow(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self.learner.follow(recipe)
 
     def step(self) -> Row:
         """One meta-step: the meta-gradient of a new meta-batch, clipped, then Adam.
@@ -140,8 +194,9 @@ class Trainer:
         self.optimizer.param_groups[0]["lr"] = rate
         self.optimizer.zero_grad()
         buffers = [buffer.clone() for buffer in self.learner.buffers()]
-        tasks = self.train.sample(self.recipe.meta_batch).split()
-        report = self._backward(tasks, epoch)
+        batch = self.train.sample(self.recipe.meta_batch)
+        tasks = batch.split()
+        report = self._backward(batch, epoch)
         norm = torch.nn.utils.get_total_norm(self._gradients().values())
         bad = self._first_nonfinite(norm)
         diagnosis = self._diagnose(tasks, epoch, bad)
@@ -208,15 +263,32 @@ class Trainer:
             torch.nn.utils.clip_grad_value_(self.learner.parameters(), self.recipe.clip_value)
         self.optimizer.step()
 
-    def _backward(self, tasks: list[TaskBatch], epoch: float) -> Report:
+    def _backward(self, batch: TaskBatch, epoch: float) -> Report:
         """The meta-gradient, task by task, so that only one task's graph is alive at a time."""
-        reports = []
-        for task in tasks:
-            loss, report = self.learner.meta_loss(task, epoch)
-            (loss / len(tasks)).backward()
-            reports.append(report)
-        losses, accuracies = zip(*reports, strict=True)
+        if self.lean is None:
+            self.lean = self._choose_memory(next(iter(batch)))
+        if isinstance(self.workers, int) and self.workers > 1:
+            self.workers = local_team(self.workers)
+        if isinstance(self.workers, Team):
+            return self.workers.backward(self.learner, batch, epoch, self.lean)
+        parts = []
+        for task in batch:
+            parts.append(backward(self.learner, task, epoch, len(batch), self.lean))
+            self.learner.absorb(parts[-1].seen)
+        losses, accuracies, _ = zip(*parts, strict=True)
         return Report(torch.stack(losses).mean(), torch.stack(accuracies).mean())
+
+    def _choose_memory(self, task: Task) -> bool:
+        """Whether the graph of all inner steps would take more than half of what is free."""
+        count = self.workers if isinstance(self.workers, int) else 1
+        need, free = count * graph_bytes(self.learner, task), _free_memory(self.train.device)
+        lean = need > free / 2
+        tqdm.write(
+            f"memory: {'lean' if lean else 'fast'}; all inner steps at once would keep about "
+            f"{need / 1e6:,.0f} MB, and {free / 1e6:,.0f} MB are free",
+            file=sys.stderr,
+        )
+        return lean
 
     def validate(self) -> Row:
         """Accuracy on the same validation tasks each time; keeps the weights of the best few."""
@@ -228,18 +300,25 @@ class Trainer:
         self._best = keep_best(self._best, Best(result.accuracy, self.iteration, weights))
         return {"validation_loss": result.loss, "validation_accuracy": result.accuracy}
 
-    def _run(self) -> Run:
+    def result(self) -> Run:
+        """The run so far; its learner has the weights that were best on validation, if there are.
+
+        Raises `InputError` where the recipe stops at a meta-gradient that is not finite.
+        """
+        self._refuse_nonfinite()
         learner = copy.deepcopy(self.learner)
         if self._best:
             learner.load_state_dict(self._best[0].weights)
+            learner.follow(in_force(self.given, self.changes, self._best[0].iteration))
         return Run(
-            self.recipe,
+            self.given,
             self.setting,
             learner,
             self.history,
             self.directory,
             tuple(self._best),
             self.gradients,
+            self.changes,
         )
 
     def _open(self, directory: Path | None) -> tuple[History, History]:
@@ -248,19 +327,25 @@ class Trainer:
             return History(), History(columns=GRADIENT_COLUMNS)
         open_directory(directory, self.recipe, self.setting)
         path, gradients = directory / "history.csv", directory / "gradients.csv"
-        with self._alone(), self._writing():
+        with self.alone(), self._writing():
             remove_leftovers(directory)
             checkpoint = latest_checkpoint(directory)
             if checkpoint is None:
                 return History(path), History(gradients, GRADIENT_COLUMNS)
             self._restore(checkpoint)
             write_best(directory, self._best)
+            self._open_changes(directory / "changes.csv")
             return (
                 History.resume(path, checkpoint.history_size),
                 History.resume_at(gradients, GRADIENT_COLUMNS, self.iteration),
             )
 
-    def _save(self) -> None:
+    def _open_changes(self, path: Path) -> None:
+        if path.exists():  # Those made just before the next meta-step count too.
+            self.changes = History.resume_at(path, CHANGE_COLUMNS, self.iteration + 1)
+            self._follow(in_force(self.given, self.changes, self.iteration + 1))
+
+    def save(self) -> None:
         """Write a checkpoint, unless there is no folder or the last one is of this iteration."""
         if self.directory is None or self._saved == self.iteration:
             return
@@ -292,15 +377,29 @@ class Trainer:
         self._best = checkpoint.best
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Keeps other processes out of the folder; the system lets go of it if this one dies."""
-        if self.directory is None:
+    def alone(self) -> Iterator[None]:
+        """Keeps other threads and processes out; the system lets go of a folder if this one dies.
+
+        The thread that is in may enter again. Raises `InputError` where another one is.
+        """
+        if not self._at_work.acquire(blocking=False):
+            raise InputError(
+                "this trainer is at work in another thread; wait for it, or stop it first"
+            )
+        try:
+            with self._folder_alone():
+                yield
+        finally:
+            self._at_work.release()
+
+    @contextmanager
+    def _folder_alone(self) -> Iterator[None]:
+        if self._lock is None:
             yield
             return
-        lock = FileLock(self.directory / ".lock", timeout=0)
         with self._writing():
             try:
-                lock.acquire()
+                self._lock.acquire()
             except Timeout as error:
                 raise InputError(
                     f"another training is at work in {self.directory}; wait for it, or choose "
@@ -309,7 +408,10 @@ class Trainer:
         try:
             yield
         finally:
-            lock.release()
+            self._lock.release()
+
+    def _folder_lock(self) -> FileLock | None:
+        return None if self.directory is None else FileLock(self.directory / ".lock", timeout=0)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -323,7 +425,7 @@ class Trainer:
             ) from error
 
     def _stop(self) -> None:
-        self._save()
+        self.save()
         again = "fit()" if self.directory is None else "the same command"
         raise KeyboardInterrupt(
             f"stopped after iteration {self.iteration}; {again} goes on from there"
@@ -333,7 +435,7 @@ class Trainer:
         """Where the recipe says so, end at a meta-gradient that is not finite, whoever resumes."""
         bad = self.history.rows[-1].get("nonfinite") if self.history.rows else None
         if bad is not None and self.recipe.nonfinite == "stop":
-            self._save()
+            self.save()
             raise InputError(
                 f"the meta-gradient of iteration {self.iteration} is not finite, first in {bad}, "
                 f"and the recipe says stop; train with nonfinite='skip', a lower outer_rate or "
@@ -376,6 +478,19 @@ def _check(train: TaskSampler, validation: TaskSampler, diagnose_every: int | No
         )
 
 
+def _check_workers(workers: int | Team, recipe: Recipe, device: torch.device) -> None:
+    count = workers if isinstance(workers, int) else workers.size
+    if not 1 <= count <= recipe.meta_batch:
+        raise InputError(
+            f"workers must be 1 to {recipe.meta_batch}, the tasks of a meta-batch that they share, "
+            f"not {count}"
+        )
+    if isinstance(workers, int) and workers > 1 and device.type != "cpu":
+        raise InputError(
+            "several workers on GPUs are started by torchrun --nproc-per-node GPUS -m mamlpp train"
+        )
+
+
 def _setting(train: TaskSampler, validation: TaskSampler) -> Setting:
     return Setting(
         dataset=train.images.dataset,
@@ -411,6 +526,12 @@ def _interrupts() -> Iterator[list[int]]:
         yield pressed
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def _free_memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return psutil.virtual_memory().available
 
 
 def _peak_memory(device: torch.device) -> int:

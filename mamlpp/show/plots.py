@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -18,7 +19,7 @@ from torch import Tensor
 from mamlpp.data.tasks import Task
 from mamlpp.diagnostics import Diagnosis
 from mamlpp.run.evaluation import BINS, Evaluation
-from mamlpp.run.history import History
+from mamlpp.run.history import History, Row
 
 _PALETTE = sns.color_palette("colorblind").as_hex()
 COLOURS = {
@@ -182,8 +183,9 @@ def _label_curves(ax: Axes, column: str) -> Axes:
 
 def _smoothed(history: History, column: str, smooth: int) -> tuple[np.ndarray, np.ndarray]:
     """Iterations, and the mean of the last `smooth` values up to each: both empty without any."""
-    values = np.array(history.column(column), dtype=float)
-    iterations = np.array([row["iteration"] for row in history.rows if column in row])
+    rows = [row for row in history.rows if column in row]
+    values = np.array([row[column] for row in rows], dtype=float)
+    iterations = np.array([row["iteration"] for row in rows])
     window = min(smooth, len(values))
     if not window:
         return iterations, values
@@ -255,9 +257,15 @@ def _conv_title(match: re.Match[str]) -> str:
     return f"conv {int(match[1]) + 1}"
 
 
-def plot_reported(values: Mapping[str, tuple[float, float | None]], ax: Axes) -> Axes:
-    """Accuracies in % as a paper reports them, with what follows its ±, one row a method."""
-    for row, (name, (value, interval)) in enumerate(values.items()):
+def plot_reported(values: Mapping[str, Sequence[float | None] | None], ax: Axes) -> Axes:
+    """Accuracies in % as a paper reports them, with what follows its ±, one row a method.
+
+    A row of `None` stays empty.
+    """
+    for row, (name, reported) in enumerate(values.items()):
+        if reported is None:
+            continue
+        value, interval = reported[0] or 0.0, reported[1]
         colour = COLOURS.get(name, COLOURS["chance"])
         ax.errorbar(value, row, xerr=interval or 0, fmt="D", color=colour, capsize=3)
         text = f"{value:.2f}" + (f" ± {interval:.2f}" if interval is not None else "")
@@ -280,7 +288,7 @@ def plot_measured(values: Mapping[str, Mapping[str, Sequence[float]]], ax: Axes)
                 ax.plot(np.mean(numbers), height, "|", color=colour, markersize=16, mew=2.5)
     for index, protocol in enumerate(protocols):
         ax.plot([], [], "os^"[index % 3], color="#555555", label=protocol)
-    ax.legend(loc="lower right", frameon=True, fontsize=9)
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=3, frameon=False, fontsize=9)
     return _label_rows(list(values), ax)
 
 
@@ -309,3 +317,87 @@ def plot_calibration(evaluation: Evaluation, ax: Axes) -> Axes:
     # Below, because bars may be anywhere within.
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), frameon=False)
     return ax
+
+
+# A run while it trains
+
+MOST_POINTS = 600  # of a curve: more would not be seen, and take time to draw
+
+
+def plot_training(history: History, ax: Axes, column: str = "accuracy", smooth: int = 20) -> Axes:
+    """Loss or accuracy of one run: in training, mean of up to the last `smooth`; in validation."""
+    iterations, values = _smoothed(history, column, 1)
+    means = pandas.Series(values).rolling(smooth, min_periods=1).mean().to_numpy()
+    every = -(-len(means) // MOST_POINTS) or 1
+    last = slice(None, None, -every)  # Counted from the end: the newest is always there.
+    ax.plot(iterations[last], means[last], color=COLOURS["MAML"], label="training")
+    iterations, values = _smoothed(history, f"validation_{column}", 1)
+    ax.plot(iterations, values, "o-", markersize=4, color=_PALETTE[1], label="validation")
+    ax.set(xlabel="iteration (meta-steps)", ylabel=column)
+    ax.legend(fontsize=8, loc="upper right" if column == "loss" else "lower right")
+    return ax
+
+
+def plot_gradient_norms(history: History, ax: Axes, clip_norm: float | None = None) -> Axes:
+    """2-norm of each meta-gradient before clipping, log axis; a red mark for each not finite one.
+
+    Of a long run a point stands for several meta-steps, and is the greatest of them. `clip_norm` is
+    where longer ones are cut.
+    """
+    rows = list(history.rows)  # A training may add to them just now.
+    iterations = np.array([row["iteration"] for row in rows], dtype=float)
+    norms = np.array([row["gradient_norm"] for row in rows], dtype=float)
+    bad = np.array(["nonfinite" in row for row in rows], dtype=bool)
+    good = ~bad & np.isfinite(norms) & (norms > 0)
+    ax.plot(*_greatest(iterations[good], norms[good]), color=COLOURS["MAML"], linewidth=1.2)
+    if clip_norm is not None:
+        ax.axhline(clip_norm, color="#555555", linestyle="--", label=f"clipped to {clip_norm:g}")
+    if bad.any():
+        heights = np.full(bad.sum(), 0.97)
+        mark = f"not finite: {bad.sum()}"
+        look = {"marker": "v", "color": _PALETTE[3], "linestyle": "none", "label": mark}
+        ax.plot(iterations[bad], heights, transform=ax.get_xaxis_transform(), **look)
+    ax.set(yscale="log", xlabel="iteration (meta-steps)", ylabel="norm of the meta-gradient")
+    if bad.any() or clip_norm is not None:
+        ax.legend(fontsize=8, loc="best")
+    return ax
+
+
+def _greatest(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """At most `MOST_POINTS` of the points: of each so many neighbours the greatest."""
+    parts = np.array_split(np.arange(len(y)), min(len(y), MOST_POINTS) or 1)
+    tops = [part[y[part].argmax()] for part in parts if len(part)]
+    return x[tops], y[tops]
+
+
+def mark_changes(changes: History, ax: Axes, words: bool = False) -> Axes:
+    """A line at each meta-step at which the recipe was changed by hand; with `words`, what to."""
+    by_iteration: dict[float, list[str]] = {}
+    for row in changes.rows:
+        by_iteration.setdefault(row["iteration"], []).append(change_in_words(row))
+    for iteration, texts in by_iteration.items():
+        ax.axvline(iteration, color=_PALETTE[4], linestyle=":", linewidth=1.5)
+        if words:
+            ax.annotate(
+                "\n".join(texts),
+                (iteration, 0.02),
+                (2, 0),
+                xycoords=ax.get_xaxis_transform(),
+                textcoords="offset points",
+                rotation=90,
+                va="bottom",
+                fontsize=8,
+                color=_PALETTE[4],
+            )
+    return ax
+
+
+def change_in_words(row: Row) -> str:
+    """A row of `Run.changes`, as short as can be: `"inner rate 0.05"`, `"first order"`."""
+    field, value = row["field"], row.get("value")
+    if field == "second_order_from":
+        orders = {None: "first order", 0.0: "second order"}
+        return orders.get(value, f"second order from epoch {value}")
+    if field == "msl_epochs":
+        return f"multi-step loss to epoch {value:g}" if value else "no multi-step loss"
+    return f"{field.replace('_', ' ')} {'none' if value is None else f'{value:.3g}'}"

@@ -1,5 +1,12 @@
 """Several recipes and seeds, trained side by side."""
 
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
 import pytest
 import torch
 
@@ -74,3 +81,31 @@ def test_one_process_gives_the_same(samplers):
 def test_what_cannot_be_trained_is_said(samplers, recipes, seeds, words):
     with pytest.raises(InputError, match=words):
         train_seeds(recipes, *samplers, seeds=seeds)
+
+
+PARENT = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import test_seeds, mamlpp
+samplers = [mamlpp.TaskSampler(test_seeds.noise(s), 3, 1, 2) for s in ("train", "validation")]
+long = test_seeds.BASE.with_(epochs=100000)
+mamlpp.train_seeds({"a": long}, *samplers, seeds=(0, 1), workers=2)
+"""
+
+
+def test_no_process_goes_on_after_its_parent_was_killed():
+    here = Path(__file__)
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT, str(here.parent)],
+        env=os.environ | {"PYTHONPATH": str(here.parents[2])},
+        stderr=subprocess.DEVNULL,
+    )
+    until, busy = time.monotonic() + 60, []
+    while len(busy) < 2 and time.monotonic() < until:
+        time.sleep(0.2)
+        children = psutil.Process(parent.pid).children(recursive=True)
+        busy = [child for child in children if child.cpu_times().user > 4]
+    parent.kill()
+    parent.wait()
+    assert len(busy) == 2
+    assert not psutil.wait_procs(busy, timeout=20)[1]

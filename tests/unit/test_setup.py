@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -27,7 +28,10 @@ CONDA = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
 CONDA_NAMES = {"torch": "pytorch"}
 
 RUNTIME = [Requirement(line) for line in PROJECT["dependencies"]]
-DEVELOPMENT = [Requirement(line) for line in PROJECT["optional-dependencies"]["dev"]]
+EXTRAS = {
+    name: [Requirement(line) for line in lines]
+    for name, lines in PROJECT["optional-dependencies"].items()
+}
 
 needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 
@@ -75,7 +79,9 @@ def test_torch_is_pinned_to_what_was_tested():
     assert pinned_version(pins()["torch"]) == "2.13.0"
 
 
-@pytest.mark.parametrize("requirement", RUNTIME + DEVELOPMENT, ids=lambda each: each.name)
+@pytest.mark.parametrize(
+    "requirement", [*RUNTIME, *EXTRAS["classroom"], *EXTRAS["dev"]], ids=lambda each: each.name
+)
 def test_the_pin_lies_in_the_range_of_the_project(requirement: Requirement):
     pin = pinned_version(pins()[canonicalize_name(requirement.name)])
     assert requirement.specifier.contains(pin)
@@ -164,6 +170,34 @@ def test_an_installation_that_failed_leaves_no_stamp(tmp_path: Path):
 def test_the_kernel_of_the_kit_comes_first_in_lab():
     printed = make("--eval=print: ; @printenv JUPYTER_PATH", "print", JUPYTER_PATH="mine").stdout
     assert printed.strip().split(os.pathsep) == [str(ROOT / ".venv" / "share" / "jupyter"), "mine"]
+
+
+@needs_make
+def test_what_students_do_not_need_is_an_extra_that_grading_installs():
+    assert {each.name for each in EXTRAS["classroom"]} == {"nbgrader"}
+    assert set(EXTRAS["classroom"]) <= set(EXTRAS["dev"])  # the tests grade
+    assert "nbgrader" not in {each.name for each in RUNTIME}
+    for command in ("exercises", "grade"):
+        assert "'.[classroom]'" in make("--dry-run", command, "VENV=no-venv-yet").stdout
+
+
+@needs_make
+def test_grade_passes_on_what_it_is_told():
+    told = ["SUBMITTED=my class", "SET=01_inner_loop", "WORKERS=3", "PROFILE=smoke"]
+    told.append("GRADE_ARGS=--seconds 9")
+    command = shlex.split(make("--dry-run", "grade", *told).stdout.replace("\\\n", ""))
+    start = command.index("tools/grade.py")
+    passed = [
+        "--workers",
+        "3",
+        "--profile",
+        "smoke",
+        "--submitted",
+        "my class",
+        "--set",
+        "01_inner_loop",
+    ]
+    assert command[start + 1 :] == [*passed, "--seconds", "9"]
 
 
 # The kernel

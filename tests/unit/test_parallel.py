@@ -1,0 +1,193 @@
+"""Several processes share a meta-batch: the same gradient, the same bits, and no orphan."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+import mamlpp
+from mamlpp.run import parallel
+
+ROOT = Path(__file__).resolve().parents[2]
+SIZE = {"filters": 4, "inner_steps": 2, "meta_batch": 3, "validation_tasks": 2}
+
+
+def sampler(split="train"):
+    draw = torch.Generator().manual_seed(0)
+    noise = torch.randint(0, 256, (6, 4, 1, 16, 16), generator=draw, dtype=torch.uint8)
+    return mamlpp.TaskSampler(mamlpp.ImageSet(noise, (*"abcdef",), "noise", split), 3, 1, 2)
+
+
+def make_trainer(directory=None, workers=1, epochs=3, name="maml++", **changes):
+    recipe = mamlpp.RECIPES[name].with_(**SIZE, epochs=epochs, iterations_per_epoch=2, **changes)
+    return mamlpp.Trainer(recipe, sampler(), sampler("validation"), directory, workers=workers)
+
+
+def make_learner(name):
+    recipe = mamlpp.RECIPES[name].with_(**SIZE)
+    return mamlpp.MetaLearner(recipe, (1, 16, 16), 3, seed=0)
+
+
+@pytest.fixture(scope="module")
+def team():
+    team = parallel.local_team(2)
+    yield team
+    team.dismiss()
+
+
+def workers_of(pid):
+    return [child for child in psutil.Process(pid).children() if "parallel" in child.cmdline()[2]]
+
+
+def gone(processes, seconds=30):
+    return not psutil.wait_procs(processes, timeout=seconds)[1]
+
+
+@pytest.mark.parametrize("name", list(mamlpp.RECIPES))
+@pytest.mark.parametrize("epoch", [0.0, 60.0])
+def test_the_gradient_of_a_team_is_that_of_one_process(team, name, epoch):
+    batch = sampler().sample(3)
+    alone, shared = make_learner(name), make_learner(name)
+    loss, report = alone.meta_loss(batch, epoch)
+    loss.backward()
+    ours = team.backward(shared, batch, epoch)
+    torch.testing.assert_close(ours.loss, report.loss)
+    assert ours.accuracy == report.accuracy
+    for (name, one), other in zip(alone.named_parameters(), shared.parameters(), strict=True):
+        assert (one.grad - other.grad).norm() <= 1e-5 * one.grad.norm() + 1e-7, name
+    for (name, one), other in zip(alone.named_buffers(), shared.buffers(), strict=True):
+        torch.testing.assert_close(one, other, msg=name)
+
+
+def test_workers_hear_of_a_changed_recipe(team):
+    batch, learner, same = sampler().sample(3), make_learner("maml"), make_learner("maml")
+    for rate in (0.1, 0.3):
+        for one in (learner, same):
+            one.follow(one.recipe.with_(inner_rate=rate))
+        report = team.backward(learner, batch, 0.0)
+        torch.testing.assert_close(report.loss, same.meta_loss(batch)[1].loss)
+
+
+def test_two_trainings_with_as_many_workers_are_the_same_bit_by_bit():
+    before = workers_of(os.getpid())
+    runs = [make_trainer(workers=2).fit() for _ in range(2)]
+    assert gone([worker for worker in workers_of(os.getpid()) if worker not in before])
+    for one, other in zip(*(run.learner.state_dict().values() for run in runs), strict=True):
+        assert torch.equal(one, other)
+    one, other = (run.history.column("loss") for run in runs)
+    assert one == other
+
+
+@pytest.mark.parametrize("workers", [0, 4])
+def test_more_workers_than_tasks_are_refused(workers):
+    with pytest.raises(mamlpp.InputError, match="workers must be 1 to 3"):
+        make_trainer(workers=workers)
+
+
+def test_a_worker_that_is_killed_ends_in_a_sentence_and_a_run_that_goes_on(tmp_path):
+    expected = make_trainer(workers=2).fit()
+    before = workers_of(os.getpid())
+    trainer = make_trainer(tmp_path, workers=2)
+    with trainer.alone():
+        for _ in range(3):
+            trainer.advance()
+        [worker] = [one for one in workers_of(os.getpid()) if one not in before]
+        worker.kill()
+        for _ in range(2):  # Whoever tries again hears the same.
+            with pytest.raises(
+                mamlpp.InputError, match="a process that shares the tasks has ended"
+            ):
+                trainer.advance()
+    del trainer
+    run = make_trainer(tmp_path, workers=2).fit()
+    weights, others = run.learner.state_dict(), expected.learner.state_dict()
+    assert all(torch.equal(weights[name], others[name]) for name in weights)
+
+
+LEADER = """
+import sys, time
+sys.path.insert(0, sys.argv[1])
+import test_parallel
+trainer = test_parallel.make_trainer(sys.argv[2] or None, workers=3, epochs=1000)
+with trainer.alone():
+    trainer.advance()
+print("begun", flush=True)
+trainer.fit()
+"""
+
+
+def start_leader(directory=""):
+    leader = subprocess.Popen(
+        [sys.executable, "-c", LEADER, str(Path(__file__).parent), str(directory)],
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert leader.stdout.readline() == "begun\n", leader.stderr.read()
+    workers = workers_of(leader.pid)
+    assert len(workers) == 2
+    return leader, workers
+
+
+def test_workers_die_with_their_leader():
+    leader, workers = start_leader()
+    leader.send_signal(signal.SIGKILL)
+    leader.wait()
+    assert gone(workers)
+
+
+def test_ctrl_c_ends_the_step_saves_it_and_leaves_no_orphan(tmp_path):
+    leader, workers = start_leader(tmp_path)
+    time.sleep(0.2)
+    leader.send_signal(signal.SIGINT)
+    _, words = leader.communicate(timeout=60)
+    assert "stopped after iteration" in words
+    assert gone(workers)
+    saved = sorted(tmp_path.glob("checkpoint-*"))[-1].stem
+    lines = (tmp_path / "history.csv").read_text().splitlines()
+    assert int(saved.split("-")[1]) == len(lines) - 1
+
+
+def test_a_run_goes_on_with_another_number_of_workers(tmp_path):
+    trainer = make_trainer(tmp_path, workers=2)
+    with trainer.alone():
+        for _ in range(3):
+            trainer.advance()
+        trainer.save()
+    before = trainer.history.column("loss")
+    del trainer
+    losses = make_trainer(tmp_path, workers=3).fit().history.column("loss")
+    assert losses[:3] == before
+    assert len(losses) == 6
+
+
+def train(directory, processes):
+    """`mamlpp train` under torchrun, or alone."""
+    launcher = ["torch.distributed.run", "--nproc-per-node", str(processes), "--standalone", "-m"]
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m"), *(launcher if processes > 1 else []),
+            *("mamlpp", "train", "--recipe", "maml++", "--directory", directory),
+            *("--ways", "3", "--filters", "4", "--inner-steps", "2", "--meta-batch", "3"),
+            *("--epochs", "1", "--iterations-per-epoch", "2", "--validation-tasks", "2"),
+            *("--device", "cpu"),
+        ],
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, timeout=180, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout, mamlpp.Run.load(directory).history
+
+
+def test_torchrun_trains_the_same(tmp_path):
+    said, alone = train(tmp_path / "one", 1)
+    said_by_all, shared = train(tmp_path / "two", 2)
+    assert said_by_all.replace("two", "one") == said, "only the leader speaks"
+    for name in ("loss", "gradient_norm"):
+        assert shared.column(name)[0] == pytest.approx(alone.column(name)[0], rel=1e-4)
+    assert len(shared.column("loss")) == 2

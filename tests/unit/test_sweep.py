@@ -1,0 +1,329 @@
+"""A sweep: what its file says, runs that are killed or fail, the tables that come out."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import mamlpp
+from mamlpp import cli
+from mamlpp.run import sweep
+from mamlpp.show import tables
+
+ROOT = Path(__file__).resolve().parents[2]
+
+TINY = """
+recipes = ["maml", "maml++"]
+seeds = [0]
+test_tasks = 4
+ensemble = 2
+[[tasks]]
+dataset = "glyphs"
+ways = 3
+shots = 1
+queries = 1
+[profile]
+filters = 2
+inner_steps = 1
+meta_batch = 1
+epochs = 2
+iterations_per_epoch = 2
+validation_tasks = 2
+[changes."maml++"]
+msl_epochs = 1
+second_order_from = 1
+"""
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(change=lambda text: text):
+        path = tmp_path / "tiny.toml"
+        path.write_text(change(TINY))
+        return path
+
+    return write
+
+
+def run(*words):
+    return subprocess.run(
+        [sys.executable, "-m", "mamlpp", "sweep", *map(str, words)],
+        capture_output=True, text=True, check=False, cwd=ROOT,
+    )  # fmt: skip
+
+
+# The file
+
+
+def test_the_cells_are_recipes_x_tasks_x_seeds_and_each_change_acts(write):
+    more = '[[tasks]]\ndataset = "glyphs"\nways = 5\nshots = 2\nqueries = 3\nmeta_batch = 7\n'
+    path = write(
+        lambda text: text.replace("[0]", "[0, 4]").replace("[profile]", more + "[profile]")
+    )
+    cells = sweep.read_sweep(path)
+    assert [cell.name for cell in cells] == [
+        f"glyphs-{task}/{name}-{seed}"
+        for seed in (0, 4)
+        for task in ("3way-1shot", "5way-2shot")
+        for name in ("maml", "maml++")
+    ]
+    assert {cell.settings.filters for cell in cells} == {2}
+    assert {(cell.ways, cell.settings.meta_batch) for cell in cells} == {(3, 1), (5, 7)}
+    assert [cell.settings.msl_epochs for cell in cells] == [0, 1] * 4
+    assert [cell.settings.seed for cell in cells] == [0] * 4 + [4] * 4
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "sentence"),
+    [
+        ('"maml++"]', '"maml+++"]', "no recipe 'maml+++'"),
+        ("filters", "filtres", "no field 'filtres'"),
+        ("test_tasks = 4", "", "test_tasks must be a whole number"),
+        ("seeds = [0]", "seeds = [0, 0]", "each of seeds counts once"),
+        ("queries = 1", "", "has no queries"),
+        ("ensemble = 2", "ensemble = 2\nworkers = 3", "no use for workers"),
+        ('[changes."maml++"]', '[changes."maml+ca"]', "not among its recipes"),
+        ("seeds = [0]", "seeds = [0", "cannot be read"),
+    ],
+)
+def test_what_a_file_has_wrong_is_said_in_one_sentence(write, before, after, sentence):
+    with pytest.raises(mamlpp.InputError, match=r"the sweep .*tiny.toml") as error:
+        sweep.read_sweep(write(lambda text: text.replace(before, after)))
+    assert sentence in str(error.value)
+
+
+def test_the_sweeps_of_this_kit_are_the_papers_tables():
+    files = {path.stem: sweep.read_sweep(path) for path in (ROOT / "sweeps").glob("*.toml")}
+    assert set(files) == {"laptop", "omniglot_20way", "mini_imagenet_5way"}
+    for name, cells in files.items():
+        assert len({cell.name for cell in cells}) == len(cells)
+        assert {cell.dataset for cell in cells} <= {"omniglot", "mini_imagenet"}, name
+    for cell in files["omniglot_20way"]:
+        recipe = mamlpp.RECIPES[cell.recipe].with_(
+            seed=cell.seed, meta_batch=16 if cell.shots == 1 else 8
+        )
+        assert cell.settings == recipe, "at the paper's own size"
+
+
+# Running it
+
+
+def test_a_sweep_runs_what_is_missing_tells_and_is_read_as_tables(write, tmp_path, capsys):
+    path, runs = write(), tmp_path / "runs"
+    cells = sweep.read_sweep(path)
+    sweep.run_cell(cells[0], runs, "cpu")
+    before = (runs / cells[0].name / "result.json").stat().st_mtime_ns
+
+    def command(*words):
+        cli.main(["sweep", str(path), "--directory", str(runs), *words])
+        return capsys.readouterr().out
+
+    said = command("--status").splitlines()
+    assert [line.split()[1:] for line in said[:2]] == [
+        ["done", "4", "of", "4"],
+        ["missing", "0", "of", "4"],
+    ]
+    assert said[2] == "2 runs: 1 done, 1 missing"
+    assert "MAML++" in command("--workers", "1")
+    assert command("--status").endswith("2 runs: 2 done\n")
+    assert (runs / cells[0].name / "result.json").stat().st_mtime_ns == before, "done only once"
+
+    about = json.loads(command("--table", "json"))
+    [table] = about["tables"]
+    assert list(table["rows"]) == ["maml", "maml++"]
+    [result] = table["rows"]["maml++"]["runs"]
+    assert set(result["results"]) == {
+        "inductive", "inductive, support's statistics", "transductive"
+    }  # fmt: skip
+    assert all(set(kinds) == {"single", "ensemble"} for kinds in result["results"].values())
+    assert result["seconds"] > 0
+    assert result["memory_mb"] > 0
+    again = mamlpp.evaluate(
+        mamlpp.Run.load(runs / cells[1].name), mamlpp.load_images("glyphs", "test"), 4
+    )
+    assert result["results"]["inductive"]["single"]["accuracy"] == again.accuracy
+    accuracy = f"{100 * again.accuracy:.2f}"
+    assert accuracy in command("--table", "text")
+    assert f"| {accuracy} |" in command("--table", "markdown")
+    command("--table", "figure", "--output", str(tmp_path / "table.svg"))
+    assert "MAML++" in (tmp_path / "table.svg").read_text()
+
+
+def test_a_changed_size_is_not_mistaken_for_the_run_that_is_there(write, tmp_path):
+    [cell, _] = sweep.read_sweep(write())
+    sweep.run_cell(cell, tmp_path, "cpu")
+    larger = replace(cell, settings=cell.settings.with_(filters=3))
+    assert sweep.state(larger, tmp_path).word == "stopped"
+    with pytest.raises(mamlpp.InputError, match="filters is 2 there and 3 here"):
+        sweep.run_cell(larger, tmp_path, "cpu")
+    more = replace(cell, tasks=5)  # Of a longer evaluation the training is still good.
+    assert sweep.run_cell(more, tmp_path, "cpu")["cell"]["tasks"] == 5
+
+
+def test_a_run_that_fails_stops_no_other_and_says_why(write, tmp_path):
+    path, runs = write(), tmp_path / "runs"
+    first, second = sweep.read_sweep(path)
+    (runs / first.name).mkdir(parents=True)
+    (runs / first.name / "run.json").write_text("{")
+    done = run(path, "--directory", runs)
+    assert done.returncode == 1
+    assert "1 of 2 runs failed" in done.stderr
+    assert f"{first.name}: failed: " in done.stderr
+    assert "is damaged" in done.stderr
+    assert sweep.read_result(second, runs) is not None
+    failed = sweep.state(first, runs)
+    assert failed.word == "failed"
+    assert "is damaged" in failed.reason
+    (runs / first.name / "run.json").unlink()
+    assert run(path, "--directory", runs).returncode == 0
+    assert sweep.state(first, runs).word == "done"
+
+
+LONGER = TINY.replace("epochs = 2", "epochs = 15").replace("per_epoch = 2", "per_epoch = 10")
+
+
+@pytest.fixture
+def longer(write):
+    return write(lambda _: LONGER)
+
+
+@pytest.fixture(scope="module")
+def quiet(tmp_path_factory):
+    """The same sweep where nothing happens to it."""
+    folder, threads = tmp_path_factory.mktemp("quiet"), torch.get_num_threads()
+    (folder / "longer.toml").write_text(LONGER)
+    for cell in sweep.read_sweep(folder / "longer.toml"):
+        sweep.run_cell(cell, folder, "cpu")
+    torch.set_num_threads(threads)
+    return folder
+
+
+def weights(cells, runs):
+    return [load_file(sorted((runs / cell.name).glob("checkpoint-*"))[-1]) for cell in cells]
+
+
+def same(some, others):
+    return all(
+        one.keys() == other.keys() and all(one[name].equal(other[name]) for name in one)
+        for one, other in zip(some, others, strict=True)
+    )
+
+
+def wait_for(what, seconds=60):
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if found := what():
+            return found
+        time.sleep(0.05)
+    raise AssertionError("waited in vain")
+
+
+def training(cells, runs, least=10):
+    return [
+        cell for cell in cells
+        if least <= sweep.last_iteration(runs / cell.name / "history.csv") < cell.steps
+    ]  # fmt: skip
+
+
+def test_killed_itself_or_its_run_it_ends_as_if_nothing_had_happened(longer, quiet, tmp_path):
+    cells, runs = sweep.read_sweep(longer), tmp_path / "runs"
+
+    def start():
+        return subprocess.Popen(
+            [sys.executable, "-m", "mamlpp", "sweep", str(longer), "--directory", str(runs)],
+            cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+        )  # fmt: skip
+
+    first = start()
+    wait_for(lambda: training(cells, runs))
+    children = psutil.Process(first.pid).children()
+    first.kill()
+    first.wait()
+    psutil.wait_procs(children, timeout=20)
+    assert not any(child.is_running() for child in children), "no orphan goes on"
+
+    second = start()
+    wait_for(lambda: training(cells, runs))
+    child = wait_for(lambda: psutil.Process(second.pid).children())[0]
+    os.kill(child.pid, signal.SIGKILL)
+    assert second.wait(120) == 0
+    assert same(weights(cells, runs), weights(cells, quiet))
+    for cell in cells:
+        there, here = (sweep.read_result(cell, folder) for folder in (quiet, runs))
+        assert there["results"] == here["results"]
+
+
+def test_two_sweeps_at_once_share_the_work(write, tmp_path):
+    path, runs = write(), tmp_path / "runs"
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-m", "mamlpp", "sweep", str(path), "--directory", str(runs)],
+            cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        )
+        for _ in range(2)
+    ]  # fmt: skip
+    for one in both:
+        assert one.wait(120) == 0, one.stderr.read()
+    for cell in sweep.read_sweep(path):
+        lines = (runs / cell.name / "history.csv").read_text().splitlines()
+        assert len(lines) == 1 + cell.steps
+
+
+def test_ctrl_c_saves_every_run(longer, tmp_path):
+    cells, runs = sweep.read_sweep(longer), tmp_path / "runs"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mamlpp", "sweep", str(longer), "--directory", str(runs)],
+        cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    begun = wait_for(lambda: training(cells, runs))
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130, process.stderr.read()
+    for cell in begun:
+        folder = runs / cell.name
+        saved = int(sorted(folder.glob("checkpoint-*"))[-1].stem.split("-")[1])
+        assert saved == sweep.last_iteration(folder / "history.csv")
+
+
+# A cluster
+
+
+def test_a_cluster_that_is_not_there_is_said(write, tmp_path):
+    pytest.importorskip("ray")
+    done = run(write(), "--directory", tmp_path, "--cluster", "127.0.0.1:1")
+    assert done.returncode == 1
+    assert "no Ray cluster answers at 127.0.0.1:1" in done.stderr
+
+
+def test_a_worker_of_a_cluster_that_dies_changes_nothing(longer, quiet, tmp_path):
+    pytest.importorskip("ray")
+    done = subprocess.run(
+        [sys.executable, Path(__file__).with_name("cluster_with_a_death.py"), longer, tmp_path],
+        capture_output=True, text=True, timeout=300, check=False,
+        env=os.environ
+        | {"PYTHONPATH": str(ROOT), "RAY_raylet_start_wait_time_s": "120"},  # on a busy machine
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    assert "killed" in done.stdout
+    cells = sweep.read_sweep(longer)
+    assert same(weights(cells, tmp_path / "runs"), weights(cells, quiet))
+    kept = ("seconds", "memory_mb")  # These alone differ from time to time.
+    found = []
+    for folder in (tmp_path / "runs", quiet):
+        rows = tables.sweep_tables(cells, folder)[0]["rows"]
+        found.append(
+            [
+                {k: v for k, v in one.items() if k not in kept}
+                for r in rows.values()
+                for one in r["runs"]
+            ]
+        )
+    assert found[0] == found[1]

@@ -1,0 +1,277 @@
+"""Make the students' versions of the exercise sets from their sources.
+
+make exercises
+
+A source, `notebooks/exercises/NN_name.ipynb`, holds an exercise's text, its solution, its visible
+and its hidden tests in nbgrader's format. nbgrader's own converter makes two versions of it: one
+for a class, without any solution, and one for somebody who studies alone, with the solutions
+folded away.
+"""
+
+import os
+import re
+import shutil
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import nbformat
+import tyro
+from nbformat import NotebookNode
+
+try:
+    from nbgrader.converters import GenerateAssignment
+    from nbgrader.coursedir import CourseDirectory
+    from traitlets.config import Config
+except ImportError:
+    sys.exit("nbgrader is not installed: pip install -c constraints.txt -e '.[classroom]'")
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCES = ROOT / "notebooks" / "exercises"
+
+FOLDED = "folded-solution"  # the tag of a cell that shows a solution to who studies alone
+STUB = 'raise NotImplementedError("Your code goes here.")'
+BEGIN, END = (
+    re.compile(r"BEGIN (SOLUTION|HIDDEN TESTS)"),
+    re.compile(r"END (SOLUTION|HIDDEN TESTS)"),
+)
+SET_NAME = re.compile(r"\d\d_\w+")
+CELL_NAME = re.compile(r"[\w-]+")
+# A link out of the sources' folder, or to another set in it.
+LINK = re.compile(r"(\]\(<?|(?:src|href)=[\"'])(\.\./[^)\s>\"'#]+|\d\d_\w+\.ipynb)")
+
+
+Place = Callable[[str], Path]  # from a set's name to the file of one version
+
+
+class SourceError(Exception):
+    """A source cannot be made into a students' version; the message says why, a line a fault."""
+
+
+def grading(cell: NotebookNode) -> NotebookNode:
+    """Return what nbgrader knows of `cell`, empty for a cell that it does not know."""
+    return cell.metadata.get("nbgrader", NotebookNode())
+
+
+def is_test(cell: NotebookNode) -> bool:
+    """Whether `cell` earns points."""
+    return bool(grading(cell).get("grade"))
+
+
+def is_solution(cell: NotebookNode) -> bool:
+    """Whether `cell` is one that students fill in."""
+    return bool(grading(cell).get("solution"))
+
+
+def cell_name(cell: NotebookNode) -> str:
+    """Return the `grade_id` of `cell`, empty where it has none."""
+    return str(grading(cell).get("grade_id", ""))
+
+
+def is_folded(cell: NotebookNode) -> bool:
+    """Whether `cell` shows a solution to those who study alone."""
+    return FOLDED in cell.metadata.get("tags", [])
+
+
+# What can be wrong with a source. Each rule returns its faults in words.
+
+
+def name_faults(notebook: NotebookNode) -> list[str]:
+    """Each cell that nbgrader knows has a name of its own."""
+    names = [cell_name(cell) for cell in notebook.cells if grading(cell)]
+    bad = [f"{name!r} is no grade_id" for name in names if not CELL_NAME.fullmatch(name)]
+    return bad + [f"grade_id {name!r} is used twice" for name, n in Counter(names).items() if n > 1]
+
+
+def point_faults(notebook: NotebookNode) -> list[str]:
+    """Each test cell has points."""
+    faults = []
+    for cell in filter(is_test, notebook.cells):
+        points = grading(cell).get("points")
+        if not isinstance(points, int | float) or not points > 0:
+            faults.append(f"test cell {cell_name(cell)!r} has no points")
+    return faults
+
+
+def kind_faults(notebook: NotebookNode) -> list[str]:
+    """A test cell is locked code and no answer; a solution cell is code that is not locked."""
+    faults = []
+    for cell in filter(grading, notebook.cells):
+        name, locked = repr(cell_name(cell)), bool(grading(cell).get("locked"))
+        if grading(cell).get("schema_version") != 3:
+            faults.append(f"cell {name} is not of nbgrader's schema_version 3")
+        if is_test(cell) and is_solution(cell):
+            faults.append(f"cell {name} would have to be graded by hand")
+        elif is_test(cell) and not (locked and cell.cell_type == "code"):
+            faults.append(f"test cell {name} is not locked code")
+        elif is_solution(cell) and (locked or cell.cell_type != "code"):
+            faults.append(f"solution cell {name} is not code that students can change")
+    return faults
+
+
+def region_faults(notebook: NotebookNode) -> list[str]:
+    """Solutions and hidden tests are marked from BEGIN to END, and in the right kind of cell."""
+    faults = []
+    for cell in notebook.cells:
+        name = repr(cell_name(cell) or cell.source[:40])
+        marks = BEGIN.findall(cell.source), END.findall(cell.source)
+        if marks[0] != marks[1]:
+            faults.append(f"cell {name}: BEGIN and END do not pair")
+        if "SOLUTION" in marks[0] and not is_solution(cell):
+            faults.append(f"cell {name} holds a solution but is no solution cell")
+        if "HIDDEN TESTS" in marks[0] and not is_test(cell):
+            faults.append(f"cell {name} holds hidden tests but is no test cell")
+        if is_solution(cell) and "SOLUTION" not in marks[0]:
+            faults.append(f"solution cell {name} marks no solution that a stub could replace")
+    return faults
+
+
+def content_faults(notebook: NotebookNode) -> list[str]:
+    """There is something to answer and something that earns points, and no output is stored."""
+    faults = []
+    if not any(map(is_test, notebook.cells)) or not any(map(is_solution, notebook.cells)):
+        faults.append("there is no solution cell, or no test cell")
+    if any(cell.get("outputs") or cell.get("execution_count") for cell in notebook.cells):
+        faults.append("outputs are stored, which may give solutions away: clear them")
+    return faults
+
+
+Rule = Callable[[NotebookNode], list[str]]
+RULES: list[Rule] = [name_faults, point_faults, kind_faults, region_faults, content_faults]
+
+
+def read_source(path: Path) -> NotebookNode:
+    """Return the source `path`; raises `SourceError` with every fault that it has."""
+    if not SET_NAME.fullmatch(path.stem):
+        raise SourceError(f"{path.name}: a set is named like 01_inner_loop.ipynb")
+    try:
+        notebook = nbformat.read(path, as_version=4)
+    except Exception as error:  # not JSON, or not a notebook: nbformat raises many kinds
+        raise SourceError(f"{path.name} is no notebook: {error}") from error
+    faults = [fault for rule in RULES for fault in rule(notebook)]
+    if faults:
+        raise SourceError("\n".join(f"{path.name}: {fault}" for fault in faults))
+    return notebook
+
+
+# nbgrader
+
+
+def course(folder: Path, name: str) -> tuple[CourseDirectory, Config]:
+    """Return nbgrader's view of the course in `folder`, for the assignment `name`."""
+    config = Config()
+    config.CourseDirectory.root = str(folder)
+    config.CourseDirectory.assignment_id = name
+    config.CourseDirectory.db_url = f"sqlite:///{folder / 'gradebook.db'}"
+    config.ClearSolutions.code_stub = {"python": STUB}
+    return CourseDirectory(config=config), config
+
+
+@contextmanager
+def own_programs_first() -> Iterator[None]:
+    """Let nbgrader find alembic, which it starts by name, beside this Python."""
+    before = os.environ.get("PATH", os.defpath)
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), before])
+    try:
+        yield
+    finally:
+        os.environ["PATH"] = before
+
+
+def release(notebook: NotebookNode, name: str, folder: Path) -> Path:
+    """Let nbgrader make the students' version of `notebook` in the course `folder`; return it.
+
+    The course's gradebook keeps the whole tests, and grading takes them from there. Making that
+    file costs 3 s of processor time, a version 0.1 s: use one folder for all sets.
+    """
+    source = folder / "source" / name / f"{name}.ipynb"
+    source.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(notebook, source)
+    directory, config = course(folder, name)
+    with own_programs_first():
+        GenerateAssignment(directory, config=config, force=True).start()
+    return folder / "release" / name / f"{name}.ipynb"
+
+
+def for_class(notebook: NotebookNode) -> NotebookNode:
+    """Return a copy of `notebook` without the folded solutions."""
+    copy = nbformat.from_dict(notebook)
+    copy.cells = [cell for cell in copy.cells if not is_folded(cell)]
+    return copy
+
+
+def move_links(notebook: NotebookNode, old: Path, place: Place, name: str) -> NotebookNode:
+    """Return a copy of the set `name` of the folder `old` whose links are right at its `place`."""
+
+    def moved(link: re.Match[str]) -> str:
+        target = Path(os.path.normpath(old / link[2]))
+        target = place(target.stem) if target.parent == old else target
+        return link[1] + Path(os.path.relpath(target, place(name).parent)).as_posix()
+
+    copy = nbformat.from_dict(notebook)
+    for cell in copy.cells:
+        if cell.cell_type == "markdown":
+            cell.source = LINK.sub(moved, cell.source)
+    return copy
+
+
+# Both versions of each set.
+
+
+def in_class(output: Path) -> Place:
+    """Return where the sets for a class lie: a folder each, as nbgrader wants them."""
+    return lambda name: output / "class" / name / f"{name}.ipynb"
+
+
+def alone(output: Path) -> Place:
+    """Return where the sets for who studies alone lie."""
+    return lambda name: output / "alone" / f"{name}.ipynb"
+
+
+def generate(path: Path, output: Path, folder: Path) -> list[Path]:
+    """Write both students' versions of the source `path` below `output`, and return their paths.
+
+    `folder` is the course in which nbgrader works.
+    """
+    notebook, name = read_source(path), path.stem
+    versions = {in_class(output): for_class(notebook), alone(output): notebook}
+    for place, version in versions.items():
+        place(name).parent.mkdir(parents=True, exist_ok=True)
+        made = release(move_links(version, path.parent.resolve(), place, name), name, folder)
+        shutil.copyfile(made, place(name))
+    return [place(name) for place in versions]
+
+
+def generate_all(paths: list[Path], output: Path) -> list[str]:
+    """Write the versions of all sources; return the faults of those that could not be made."""
+    faults = []
+    with tempfile.TemporaryDirectory() as folder:
+        for path in paths:
+            try:
+                generate(path, output, Path(folder))
+            except SourceError as error:
+                faults.append(str(error))
+    return faults
+
+
+def main(sources: Path = SOURCES, output: Path = ROOT / "build" / "exercises") -> int:
+    """Make the students' versions of every set.
+
+    Args:
+        sources: The folder of the sources.
+        output: Where the versions go: class/NN_name/NN_name.ipynb and alone/NN_name.ipynb.
+
+    Returns:
+        The exit status: 1 where a source has a fault.
+    """
+    paths = sorted(sources.glob("*.ipynb"))
+    faults = generate_all(paths, output.resolve()) if paths else [f"No exercise set in {sources}."]
+    print("\n".join(faults) or f"{len(paths)} sets: hand out {output / 'class'}, keep the sources.")
+    return int(bool(faults))
+
+
+if __name__ == "__main__":
+    sys.exit(tyro.cli(main))
