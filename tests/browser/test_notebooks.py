@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import nbformat
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -12,7 +13,7 @@ NOTEBOOKS = sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
 FAULTS = """async () => {
   const notebook = window.jupyterapp.shell.currentWidget.content;
   const faults = [];
-  let patience = 2000;
+  let patience = 6000;
   const until = async (ready, what) => {
     for (; patience && !ready(); patience--) await new Promise(done => setTimeout(done, 10));
     if (!ready()) faults.push(what);
@@ -57,11 +58,10 @@ def test_every_notebook_renders_without_an_error(opened):
 
 
 def test_what_does_not_render_is_seen(lab):
-    text = '{"cells": [%s], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}'
-    cell = (
-        '{"cell_type": "markdown", "id": "a", "metadata": {}, "source": "![a](none.png) $\\\\x{$"}'
-    )
-    (lab.folder / "bad.ipynb").write_text(text % cell)
+    bad = nbformat.v4.new_markdown_cell(r"![a](none.png) $\frac{1$")
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    notebook = nbformat.v4.new_notebook(cells=[bad], metadata={"kernelspec": kernel})
+    nbformat.write(notebook, lab.folder / "bad.ipynb")
     lab.visit("bad.ipynb")
     faults = lab.page.evaluate(FAULTS)
     assert "cell 0 lacks a picture" in faults
