@@ -49,7 +49,7 @@ def opened(lab):
 
 def test_every_notebook_renders_without_an_error(opened):
     errors, faults = [], {}
-    opened.page.on("pageerror", errors.append)
+    opened.page.on("pageerror", lambda error: errors.append(str(error)))
     for name in NOTEBOOKS:
         opened.turn_to(f"notebooks/{name}")
         faults[name] = opened.page.evaluate(FAULTS)
