@@ -31,7 +31,7 @@ from mamlpp.run.checkpoints import Run
 from mamlpp.run.training import Trainer
 from mamlpp.show.knobs import fields, knobs, positions, with_method
 from mamlpp.show.live_picture import FourPanels, Pixels, SideBySide, drawing, png, status
-from mamlpp.show.plots import change_in_words
+from mamlpp.show.plots import change_in_words, changes_in_words
 
 DRAWING, LOOKING = 0.08, 0.02  # of the training's time: pictures, and following the gradient back
 SECONDS = 1.0  # at least, between two pictures
@@ -262,13 +262,13 @@ class LivePanel(Panel):
         else:
             self.change(**fields(name, value, self.trainer))
 
-    def _choose(self, name: str | None) -> None:
+    def _choose(self, name: str) -> None:
         def choose() -> None:
             if self.training.state != "ready" or self.trainer.iteration:
                 raise InputError("a recipe can only be chosen before the start")
             self._take(Background.of(with_method(self._first, name)))
 
-        if not self._do(choose, f"{name or 'The recipe as it was given'}: press Start."):
+        if not self._do(choose, f"{name or 'The recipe as given'}: press Start."):
             self._show_recipe()
 
     def _take(self, training: Background) -> None:
@@ -372,9 +372,7 @@ def stages(run: Run) -> pandas.DataFrame:
 
     Means of loss and accuracy, median and greatest norm of the meta-gradient, median seconds.
     """
-    words: dict[float, list[str]] = {1: ["as begun"]}
-    for row in run.changes.rows:
-        words.setdefault(row["iteration"], []).append(change_in_words(row))
+    words = {1: ["as begun"]} | changes_in_words(run.changes)
     starts, history = sorted(words), run.history.frame()
     last = np.searchsorted(starts, history["iteration"], side="right") - 1
     table = history.groupby(last).agg(

@@ -242,6 +242,7 @@ def test_every_control_has_a_visible_name():
     assert [button.description for button in panel._buttons.values()] == [
         *("Start", "Pause", "Resume", "Stop")
     ]
+    assert panel._knobs["recipe"].label == "as given"
 
 
 @pytest.mark.parametrize(
@@ -280,7 +281,8 @@ def test_stages_say_what_came_of_each_change():
     with trainer.alone():
         while not trainer.done:
             if trainer.iteration == 3:
-                trainer.change(second_order_from=None, inner_rate=0.2)
+                trainer.change(second_order_from=None, inner_rate=0.5)
+                trainer.change(inner_rate=0.2)
             trainer.advance()
     trainer.change(inner_rate=0.3)  # after the last meta-step: nothing came of it
     table = stages(trainer.result())
