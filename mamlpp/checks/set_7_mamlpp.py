@@ -142,7 +142,7 @@ class Budget(NamedTuple):
 
 
 BUDGETS = {
-    "smoke": Budget(480, 300, (0.35, 0.45, 0.50), 100),
+    "smoke": Budget(480, 300, (0.30, 0.38, 0.45), 100),
     "laptop": Budget(1200, 600, (0.60, 0.70, 0.78), 200),
 }
 """By profile. 5-way 1-shot on glyphs; the seconds are twice what the text gives."""
