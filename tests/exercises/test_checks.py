@@ -9,6 +9,7 @@ from textwrap import dedent
 import nbformat
 import pytest
 import torch
+from nbclient import NotebookClient
 from nbformat import NotebookNode
 
 from mamlpp import checks
@@ -148,6 +149,21 @@ def test_an_unknown_mistake_is_described(found, expected, words: str):
 
     with pytest.raises(checks.Wrong, match=re.escape(f"answer: {words}")):
         core.judge(answer, core.attempt(answer), expected, {})
+
+
+def test_a_notebook_shows_the_sentence_and_the_line_in_place_of_a_traceback():
+    source = """from mamlpp import checks
+def growth(curvatures, rate, steps):
+    return 1 / 0
+checks.growth(growth)"""
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
+    NotebookClient(notebook, kernel_name="python3", allow_errors=True).execute()
+    (shown,) = notebook.cells[0].outputs
+    assert shown.ename == "Wrong"
+    assert shown.traceback == [
+        "Wrong: growth stopped: ZeroDivisionError: division by zero",
+        "    line 3 of growth: return 1 / 0",
+    ]
 
 
 def test_numbers_may_come_as_tensors_and_lists_as_tuples():
