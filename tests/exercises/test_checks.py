@@ -117,7 +117,9 @@ def test_each_exercise_says_what_it_asks_for(path: Path):
         assert "<summary>Hint 1</summary>" in text
         assert "<summary>Hint 2</summary>" in text
     total = sum(c.metadata["nbgrader"]["points"] for c in cells_of(path, "grade"))
-    assert f"{len(texts)} exercises, {total} points" in cells[0].source
+    head = " ".join(cells[0].source.split())
+    minutes = sum(int(re.search(r"· (\d+) minutes", text)[1]) for text in texts)
+    assert f"{len(texts)} exercises, {total} points, about {minutes} minutes" in head
 
 
 @by_set
