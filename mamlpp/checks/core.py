@@ -1,6 +1,7 @@
 """What all checks share: try a function, and find the sentence for what is wrong with it."""
 
 import math
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Real
 from typing import Any
@@ -31,6 +32,17 @@ _TORCH_ERRORS = {
 
 class Wrong(AssertionError):
     """An answer is wrong. The message is one sentence that names the likely mistake."""
+
+    def _render_traceback_(self) -> list[str]:
+        """What Jupyter shows in place of a traceback: the sentence, and the student's own line."""
+        lines = [f"Wrong: {self}"]
+        if self.__cause__ is not None:
+            frames = traceback.extract_tb(self.__cause__.__traceback__)
+            own = [frame for frame in frames if "ipykernel" in frame.filename]
+            lines += [
+                f"    line {frame.lineno} of {frame.name}: {frame.line}" for frame in own[-1:]
+            ]
+        return lines
 
 
 def name_of(function: Function) -> str:

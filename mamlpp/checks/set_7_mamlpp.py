@@ -178,7 +178,7 @@ def reaches(student: Function, level: int, profile: str = "laptop", seed: int = 
     It is trained once, whatever is asked of it. `seed` 0 judges on validation characters, others on
     those of the test split.
     """
-    budget = BUDGETS[os.environ.get("MAMLPP_PROFILE", profile)]
+    budget = BUDGETS.get(os.environ.get("MAMLPP_PROFILE", profile), BUDGETS["laptop"])
     learner = _trained(student, budget)
     if isinstance(learner, Wrong):
         raise learner

@@ -185,8 +185,18 @@ def _measure(cell: Cell, folder: Path, device: str) -> Result:
         "nonfinite": len(run.history.column("nonfinite")),
         "device": torch.cuda.get_device_name() if device != "cpu" else "one core",
         "torch": torch.__version__,
+        "commit": _commit(),
         "date": datetime.now(UTC).date().isoformat(),
     }
+
+
+def _commit() -> str | None:
+    """Of the code that this is, where it is a git checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
 
 
 def _results(run: Run, cell: Cell, test: Any) -> dict[str, dict[str, Any]]:

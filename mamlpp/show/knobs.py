@@ -20,7 +20,7 @@ _CLIPS = {"as in the recipe": "recipe", "none": None, **{f"{x:g}": x for x in (0
 
 def knobs() -> dict[str, ipywidgets.Widget]:
     """All of them, by name."""
-    recipes = [("as given", None), *((name, name) for name in RECIPES)]
+    recipes = [("as given", ""), *((name, name) for name in RECIPES)]
     return {
         "recipe": ipywidgets.Dropdown(options=recipes, description="recipe", **_SHAPE),
         "order": _choice("derivative order", _ORDERS),
@@ -110,9 +110,9 @@ def method(recipe: Recipe, name: str) -> Recipe:
     return recipe.with_(msl_floor=0.0, **changes)
 
 
-def with_method(trainer: Trainer, name: str | None) -> Trainer:
+def with_method(trainer: Trainer, name: str) -> Trainer:
     """A trainer of the same with another method, its tasks from the first one on."""
-    if name is None:
+    if not name:
         return trainer
     folder = trainer.directory
     return Trainer(

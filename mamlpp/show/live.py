@@ -7,7 +7,7 @@
 The training runs on a thread of its own (`mamlpp.run.background`), because a notebook hears no
 button while a cell is busy. The picture is a plain PNG output with a light ground of its own: it is
 legible in a dark page and stays in the executed notebook. All it costs, looking at the gradient
-included, is at most a tenth of the training's time.
+included, is at most a tenth of the training's time, but for the picture of the end.
 """
 
 import base64
@@ -31,7 +31,7 @@ from mamlpp.run.checkpoints import Run
 from mamlpp.run.training import Trainer
 from mamlpp.show.knobs import fields, knobs, positions, with_method
 from mamlpp.show.live_picture import FourPanels, Pixels, SideBySide, drawing, png, status
-from mamlpp.show.plots import change_in_words
+from mamlpp.show.plots import change_in_words, changes_in_words
 
 DRAWING, LOOKING = 0.08, 0.02  # of the training's time: pictures, and following the gradient back
 SECONDS = 1.0  # at least, between two pictures
@@ -71,6 +71,7 @@ class Panel:
         }
         for name, button in self._buttons.items():
             button.on_click(lambda _, name=name: getattr(self, name)())
+        self._moving, self._cost = False, 0.0  # seconds of the last picture
         self._id = uuid4().hex
         self._shown_at: int | None = None  # number of the cell
         self._said_at = -math.inf
@@ -150,6 +151,7 @@ class Panel:
     def _publish(self, update: bool = True) -> None:
         if self._shown_at is None:
             return
+        start = time.monotonic()
         png, words = self.picture()
         image = {"image/png": base64.b64encode(png).decode(), "text/plain": words}
         text = {"text/html": f"<p>{escape(words)}</p>", "text/plain": words}
@@ -159,6 +161,8 @@ class Panel:
         ):
             where = {"display_id": f"{self._id}-{name}", "update": update}
             display(data, raw=True, metadata=about, **where)
+        self._cost = time.monotonic() - start
+        self._drawing.spent(self._cost)
 
     def _say(self, text: str = "") -> None:
         """Below the buttons, and to a screen reader; without a text, how things stand."""
@@ -188,14 +192,15 @@ class Panel:
 
     def _listen(self) -> None:
         moving = self.training.state == "running"
+        begins, self._moving = moving and not self._moving, moving
         (self._look if moving else self._look_no_more)()
-        if moving and not self._drawing.due():
-            return
-        start = time.monotonic()
-        if not moving or start > self._said_at + STAYS:
+        if begins:
             self._say()
-        self._publish()
-        self._drawing.spent(time.monotonic() - start)
+            self._drawing.spent(self._cost)  # The picture of before still holds.
+        elif not moving or self._drawing.due():
+            if not moving or time.monotonic() > self._said_at + STAYS:
+                self._say()
+            self._publish()
 
     def _look(self) -> None:
         """Have the gradient of a meta-step followed back now and then, unless that is done anyway.
@@ -262,13 +267,13 @@ class LivePanel(Panel):
         else:
             self.change(**fields(name, value, self.trainer))
 
-    def _choose(self, name: str | None) -> None:
+    def _choose(self, name: str) -> None:
         def choose() -> None:
             if self.training.state != "ready" or self.trainer.iteration:
                 raise InputError("a recipe can only be chosen before the start")
             self._take(Background.of(with_method(self._first, name)))
 
-        if not self._do(choose, f"{name or 'The recipe as it was given'}: press Start."):
+        if not self._do(choose, f"{name or 'The recipe as given'}: press Start."):
             self._show_recipe()
 
     def _take(self, training: Background) -> None:
@@ -372,9 +377,7 @@ def stages(run: Run) -> pandas.DataFrame:
 
     Means of loss and accuracy, median and greatest norm of the meta-gradient, median seconds.
     """
-    words: dict[float, list[str]] = {1: ["as begun"]}
-    for row in run.changes.rows:
-        words.setdefault(row["iteration"], []).append(change_in_words(row))
+    words = {1: ["as begun"]} | changes_in_words(run.changes)
     starts, history = sorted(words), run.history.frame()
     last = np.searchsorted(starts, history["iteration"], side="right") - 1
     table = history.groupby(last).agg(

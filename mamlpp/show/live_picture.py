@@ -102,7 +102,7 @@ def _pixels(figure: Figure) -> Pixels:
     """`[height, width, 4]`, with small letters at fixed places: to find places would take long."""
     for ax in figure.axes:
         width, height = ax.get_position().size * figure.get_size_inches()
-        ax.tick_params(labelsize=8)
+        ax.tick_params(which="both", labelsize=8)
         ax.set_title(ax.get_title(), loc="left", fontsize=10, y=1 + 0.06 / height)
         ax.set_title("", y=1)
         ax.set_xlabel(ax.get_xlabel(), fontsize=9)
@@ -161,7 +161,7 @@ def _draw_diagnosis(trainer: Trainer, figure: Figure) -> None:
 
 
 def _draw_schedules(trainer: Trainer, figure: Figure) -> None:
-    losses, rate = _axes(figure, 2)
+    losses, rate = _axes(figure, 2, gridspec_kw={"hspace": 0.3})
     recipe = trainer.recipe
     schedule_plots.plot_step_weights(recipe, losses, recipe.epochs)
     losses.set(xlabel="", ylabel="loss weight", title="Schedules in force")

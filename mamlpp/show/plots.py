@@ -372,10 +372,7 @@ def _greatest(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def mark_changes(changes: History, ax: Axes, words: bool = False) -> Axes:
     """A line at each meta-step at which the recipe was changed by hand; with `words`, what to."""
-    by_iteration: dict[float, list[str]] = {}
-    for row in changes.rows:
-        by_iteration.setdefault(row["iteration"], []).append(change_in_words(row))
-    for iteration, texts in by_iteration.items():
+    for iteration, texts in changes_in_words(changes).items():
         ax.axvline(iteration, color=_PALETTE[4], linestyle=":", linewidth=1.5)
         if words:
             ax.annotate(
@@ -390,6 +387,14 @@ def mark_changes(changes: History, ax: Axes, words: bool = False) -> Axes:
                 color=_PALETTE[4],
             )
     return ax
+
+
+def changes_in_words(changes: History) -> dict[float, list[str]]:
+    """By the first meta-step under them; of a field that was changed several times, the last."""
+    fields: dict[float, dict[str, str]] = {}
+    for row in changes.rows:
+        fields.setdefault(row["iteration"], {})[row["field"]] = change_in_words(row)
+    return {iteration: list(texts.values()) for iteration, texts in fields.items()}
 
 
 def change_in_words(row: Row) -> str:

@@ -21,7 +21,7 @@ from mamlpp.show.plots import METHODS, plot_measured, plot_reported
 PAPER = json.loads(files("mamlpp.show").joinpath("paper.json").read_text(encoding="utf-8"))
 """What the paper and others report, in %."""
 _NAMES = {"omniglot": "Omniglot", "mini_imagenet": "Mini-ImageNet", "glyphs": "glyphs"}
-_COST = ("seconds", "memory_mb", "nonfinite", "device", "date")
+_COST = ("seconds", "memory_mb", "nonfinite", "device", "date", "commit")
 
 Table = dict[str, Any]
 

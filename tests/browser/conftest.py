@@ -45,13 +45,11 @@ READY = """async () => {
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All browser tests in one worker, so that there is one server; or none, and why."""
+    """Leaves the browser tests out, and says why, where something they need is missing."""
     here = Path(__file__).parent
     for item in items:
-        if here in item.path.parents:
-            item.add_marker(pytest.mark.xdist_group("browser"))
-            if MISSING:
-                item.add_marker(pytest.mark.skip(reason=f"no {' and no '.join(MISSING)}"))
+        if MISSING and here in item.path.parents:
+            item.add_marker(pytest.mark.skip(reason=f"no {' and no '.join(MISSING)}"))
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.xdist_group("browser")  # One worker, so that there is one server.
 NOTEBOOK = Path(__file__).with_name("explorers.ipynb")
 FIRST, EXPLORERS = 2, 8  # cells
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.xdist_group("browser")  # One worker, so that there is one server.
 NOTEBOOK = Path(__file__).with_name("live.ipynb")
 PANEL, RESULT = 3, 4  # cells
 

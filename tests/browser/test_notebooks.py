@@ -3,8 +3,10 @@
 import shutil
 from pathlib import Path
 
+import nbformat
 import pytest
 
+pytestmark = pytest.mark.xdist_group("browser")  # One worker, so that there is one server.
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
 
@@ -12,7 +14,7 @@ NOTEBOOKS = sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
 FAULTS = """async () => {
   const notebook = window.jupyterapp.shell.currentWidget.content;
   const faults = [];
-  let patience = 2000;
+  let patience = 6000;
   const until = async (ready, what) => {
     for (; patience && !ready(); patience--) await new Promise(done => setTimeout(done, 10));
     if (!ready()) faults.push(what);
@@ -48,20 +50,20 @@ def opened(lab):
 
 def test_every_notebook_renders_without_an_error(opened):
     errors, faults = [], {}
-    opened.page.on("pageerror", errors.append)
+    opened.page.on("pageerror", lambda error: errors.append(str(error)))
     for name in NOTEBOOKS:
         opened.turn_to(f"notebooks/{name}")
         faults[name] = opened.page.evaluate(FAULTS)
     assert {name: texts for name, texts in faults.items() if texts} == {}
-    assert errors == []
+    # JupyterLab's own, where a notebook has no kernel.
+    assert [error for error in errors if "reading 'kernel'" not in error] == []
 
 
 def test_what_does_not_render_is_seen(lab):
-    text = '{"cells": [%s], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}'
-    cell = (
-        '{"cell_type": "markdown", "id": "a", "metadata": {}, "source": "![a](none.png) $\\\\x{$"}'
-    )
-    (lab.folder / "bad.ipynb").write_text(text % cell)
+    bad = nbformat.v4.new_markdown_cell(r"![a](none.png) $\begin{none}x\end{none}$")
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    notebook = nbformat.v4.new_notebook(cells=[bad], metadata={"kernelspec": kernel})
+    nbformat.write(notebook, lab.folder / "bad.ipynb")
     lab.visit("bad.ipynb")
     faults = lab.page.evaluate(FAULTS)
     assert "cell 0 lacks a picture" in faults

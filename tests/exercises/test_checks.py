@@ -9,6 +9,7 @@ from textwrap import dedent
 import nbformat
 import pytest
 import torch
+from nbclient import NotebookClient
 from nbformat import NotebookNode
 
 from mamlpp import checks
@@ -116,7 +117,9 @@ def test_each_exercise_says_what_it_asks_for(path: Path):
         assert "<summary>Hint 1</summary>" in text
         assert "<summary>Hint 2</summary>" in text
     total = sum(c.metadata["nbgrader"]["points"] for c in cells_of(path, "grade"))
-    assert f"{len(texts)} exercises, {total} points" in cells[0].source
+    head = " ".join(cells[0].source.split())
+    minutes = sum(int(re.search(r"· (\d+) minutes", text)[1]) for text in texts)
+    assert f"{len(texts)} exercises, {total} points, about {minutes} minutes" in head
 
 
 @by_set
@@ -148,6 +151,21 @@ def test_an_unknown_mistake_is_described(found, expected, words: str):
 
     with pytest.raises(checks.Wrong, match=re.escape(f"answer: {words}")):
         core.judge(answer, core.attempt(answer), expected, {})
+
+
+def test_a_notebook_shows_the_sentence_and_the_line_in_place_of_a_traceback():
+    source = """from mamlpp import checks
+def growth(curvatures, rate, steps):
+    return 1 / 0
+checks.growth(growth)"""
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
+    NotebookClient(notebook, kernel_name="python3", allow_errors=True).execute()
+    (shown,) = notebook.cells[0].outputs
+    assert shown.ename == "Wrong"
+    assert shown.traceback == [
+        "Wrong: growth stopped: ZeroDivisionError: division by zero",
+        "    line 3 of growth: return 1 / 0",
+    ]
 
 
 def test_numbers_may_come_as_tensors_and_lists_as_tuples():

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -147,6 +148,7 @@ def test_a_sweep_runs_what_is_missing_tells_and_is_read_as_tables(write, tmp_pat
     assert all(set(kinds) == {"single", "ensemble"} for kinds in result["results"].values())
     assert result["seconds"] > 0
     assert result["memory_mb"] > 0
+    assert result["commit"] is None or re.fullmatch("[0-9a-f]{40}", result["commit"])
     again = mamlpp.evaluate(
         mamlpp.Run.load(runs / cells[1].name), mamlpp.load_images("glyphs", "test"), 4
     )
