@@ -1,7 +1,13 @@
-"""What all tests share: no windows, and no time limit on single property-test examples."""
+"""What all tests share: no windows, no time limit on property-test examples, Ctrl-C is heard."""
+
+import signal
 
 import hypothesis
 import matplotlib
+
+# Who is started in the background may not hear Ctrl-C, which some tests send.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 matplotlib.use("Agg")
 hypothesis.settings.register_profile("mamlpp", deadline=None)  # shared cores make times jump

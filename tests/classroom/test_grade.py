@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import uuid4
 
 import grade
 import nbformat
@@ -398,7 +399,8 @@ def test_a_source_may_ask_for_more_time(sources: Path, course: Path, tmp_path: P
 
 
 def watched(code: str, folder: Path, **limits: int) -> str:
-    environment = os.environ | {grade.MARK: "watched"}
+    mark = f"watched-{uuid4()}"  # Other tests run at the same time.
+    environment = os.environ | {grade.MARK: mark}
     command = [sys.executable, "-c", f"import subprocess, sys\n{code}"]
     process = subprocess.Popen(command, env=environment, cwd=folder)
     try:
@@ -406,7 +408,7 @@ def watched(code: str, folder: Path, **limits: int) -> str:
     finally:
         grade.stop([process.pid])
         process.wait()
-        grade.stop(grade.marked("watched"))
+        grade.stop(grade.marked(mark))
 
 
 START = (

@@ -177,7 +177,7 @@ def test_a_file_that_cannot_be_written_is_said_and_the_old_one_stays(folder, eva
     evaluate()
     old = written(folder)
 
-    def full(*_):
+    def full(*_, **__):
         raise OSError("No space left on device")
 
     with monkeypatch.context() as patch:

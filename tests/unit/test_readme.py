@@ -21,7 +21,7 @@ def test_the_commands_are_understood():
     shell = "\n".join(re.findall(r"```sh\n(.*?)```", README, re.DOTALL))
     lines = shell.replace("\\\n", " ").splitlines()
     commands = [shlex.split(line, comments=True)[1:] for line in lines if "bin/mamlpp" in line]
-    assert {command[0] for command in commands} == {"data", "train", "evaluate"}
+    assert {command[0] for command in commands} == {"data", "train", "evaluate", "sweep"}
     for command in commands:
         cli._parse(command)
 

@@ -400,16 +400,15 @@ def test_checkpoints_are_safetensors_with_plain_data(folder):
 
 def poison(monkeypatch, trainer, call):
     """The `call`-th loss is not finite from the head on, and so are batch norm's statistics."""
-    calls, original = [], trainer.learner.meta_loss
+    calls, original = [], trainer.learner.part
 
-    def meta_loss(batch, epoch):
-        calls.append(batch)
+    def part(task, epoch):
+        calls.append(task)
         if len(calls) == call:
-            support = torch.full_like(batch.support_x, torch.inf)
-            batch = mamlpp.TaskBatch(support, batch.support_y, batch.query_x, batch.query_y)
-        return original(batch, epoch)
+            task = task._replace(support_x=torch.full_like(task.support_x, torch.inf))
+        return original(task, epoch)
 
-    monkeypatch.setattr(trainer.learner, "meta_loss", meta_loss)
+    monkeypatch.setattr(trainer.learner, "part", part)
 
 
 def test_a_meta_gradient_that_is_not_finite_moves_neither_weights_nor_statistics(
@@ -444,12 +443,12 @@ def test_statistics_that_are_not_finite_count_as_such_by_themselves(monkeypatch)
     trainer = make_trainer()
     norm = trainer.learner.network.blocks[1].norm
 
-    def meta_loss(batch, epoch, original=trainer.learner.meta_loss):
-        result = original(batch, epoch)
+    def part(task, epoch, original=trainer.learner.part):
+        result = original(task, epoch)
         norm.absorb(0, torch.zeros(4), torch.full((4,), torch.inf))
         return result
 
-    monkeypatch.setattr(trainer.learner, "meta_loss", meta_loss)
+    monkeypatch.setattr(trainer.learner, "part", part)
     assert trainer.step()["nonfinite"] == "network.blocks.1.norm.running_var"
     assert norm.running_var.isfinite().all()
 

@@ -207,14 +207,14 @@ def test_second_order_begins_at_exactly_its_epoch(second_order_from, second_orde
 
 
 def test_a_gradient_that_is_not_finite_is_recorded_and_not_applied(trainer, monkeypatch):
-    def infinite(batch, epoch, original=trainer.learner.meta_loss):
-        loss, report = original(batch, epoch)
-        return loss * math.inf, report
+    def infinite(task, epoch, original=trainer.learner.part):
+        part = original(task, epoch)
+        return part._replace(loss=part.loss * math.inf)
 
     trainer.step()
     before = weights(trainer.learner), copy.deepcopy(trainer.optimizer.state_dict())
     with monkeypatch.context() as patch:
-        patch.setattr(trainer.learner, "meta_loss", infinite)
+        patch.setattr(trainer.learner, "part", infinite)
         row = trainer.step()
     assert not math.isfinite(row["gradient_norm"])
     assert row["iteration"] == 2
@@ -242,7 +242,7 @@ def interrupt(monkeypatch, owner, name, call):
     ("part", "name", "call"),
     [
         ("train", "sample", 2),
-        ("learner", "meta_loss", 4),  # the last task of the second meta-step
+        ("learner", "part", 4),  # the last task of the second meta-step
         ("validation", "sample", 1),
         ("validation", "sample", 2),
     ],
