@@ -15,6 +15,7 @@ from torch.func import functional_call
 from mamlpp import schedules
 from mamlpp.data.tasks import Task, TaskBatch
 from mamlpp.errors import InputError
+from mamlpp.fast import fast_model
 from mamlpp.inner_rules import LSLR, FixedRate, MetaSGD
 from mamlpp.network import BatchNorm, ConvNet, Seen
 from mamlpp.recipe import Recipe
@@ -161,10 +162,11 @@ class MetaLearner(nn.Module):
 
     def task_model(self, task: Task, seen: list[Seen] | None = None) -> Model:
         """The network as training calls it on one task; batch norm notes in `seen` what it saw."""
-        support = task.support_x if self.recipe.query_statistics == "support" else None
+        if self.recipe.query_statistics == "query":
+            return fast_model(self.network, seen)
 
         def model(weights: Weights, x: Tensor, step: int) -> Tensor:
-            reference = None if x is task.support_x else support
+            reference = None if x is task.support_x else task.support_x
             return self(weights, x, step, reference=reference, seen=seen)
 
         return model
@@ -225,7 +227,8 @@ class MetaLearner(nn.Module):
         steps = self.recipe.inner_steps if steps is None else steps
         start = {name: weight.detach().requires_grad_() for name, weight in self.weights().items()}
         with torch.enable_grad():
-            path = inner_loop(self, start, (support_x, support_y), steps, self.rule, False)
+            model = fast_model(self.network)
+            path = inner_loop(model, start, (support_x, support_y), steps, self.rule, False)
         return [{name: w.detach() for name, w in weights.items()} for weights in path]
 
     def classifier(

@@ -46,7 +46,7 @@ class BatchNorm(nn.Module):
         """`x` `[M, F, H, W]` normalised by the running statistics of the step if `running`, else by
         those of `reference` if given, else by its own, which are then noted in `seen`.
         """
-        weight, bias = _at(self.weight, step), _at(self.bias, step)
+        weight, bias = self.affine(step)
         if running:
             mean, variance = _at(self.running_mean, step), _at(self.running_var, step)
             return F.batch_norm(x, mean, variance, weight, bias, training=False, eps=self.eps)
@@ -61,6 +61,10 @@ class BatchNorm(nn.Module):
         out = F.batch_norm(x, mean, unbiased, weight, bias, True, momentum=1.0, eps=self.eps)
         seen.append((self, step, mean, unbiased * (1 - len(mean) / x.numel())))
         return out
+
+    def affine(self, step: int) -> tuple[Tensor, Tensor]:
+        """Weight and bias of a step, `[F]` each."""
+        return _at(self.weight, step), _at(self.bias, step)
 
     @torch.no_grad()
     def absorb(self, step: int, mean: Tensor, variance: Tensor) -> None:
@@ -88,7 +92,8 @@ class Block(nn.Module):
         stride = 2 if pooling == "stride" else 1
         self.conv = nn.Conv2d(channels, filters, 3, stride, padding=1, bias=False)
         self.norm = BatchNorm(filters, *sets)
-        self.halve = nn.MaxPool2d(2) if pooling == "max" else nn.Identity()
+        self.pools = pooling == "max"
+        self.halve = nn.MaxPool2d(2) if self.pools else nn.Identity()
 
     def forward(
         self, x: Tensor, reference: Tensor | None, step: int, running: bool, seen: list[Seen] | None
