@@ -6,7 +6,10 @@ weights it began with, and its graph is gone before the step before it has one. 
 the same; in second order it costs one more pass over the support set, forward and back, a step.
 """
 
+import ctypes
+import sys
 from collections.abc import Sequence
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +18,8 @@ from torch import Tensor
 from mamlpp.data.tasks import Task
 from mamlpp.maml import Loss, MetaLearner, Model, Part, Rule, Weights, inner_step, task_loss
 from mamlpp.network import Seen
+
+M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
 
 
 def backward(learner: MetaLearner, task: Task, epoch: float, tasks: int, lean: bool) -> Part:
@@ -27,6 +32,7 @@ def backward(learner: MetaLearner, task: Task, epoch: float, tasks: int, lean: b
         part = learner.part(task, epoch)
         (part.loss / tasks).backward()
         return part._replace(loss=part.loss.detach())
+    _give_back_what_is_freed()
     support: list[Seen] = []
     queries: list[Seen] = []
     models = (
@@ -92,6 +98,13 @@ def _leaves(weights: Weights) -> Weights:
 
 def _gradient(leaf: Tensor) -> Tensor:
     return torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
+
+
+@cache
+def _give_back_what_is_freed() -> None:
+    """Have glibc map each large tensor by itself: else freed ones leave holes, more each step."""
+    if sys.platform == "linux" and hasattr(ctypes.CDLL(None), "mallopt"):
+        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 2**20)
 
 
 def graph_bytes(learner: MetaLearner, task: Task) -> int:
