@@ -29,16 +29,16 @@ def backward(learner: MetaLearner, task: Task, epoch: float, tasks: int, lean: b
     """
     counts, second_order = learner.schedule(epoch)
     if not lean:
-        part = learner.part(task, epoch)
+        part = learner.part(task, epoch, fast=True)
         (part.loss / tasks).backward()
         return part._replace(loss=part.loss.detach())
     _give_back_what_is_freed()
     support: list[Seen] = []
     queries: list[Seen] = []
     models = (
-        learner.task_model(task, support),
-        learner.task_model(task, queries),
-        learner.task_model(task),
+        learner.task_model(task, support, fast=True),
+        learner.task_model(task, queries, fast=True),
+        learner.task_model(task, fast=True),
     )
     loss, logits = lean_backward(
         models, learner.weights(), task, counts, learner.rule, second_order, 1 / tasks
@@ -116,7 +116,7 @@ def graph_bytes(learner: MetaLearner, task: Task) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        model, rule = learner.task_model(task), learner.rule
+        model, rule = learner.task_model(task, fast=True), learner.rule
         graph = task_loss(model, learner.weights(), task, [1.0], rule, second_order=True)
         del graph
     return sum(kept.values()) * learner.recipe.inner_steps

@@ -146,12 +146,15 @@ class MetaLearner(nn.Module):
         loss = torch.stack([part.loss for part in parts]).mean()
         return loss, Report(loss.detach(), torch.stack([part.accuracy for part in parts]).mean())
 
-    def part(self, task: Task, epoch: float = 0.0) -> Part:
-        """What one task gives the meta-loss; running statistics stay as they are until `absorb`."""
+    def part(self, task: Task, epoch: float = 0.0, fast: bool = False) -> Part:
+        """What one task gives the meta-loss; running statistics stay as they are until `absorb`.
+
+        `fast` as in `task_model`.
+        """
         self._check(task.support_x, task.support_y)
         seen: list[Seen] = []
         counts, order = self.schedule(epoch)
-        model = self.task_model(task, seen)
+        model = self.task_model(task, seen, fast)
         loss, logits = task_loss(model, self.weights(), task, counts, self.rule, order)
         return Part(loss, (logits.argmax(-1) == task.query_y).float().mean(), seen)
 
@@ -160,9 +163,13 @@ class MetaLearner(nn.Module):
         for norm, step, mean, variance in seen:
             norm.absorb(step, mean, variance)
 
-    def task_model(self, task: Task, seen: list[Seen] | None = None) -> Model:
-        """The network as training calls it on one task; batch norm notes in `seen` what it saw."""
-        if self.recipe.query_statistics == "query":
+    def task_model(self, task: Task, seen: list[Seen] | None = None, fast: bool = False) -> Model:
+        """The network as training calls it on one task; batch norm notes in `seen` what it saw.
+
+        `fast` is the same function in closed form, where there is one: not for queries that are
+        normalised by the support's statistics.
+        """
+        if fast and self.recipe.query_statistics == "query":
             return fast_model(self.network, seen)
 
         def model(weights: Weights, x: Tensor, step: int) -> Tensor:

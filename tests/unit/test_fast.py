@@ -5,6 +5,7 @@ import torch
 
 import mamlpp
 from mamlpp.fast import fast_model
+from mamlpp.lean import backward
 from mamlpp.maml import inner_loop, task_loss
 
 SHAPES = {"even": (1, 16, 16), "odd": (3, 21, 19)}
@@ -98,9 +99,13 @@ def test_training_and_adaptation_use_it(shape, monkeypatch):
     learner, task = make("maml", shape), make_task(shape)
     calls = []
     monkeypatch.setattr("mamlpp.maml.fast_model", lambda *a: calls.append(a) or fast_model(*a))
-    learner.part(task)
+    backward(learner, task, 0.0, 1, lean=False)
     learner.adapt(task.support_x, task.support_y)
     assert len(calls) == 2
+    backward(learner, task, 0.0, 1, lean=True)
+    assert len(calls) == 5
+    learner.part(task)  # what a reader looks into is the definition
+    assert len(calls) == 5
 
 
 def test_an_adapted_path_is_the_definition_s(shape):
