@@ -169,11 +169,12 @@ class MetaLearner(nn.Module):
         `fast` is the same function in closed form, where there is one: not for queries that are
         normalised by the support's statistics.
         """
-        if fast and self.recipe.query_statistics == "query":
+        support = task.support_x if self.recipe.query_statistics == "support" else None
+        if fast and support is None:
             return fast_model(self.network, seen)
 
         def model(weights: Weights, x: Tensor, step: int) -> Tensor:
-            reference = None if x is task.support_x else task.support_x
+            reference = None if x is task.support_x else support
             return self(weights, x, step, reference=reference, seen=seen)
 
         return model
