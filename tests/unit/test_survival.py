@@ -48,12 +48,12 @@ def kill_self(*_):
 
 def die(owner, name, call, before):
     calls, original = [], getattr(owner, name)
-    def method(*arguments):
+    def method(*arguments, **options):
         calls.append(0)
         if len(calls) == call:
             before(*arguments)
             kill_self()
-        return original(*arguments)
+        return original(*arguments, **options)
     setattr(owner, name, method)
 
 def half_a_line(path, line):
@@ -405,11 +405,11 @@ def poison(monkeypatch, trainer, call):
     """The `call`-th loss is not finite from the head on, and so are batch norm's statistics."""
     calls, original = [], trainer.learner.part
 
-    def part(task, epoch):
+    def part(task, epoch, fast):
         calls.append(task)
         if len(calls) == call:
             task = task._replace(support_x=torch.full_like(task.support_x, torch.inf))
-        return original(task, epoch)
+        return original(task, epoch, fast)
 
     monkeypatch.setattr(trainer.learner, "part", part)
 
@@ -446,8 +446,8 @@ def test_statistics_that_are_not_finite_count_as_such_by_themselves(monkeypatch)
     trainer = make_trainer()
     norm = trainer.learner.network.blocks[1].norm
 
-    def part(task, epoch, original=trainer.learner.part):
-        result = original(task, epoch)
+    def part(task, epoch, fast, original=trainer.learner.part):
+        result = original(task, epoch, fast)
         norm.absorb(0, torch.zeros(4), torch.full((4,), torch.inf))
         return result
 

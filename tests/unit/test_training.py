@@ -196,7 +196,7 @@ def test_second_order_begins_at_exactly_its_epoch(second_order_from, second_orde
 
     def task_loss(*arguments, original=maml.task_loss):
         orders.append(arguments[5])
-        return original(*arguments)
+        return original(*arguments, **options)
 
     monkeypatch.setattr(maml, "task_loss", task_loss)
     make_trainer(second_order_from=second_order_from, meta_batch=1).fit()
@@ -207,8 +207,8 @@ def test_second_order_begins_at_exactly_its_epoch(second_order_from, second_orde
 
 
 def test_a_gradient_that_is_not_finite_is_recorded_and_not_applied(trainer, monkeypatch):
-    def infinite(task, epoch, original=trainer.learner.part):
-        part = original(task, epoch)
+    def infinite(task, epoch, fast, original=trainer.learner.part):
+        part = original(task, epoch, fast)
         return part._replace(loss=part.loss * math.inf)
 
     trainer.step()
@@ -228,8 +228,8 @@ def interrupt(monkeypatch, owner, name, call):
     """`owner.name` is interrupted at the end of its `call`-th call."""
     calls, original = [], getattr(owner, name)
 
-    def method(*arguments):
-        result = original(*arguments)
+    def method(*arguments, **options):
+        result = original(*arguments, **options)
         calls.append(name)
         if len(calls) == call:
             raise KeyboardInterrupt
