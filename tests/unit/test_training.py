@@ -196,7 +196,7 @@ def test_second_order_begins_at_exactly_its_epoch(second_order_from, second_orde
 
     def task_loss(*arguments, original=maml.task_loss):
         orders.append(arguments[5])
-        return original(*arguments, **options)
+        return original(*arguments)
 
     monkeypatch.setattr(maml, "task_loss", task_loss)
     make_trainer(second_order_from=second_order_from, meta_batch=1).fit()
