@@ -1,0 +1,80 @@
+"""The authors' published MAML++ code, from a checkout that the user has, run as it is.
+
+Only its training iteration runs, on our tasks and without its options' parser, data loader or
+files. What a current PyTorch asks for is done from outside: labels come as floating-point numbers,
+since the iteration passes them through `torch.Tensor`, which takes no whole ones any more.
+"""
+
+import importlib
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+
+from benchmarks.race import Step
+from benchmarks.workloads import Workload
+from mamlpp.errors import InputError
+from mamlpp.network import BLOCKS
+
+SYSTEM = "few_shot_learning_system"
+
+
+def check(checkout: Path) -> None:
+    """Raises `InputError` where this is no checkout of the published code."""
+    if not (checkout / f"{SYSTEM}.py").is_file():
+        raise InputError(
+            f"there is no {SYSTEM}.py in {checkout}; give --against the folder of a checkout of "
+            f"the authors' code (HowToTrainYourMAMLPytorch)"
+        )
+
+
+def published(workload: Workload, checkout: Path) -> Step:
+    """Its training iteration on our tasks, by its own names of our recipe's switches."""
+    sys.path.insert(0, str(checkout))
+    system = importlib.import_module(SYSTEM)
+    channels, height, width = workload.image_shape
+    shape = (2, channels, height, width)
+    maml = system.MAMLFewShotClassifier(shape, torch.device("cpu"), settings(workload))
+    sampler = workload.sampler()
+
+    def meta_step() -> None:
+        batch = sampler.sample(workload.recipe.meta_batch)
+        parts = batch.support_x, batch.query_x, batch.support_y, batch.query_y
+        rows = (x.unflatten(1, (workload.ways, -1)).float() for x in parts)  # [B, N, K or Q, …]
+        maml.run_train_iter(tuple(rows), epoch=0)
+
+    return meta_step
+
+
+def settings(workload: Workload) -> SimpleNamespace:
+    """What its configuration files would say of a workload."""
+    recipe = workload.recipe
+    per_step = recipe.norm_weights == "per_step"
+    return SimpleNamespace(
+        batch_size=recipe.meta_batch,
+        num_classes_per_set=workload.ways,
+        number_of_training_steps_per_iter=recipe.inner_steps,
+        number_of_evaluation_steps_per_iter=recipe.inner_steps,
+        task_learning_rate=recipe.inner_rate,
+        learnable_per_layer_per_step_inner_loop_learning_rate=recipe.inner_rule == "lslr",
+        meta_learning_rate=recipe.outer_rate,
+        min_learning_rate=recipe.outer_rate_min or recipe.outer_rate,
+        total_epochs=recipe.epochs,
+        use_multi_step_loss_optimization=recipe.msl_epochs > 0,
+        multi_step_loss_num_epochs=recipe.msl_epochs or 1,
+        second_order=True,
+        first_order_to_second_order_epoch=-1,
+        per_step_bn_statistics=per_step,
+        learnable_bn_gamma=True,
+        learnable_bn_beta=True,
+        enable_inner_loop_optimizable_bn_params=False,
+        norm_layer="batch_norm",
+        cnn_num_filters=recipe.filters,
+        num_stages=BLOCKS,
+        conv_padding=1,
+        max_pooling=True,
+        dataset_name="noise",
+        use_cuda=False,
+        seed=0,
+    )

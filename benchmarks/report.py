@@ -1,0 +1,48 @@
+"""What every file of results says of where it comes from."""
+
+import json
+import platform
+import shlex
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def provenance(module: str, cores: int) -> dict[str, Any]:
+    """Device, date, commit, PyTorch's version and the command `python -m module …`."""
+    return {
+        "device": f"{cores} of {psutil.cpu_count()} cores, {_processor()}",
+        "date": datetime.now(UTC).date().isoformat(),
+        "commit": _commit(),
+        "torch": torch.__version__,
+        "command": shlex.join(["python", "-m", module, *sys.argv[1:]]),
+    }
+
+
+def write(path: Path, result: dict[str, Any]) -> None:
+    """As JSON, a row a line's worth of it readable in a diff."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())
+
+
+def _commit() -> str:
+    """The checkout's commit, with a + where files differ from it; empty outside git."""
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=10", "--dirty=+"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
