@@ -1,6 +1,7 @@
 """Ours and its peers at whole meta-steps, in one run in which they take turns.
 
-python -m benchmarks
+python -m benchmarks                            on a machine that has nothing else to do
+python -m benchmarks --against PATH             with a checkout of the authors' published code
 """
 
 import os

@@ -1,4 +1,4 @@
-"""What a live panel costs, as a share of the run's time: `python benchmarks/live.py`.
+"""What a live panel costs, as a share of the run's time: `python -m benchmarks.live`.
 
 Shares of wall time that the training thread spends on pictures (drawn, packed, put into a message)
 and on following the gradient back; then the time of a whole run with a panel over that of one
@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 import mamlpp
+from benchmarks.timing import seconds
 from mamlpp.run import training
 from mamlpp.show import live
 
@@ -85,13 +86,6 @@ class Clock:
         finally:
             self.calls += 1
             self.seconds += time.perf_counter() - start
-
-
-def seconds(function: Callable[[], object]) -> float:
-    """Wall time of one call."""
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
 
 
 if __name__ == "__main__":

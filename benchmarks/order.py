@@ -1,14 +1,14 @@
 """What second order costs: seconds of one meta-step against first order, for 1 … 10 inner steps.
 
-    python benchmarks/order.py
+    python -m benchmarks.order
 
 Orders take turns in one run, so that a busy machine slows both; the ratio of the medians counts.
 """
 
-import time
 from statistics import median
 
 import mamlpp
+from benchmarks.timing import seconds
 
 REPEATS = 5
 
@@ -22,7 +22,7 @@ def main() -> None:
         trainers = [_trainer(images, steps, start) for start in (None, 0.0)]
         for trainer in trainers:
             trainer.step()
-        rounds = [[_seconds(trainer) for trainer in trainers] for _ in range(REPEATS)]
+        rounds = [[seconds(trainer.step) for trainer in trainers] for _ in range(REPEATS)]
         first, second = map(median, zip(*rounds, strict=True))
         print(f"{steps:>5} {first:>12.3f} {second:>13.3f} {second / first:>6.2f}")
 
@@ -35,12 +35,6 @@ def _trainer(
     )
     sampler = mamlpp.TaskSampler(images, 20, 1)
     return mamlpp.Trainer(recipe, sampler, sampler)
-
-
-def _seconds(trainer: mamlpp.Trainer) -> float:
-    start = time.perf_counter()
-    trainer.step()
-    return time.perf_counter() - start
 
 
 if __name__ == "__main__":

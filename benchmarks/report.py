@@ -16,9 +16,14 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def provenance(module: str, cores: int) -> dict[str, Any]:
-    """Device, date, commit, PyTorch's version and the command `python -m module …`."""
+    """Device, date, commit, PyTorch's version and the command `python -m module …`.
+
+    And how many processes the machine was busy with before: two threads of one process wait for
+    each other, so a busy machine slows them more than it slows two processes.
+    """
     return {
         "device": f"{cores} of {psutil.cpu_count()} cores, {_processor()}",
+        "busy_with": round(psutil.getloadavg()[0], 1),
         "date": datetime.now(UTC).date().isoformat(),
         "commit": _commit(),
         "torch": torch.__version__,
@@ -27,7 +32,7 @@ def provenance(module: str, cores: int) -> dict[str, Any]:
 
 
 def write(path: Path, result: dict[str, Any]) -> None:
-    """As JSON, a row a line's worth of it readable in a diff."""
+    """As JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(result, indent=1) + "\n")
 

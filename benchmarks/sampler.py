@@ -1,4 +1,4 @@
-"""How many tasks a second the sampler draws on one core: `python benchmarks/sampler.py`."""
+"""How many tasks a second the sampler draws on one core: `python -m benchmarks.sampler`."""
 
 import time
 

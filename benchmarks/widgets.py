@@ -1,14 +1,14 @@
-"""How long each explorer takes to answer a turned knob, in ms: `python benchmarks/widgets.py`.
+"""How long each explorer takes to answer a turned knob, in ms: `python -m benchmarks.widgets`.
 
 Wall time of one picture, drawn and encoded; the way to the browser and back comes on top. On a busy
 machine the fastest of the pictures says most about the work itself.
 """
 
-import time
 from statistics import median
 
 import torch
 
+from benchmarks.timing import seconds
 from mamlpp.show import widgets
 
 EXPLORERS = ("msl", "order", "cosine", "rates", "batch_norm", "graph", "landscape")
@@ -23,14 +23,8 @@ def main() -> None:
     for name, build in (builders | {"recipe": widgets.recipe_board}).items():
         explorer = build()
         explorer.picture()
-        times = [_milliseconds(explorer) for _ in range(REPEATS)]
+        times = [1000 * seconds(explorer.picture) for _ in range(REPEATS)]
         print(f"{name:<12} {min(times):>8.0f} {median(times):>7.0f}")
-
-
-def _milliseconds(explorer: widgets.Explorer) -> float:
-    start = time.perf_counter()
-    explorer.picture()
-    return 1000 * (time.perf_counter() - start)
 
 
 if __name__ == "__main__":

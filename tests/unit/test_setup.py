@@ -80,7 +80,9 @@ def test_torch_is_pinned_to_what_was_tested():
 
 
 @pytest.mark.parametrize(
-    "requirement", [*RUNTIME, *EXTRAS["classroom"], *EXTRAS["dev"]], ids=lambda each: each.name
+    "requirement",
+    [*RUNTIME, *EXTRAS["benchmarks"], *EXTRAS["classroom"], *EXTRAS["dev"]],
+    ids=lambda each: each.name,
 )
 def test_the_pin_lies_in_the_range_of_the_project(requirement: Requirement):
     pin = pinned_version(pins()[canonicalize_name(requirement.name)])

@@ -1,0 +1,109 @@
+"""How a meta-step's time and memory grow with inner steps, tasks, ways and filters.
+
+python -m benchmarks.growth
+
+Both memory modes take turns in one process each; all but one number stay at `BASE`. Writes
+`growth.json` and the figure drawn from it, `growth.svg`, into `benchmarks/results/`.
+"""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import matplotlib.pyplot as plt
+import tyro
+from matplotlib.figure import Figure
+
+from benchmarks import report
+from benchmarks.contenders import OURS, enter
+from benchmarks.race import race
+from benchmarks.workloads import MAML_PLUS_PLUS, Workload
+from mamlpp.show.plots import use_style
+
+RESULTS = Path(__file__).parent / "results"
+BASE = {"inner_steps": 5, "tasks": 4, "ways": 20, "filters": 32}
+SIZES = {
+    "inner_steps": (1, 2, 5, 10, 20),
+    "tasks": (1, 2, 4, 8, 16, 32),
+    "ways": (5, 10, 20, 50),
+    "filters": (16, 32, 64, 128),
+}
+MODES = {name: mode for name, (mode, shared) in OURS.items() if not shared}
+
+
+def main(rounds: int = 3, cores: int = 2, output: Path = RESULTS) -> None:
+    """Measure and draw.
+
+    Args:
+        rounds: How many turns each mode has at each size, after one that does not count.
+        cores: Threads of each process.
+        output: The folder for the numbers and the figure.
+    """
+    about = report.provenance("benchmarks.growth", cores)
+    rows = []
+    for axis, sizes in SIZES.items():
+        for size in sizes:
+            rows += measure(axis, size, rounds, cores)
+            print(*rows[-len(MODES) :], sep="\n", flush=True)
+    report.write(output / "growth.json", about | {"base": BASE, "rows": rows})
+    draw(output)
+
+
+def measure(axis: str, size: int, rounds: int, cores: int) -> list[dict[str, Any]]:
+    """Seconds and MB of a meta-step of each mode, with one number of `BASE` changed."""
+    workload = make_workload(**BASE | {axis: size})
+    players = [enter(name, workload, cores) for name in MODES]
+    seconds, memory = race([player for player in players if player is not None], rounds)
+    return [
+        {
+            "axis": axis,
+            "size": size,
+            "mode": MODES[name],
+            "seconds": round(median(times), 4),
+            "megabytes": memory[name],
+        }
+        for name, times in seconds.items()
+    ]
+
+
+def make_workload(inner_steps: int, tasks: int, ways: int, filters: int) -> Workload:
+    """MAML++ in second order on 28x28 images, 1-shot."""
+    recipe = MAML_PLUS_PLUS.with_(inner_steps=inner_steps, meta_batch=tasks, filters=filters)
+    return Workload("MAML++", recipe, ways=ways)
+
+
+def draw(folder: Path) -> None:
+    """Draw `growth.svg` again from `growth.json`: the same bytes from the same numbers."""
+    use_style()
+    figure = plot_growth(json.loads((folder / "growth.json").read_text())["rows"])
+    figure.savefig(folder / "growth.svg", metadata={"Date": None}, facecolor="white")
+    plt.close(figure)
+
+
+def plot_growth(rows: list[dict[str, Any]]) -> Figure:
+    """Above seconds, below MB, a column for each number that changes, a line a mode."""
+    columns = list(dict.fromkeys(row["axis"] for row in rows))
+    figure, axes = plt.subplots(
+        2, len(columns), figsize=(3 * len(columns), 5), layout="constrained", squeeze=False,
+        sharex="col", sharey="row",
+    )  # fmt: skip
+    for column, axis in enumerate(columns):
+        for above, measure, unit in ((0, "seconds", "s a meta-step"), (1, "megabytes", "MB")):
+            ax = axes[above][column]
+            for mode in MODES.values():
+                points = [row for row in rows if (row["axis"], row["mode"]) == (axis, mode)]
+                values = [row[measure] for row in points]
+                ax.plot([row["size"] for row in points], values, marker="o", label=mode)
+            ax.set_ylim(bottom=0)
+            if column == 0:
+                ax.set_ylabel(unit)
+        axes[1][column].set_xlabel(axis.replace("_", " "))
+    axes[0][0].legend(title="memory")
+    return figure
+
+
+if __name__ == "__main__":
+    sys.exit(tyro.cli(main))

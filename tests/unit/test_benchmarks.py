@@ -1,0 +1,89 @@
+"""The benchmarks do what they say, at sizes that take no time; nothing here is timed."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from benchmarks import __main__ as table
+from benchmarks import floor, growth
+from benchmarks.contenders import OURS, PEERS, enter
+from benchmarks.workloads import W1, W2
+
+
+def tiny(workload):
+    recipe = workload.recipe.with_(filters=2, inner_steps=2, meta_batch=2)
+    return replace(workload, recipe=recipe, ways=2, image_shape=(1, 16, 16))
+
+
+def test_the_table_has_a_row_for_each_contender():
+    names = ["ours-fast", "textbook"]
+    entered = table.enter_all(names, tiny(W1), None, cores=2)
+    least, rows = table.compete("W1", tiny(W1), entered, rounds=1, cores=2, baseline="textbook")
+    assert [row.contender for row in rows] == names
+    assert rows[1].ratio == 1
+    assert all(row.floor == pytest.approx(least["seconds"] / row.seconds) for row in rows)
+    lines = [table.line(row) for row in rows]
+    assert all(len(line) == len(table.HEADER) for line in lines)
+
+
+@pytest.mark.parametrize("name", ["textbook", "higher", "torchopt", "jax"])
+def test_a_peer_takes_a_meta_step(name):
+    peer = PEERS[name]
+    if not peer.installed:
+        pytest.skip(f"{name} is not installed")
+    step = peer.build(tiny(W2))
+    step()
+    step()
+
+
+def test_only_plain_maml_is_asked_of_libraries():
+    assert W2.plain
+    assert not W1.plain
+    assert [name for name, peer in PEERS.items() if not peer.plain_only] == ["textbook"]
+    assert enter("higher", W1, cores=1) is None
+
+
+def test_the_baseline_takes_its_time_round_by_round():
+    assert table.times_as_fast([2.0, 20.0, 6.0], [1.0, 5.0, 2.0]) == 3
+    assert table.times_as_fast(None, [1.0]) is None
+
+
+def test_operations_are_counted_by_hand():
+    x, weight = torch.rand(5, 3, 8, 8), torch.rand(4, 3, 3, 3, requires_grad=True)
+
+    def forward():
+        return torch.nn.functional.conv2d(x, weight, padding=1)
+
+    once = 2 * 5 * (4 * 8 * 8) * (3 * 3 * 3)  # images, numbers of the output, products of each
+    assert floor.operations(forward) == once
+    assert floor.operations(lambda: forward().sum().backward()) == 2 * once
+
+
+@pytest.mark.parametrize("workload", [W1, W2])
+def test_second_order_counts_more_than_first(workload):
+    first = replace(workload, recipe=workload.recipe.with_(second_order_from=None))
+    counts = [floor.meta_step_operations(tiny(each)) for each in (first, workload)]
+    assert counts[0] < counts[1]
+
+
+def test_a_path_that_is_no_checkout_is_refused_in_one_sentence(tmp_path, capsys):
+    assert table.main(against=tmp_path / "nothing") == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "few_shot_learning_system.py" in said.err
+    assert said.err.count("\n") == 1
+
+
+def test_growth_is_drawn_from_its_rows():
+    sizes = {"inner_steps": (1, 2), "ways": (5, 10)}
+    rows = [
+        {"axis": axis, "size": size, "mode": mode, "seconds": 0.1 * size, "megabytes": 10.0}
+        for axis, some in sizes.items()
+        for size in some
+        for mode in growth.MODES.values()
+    ]
+    figure = growth.plot_growth(rows)
+    assert [ax.get_xlabel() for ax in figure.axes[2:]] == ["inner steps", "ways"]
+    assert all(len(ax.lines) == len(growth.MODES) for ax in figure.axes)
+    assert set(growth.MODES) < set(OURS)
