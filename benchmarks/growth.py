@@ -8,7 +8,6 @@ Both memory modes take turns in one process each; all but one number stay at `BA
 
 import json
 import sys
-from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any

@@ -30,8 +30,8 @@ SIZES: dict[str, dict[str, Any]] = {
 def main() -> None:
     """Print a line for each size of a meta-step."""
     torch.set_num_threads(1)
-    live.get_ipython = lambda: SimpleNamespace(execution_count=1)  # type: ignore[assignment]
-    live.display = lambda data, **_: json.dumps(data)  # type: ignore[assignment]
+    live.get_ipython = lambda: SimpleNamespace(execution_count=1)  # type: ignore[return-value]
+    live.display = lambda data, **_: json.dumps(data)
     titles = ("s a step", "pictures", "drawing", "looking")
     print("steps   ", *(f"{title:>9}" for title in titles), f"{'with/without':>14}", sep="")
     for name, fields in SIZES.items():
@@ -55,7 +55,7 @@ def with_panel(trainer: mamlpp.Trainer) -> tuple[float, int, float, float]:
     """Seconds in all; pictures; seconds spent on them, and on following the gradient back."""
     panel = live.LivePanel(trainer)
     drawing, looking = Clock(panel._publish), Clock(training.diagnose)
-    panel._publish, training.diagnose = drawing, looking  # type: ignore[method-assign, assignment]
+    panel._publish, training.diagnose = drawing, looking  # type: ignore[method-assign]
     try:
         whole = seconds(panel.result)
     finally:

@@ -5,6 +5,7 @@ only, and have their inner loop move batch norm's weights too.
 """
 
 from collections import OrderedDict
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -41,7 +42,8 @@ def textbook(workload: Workload) -> Step:
         return F.cross_entropy(functional_call(network, fast | norm, (x,)), y)
 
     def task_loss(task: Task) -> Tensor:
-        fast, losses = weights, []
+        fast: dict[str, Tensor] = dict(weights)
+        losses = []
         for step, count in enumerate(counts):
             support = loss(fast, step, task.support_x, task.support_y)
             gradients = torch.autograd.grad(support, list(fast.values()), create_graph=True)
@@ -92,13 +94,14 @@ def with_torchopt(workload: Workload) -> Step:
 
     def meta_step() -> None:
         optimizer.zero_grad()
-        start = [torchopt.extract_state_dict(part, by="reference") for part in (network, inner)]
+        parts: tuple[Any, ...] = network, inner
+        start = [torchopt.extract_state_dict(part, by="reference") for part in parts]
         for task in sampler.sample(recipe.meta_batch):
             for _ in range(recipe.inner_steps):
                 inner.step(F.cross_entropy(network(task.support_x), task.support_y))
             loss = F.cross_entropy(network(task.query_x), task.query_y)
             (loss / recipe.meta_batch).backward()
-            for part, state in zip((network, inner), start, strict=True):
+            for part, state in zip(parts, start, strict=True):
                 torchopt.recover_state_dict(part, state)
         optimizer.step()
 
