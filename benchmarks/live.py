@@ -30,7 +30,7 @@ SIZES: dict[str, dict[str, Any]] = {
 def main() -> None:
     """Print a line for each size of a meta-step."""
     torch.set_num_threads(1)
-    live.get_ipython = lambda: SimpleNamespace(execution_count=1)  # type: ignore[return-value]
+    live.get_ipython = lambda: SimpleNamespace(execution_count=1)  # type: ignore[assignment, return-value]
     live.display = lambda data, **_: json.dumps(data)
     titles = ("s a step", "pictures", "drawing", "looking")
     print("steps   ", *(f"{title:>9}" for title in titles), f"{'with/without':>14}", sep="")
