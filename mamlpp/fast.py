@@ -8,7 +8,7 @@ makes it fast, on a CPU above all:
   max-pooling chooses of them is kept. Nor does batch norm need a pass over them: mean and variance
   of the maps are those of the patches, turned by the weights.
 - ReLU comes after max-pooling, not before it: the same, on a quarter of the numbers.
-- Convolution, batch norm and pooling say their second derivatives in closed form.
+- Convolution, batch norm and pooling say their second derivatives in closed form (`operations.py`).
 - Channels come last in memory, as pooling likes it.
 
 And what makes it more exact: patches lose their mean, which batch norm takes away in any case. The
@@ -25,8 +25,8 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from mamlpp.network import BatchNorm, Block, ConvNet, Seen
+from mamlpp.operations import batch_norm, convolution, max_pool, over, pixels
 
-aten = torch.ops.aten
 IN_CACHE = 2**18  # numbers, 1 MB of float32: what a core's cache holds
 
 
@@ -58,10 +58,10 @@ def fast_model(
 
 
 def _block(block: Block, kernel: Tensor, x: Tensor, step: int, seen: list[Seen] | None) -> Tensor:
-    maps = _Convolution.apply(x, kernel, block.conv.stride[0])
-    maps, mean, variance = _Norm.apply(maps, *block.norm.affine(step), block.norm.eps)
+    maps = convolution(x, kernel, block.conv.stride[0], padding=1)
+    maps, mean, variance = batch_norm(maps, *block.norm.affine(step), block.norm.eps)
     _note(seen, block.norm, step, mean, variance)
-    return F.relu(_Pool.apply(maps) if block.pools else maps)
+    return F.relu(max_pool(maps) if block.pools else maps)
 
 
 def _note(
@@ -117,12 +117,7 @@ def _first_block(
     _note(seen, block.norm, step, (exact @ patches.mean).to(flat.dtype), variance.to(flat.dtype))
     factor = (variance + block.norm.eps).rsqrt().to(flat.dtype) * weight * sign
     maps = _FirstConvolution.apply(flat * sign[:, None], patches, block.pools)
-    return F.relu(torch.addcmul(_over(bias), maps, _over(factor)))
-
-
-def _over(numbers: Tensor) -> Tensor:
-    """A number a map, to be spread over `[M, F, H, W]`."""
-    return numbers[:, None, None]
+    return F.relu(torch.addcmul(over(bias), maps, over(factor)))
 
 
 class _FirstConvolution(Function):
@@ -135,7 +130,7 @@ class _FirstConvolution(Function):
             maps = (rows @ kernel.T).unflatten(1, patches.size).permute(0, 3, 1, 2)
             if pools:
                 maps, chosen = F.max_pool2d(maps, 2, return_indices=True)
-                choices.append(_pixels(chosen))
+                choices.append(pixels(chosen))
             parts.append(maps)
         ctx.patches = patches
         ctx.save_for_backward(*choices)
@@ -155,8 +150,8 @@ class _FirstConvolutionBackward(Function):
         ctx.patches, ctx.size = patches, gradient.shape[2:]
         ctx.save_for_backward(*choices)
         total = gradient.new_zeros(gradient.shape[1], len(patches.mean))
-        pixels = _pixels(gradient).split(len(patches.portions[0]))
-        for i, (rows, given) in enumerate(zip(patches.portions, pixels, strict=True)):
+        portions = pixels(gradient).split(len(patches.portions[0]))
+        for i, (rows, given) in enumerate(zip(patches.portions, portions, strict=True)):
             if choices:
                 maps = given.new_zeros(*rows.shape[:2], given.shape[2])
                 given = maps.scatter_(1, choices[i], given)
@@ -172,149 +167,3 @@ class _FirstConvolutionBackward(Function):
             parts = [part.gather(1, chosen) for part, chosen in choices]
         none = (None,) * (1 + len(ctx.saved_tensors))
         return torch.cat(parts).unflatten(1, ctx.size).permute(0, 3, 1, 2), *none
-
-
-def _pixels(maps: Tensor) -> Tensor:
-    """`[M, F, h, w]` to `[M, h·w, F]`."""
-    return maps.permute(0, 2, 3, 1).flatten(1, 2)
-
-
-# The others: each operation, its gradient, and the gradient of that ----------------------------
-
-
-class _Convolution(Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, kernel: Tensor, stride: int) -> Tensor:
-        ctx.save_for_backward(x, kernel)
-        ctx.stride = stride
-        return F.conv2d(x, kernel, None, stride, 1)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Any:
-        return *_ConvolutionBackward.apply(gradient, *ctx.saved_tensors, ctx.stride), None
-
-
-class _ConvolutionBackward(Function):
-    @staticmethod
-    def forward(
-        ctx: Any, gradient: Tensor, x: Tensor, kernel: Tensor, stride: int
-    ) -> tuple[Tensor, Tensor]:
-        ctx.save_for_backward(gradient, x, kernel)
-        ctx.stride = stride
-        return _backward(gradient, x, kernel, stride, True, True)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, for_x: Tensor, for_kernel: Tensor) -> Any:
-        gradient, x, kernel = ctx.saved_tensors
-        to_gradient = F.conv2d(for_x, kernel, None, ctx.stride, 1)
-        to_gradient += F.conv2d(x, for_kernel, None, ctx.stride, 1)
-        to_x, _ = _backward(gradient, x, for_kernel, ctx.stride, True, False)
-        _, to_kernel = _backward(gradient, for_x, kernel, ctx.stride, False, True)
-        return to_gradient, to_x, to_kernel, None
-
-
-def _backward(
-    gradient: Tensor, x: Tensor, kernel: Tensor, stride: int, to_x: bool, to_kernel: bool
-) -> tuple[Tensor, Tensor]:
-    layout = [stride, stride], [1, 1], [1, 1], False, [0, 0], 1
-    both = aten.convolution_backward(gradient, x, kernel, None, *layout, [to_x, to_kernel, False])
-    return both[0], both[1]
-
-
-class _Norm(Function):
-    """Batch norm by the maps' own statistics; also their mean and variance, `[F]`.
-
-    Sums are torch's own, by halves: those of `F.batch_norm` for channels last are ten times less
-    exact.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Any:
-        mean = x.mean((0, 2, 3))
-        centred = x - _over(mean)
-        variance = _mean(centred, centred)
-        scale = (variance + eps).rsqrt()
-        ctx.save_for_backward(x, weight, mean, scale)
-        ctx.mark_non_differentiable(mean, variance)
-        return _mix(bias, (centred, weight * scale)), mean, variance
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor, *_: Any) -> Any:
-        return *_NormBackward.apply(gradient, *ctx.saved_tensors), None
-
-
-class _NormBackward(Function):
-    """With x̂ = (x − mean) · scale and ⟨·⟩ the mean over a map, the gradient with respect to x is
-    weight · scale · P(g), where P(g) = g − ⟨g⟩ − x̂⟨g x̂⟩.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, g: Tensor, x: Tensor, weight: Tensor, mean: Tensor, scale: Tensor) -> Any:
-        centred = x - _over(mean)
-        mean_g, mean_gx = g.mean((0, 2, 3)), _mean(g, centred) * scale
-        ctx.save_for_backward(g, x, weight, mean, scale, mean_g, mean_gx)
-        factor, count = weight * scale, g.numel() // len(scale)
-        to_x = _mix(-factor * mean_g, (g, factor), (centred, -factor * scale * mean_gx))
-        to_weight, to_bias = mean_gx * count, mean_g * count
-        # The inner loop leaves batch norm alone, so these two are never differentiated again.
-        ctx.mark_non_differentiable(to_weight, to_bias)
-        return to_x, to_weight, to_bias
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, v: Tensor, *_: Any) -> Any:
-        """Of Σ v · weight · scale · P(g), where scale and x̂ depend on x."""
-        g, x, weight, mean, scale, mean_g, mean_gx = ctx.saved_tensors
-        centred = x - _over(mean)
-        mean_v, mean_vx = v.mean((0, 2, 3)), _mean(v, centred) * scale
-        both = _mean(v, g) - mean_v * mean_g - mean_vx * mean_gx  # ⟨v P(g)⟩
-        factor = weight * scale
-        to_g = _mix(-factor * mean_v, (v, factor), (centred, -factor * scale * mean_vx))
-        # −weight · scale² · (x̂⟨v P(g)⟩ + P(v)⟨g x̂⟩ + P(g)⟨v x̂⟩)
-        factor = -factor * scale
-        of_v, of_g = factor * mean_gx, factor * mean_vx
-        of_centred = factor * scale * (both - 2 * mean_gx * mean_vx)
-        to_x = _mix(-of_v * mean_v - of_g * mean_g, (v, of_v), (g, of_g), (centred, of_centred))
-        return to_g, to_x, scale * both * (g.numel() // len(scale)), None, None
-
-
-def _mean(one: Tensor, other: Tensor) -> Tensor:
-    """Mean of their product over each map, `[F]`."""
-    return (one * other).mean((0, 2, 3))
-
-
-def _mix(constant: Tensor, *terms: tuple[Tensor, Tensor]) -> Tensor:
-    """`constant + Σ maps · factor`, with a number a map `[F]` for the constant and each factor."""
-    (maps, factor), *others = terms
-    out = torch.addcmul(_over(constant), maps, _over(factor))
-    for maps, factor in others:
-        out.addcmul_(maps, _over(factor))
-    return out
-
-
-class _Pool(Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        out, chosen = F.max_pool2d(x, 2, return_indices=True)
-        ctx.save_for_backward(x, chosen)
-        return out
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Any:
-        return _PoolBackward.apply(gradient, *ctx.saved_tensors)
-
-
-class _PoolBackward(Function):
-    @staticmethod
-    def forward(ctx: Any, gradient: Tensor, x: Tensor, chosen: Tensor) -> Tensor:
-        ctx.save_for_backward(chosen)
-        halves = [2, 2], [2, 2], [0, 0], [1, 1], False
-        return aten.max_pool2d_with_indices_backward(gradient, x, *halves, chosen)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, for_x: Tensor) -> Any:
-        (chosen,) = ctx.saved_tensors
-        picked = _pixels(for_x).gather(1, _pixels(chosen))
-        return picked.unflatten(1, chosen.shape[2:]).permute(0, 3, 1, 2), None, None

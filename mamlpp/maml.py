@@ -4,7 +4,7 @@ Finn, Abbeel, Levine 2017, algorithm 2; Antoniou, Edwards, Storkey 2019, section
 tasks, N ways, K shots, Q queries, S inner steps.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -141,8 +141,7 @@ class MetaLearner(nn.Module):
         until `backward`: `batch.split()` gives the same gradient in less memory, task by task.
         """
         parts = [self.part(task, epoch) for task in batch]
-        for part in parts:
-            self.absorb(part.seen)
+        self.absorb(parts)
         loss = torch.stack([part.loss for part in parts]).mean()
         return loss, Report(loss.detach(), torch.stack([part.accuracy for part in parts]).mean())
 
@@ -158,10 +157,17 @@ class MetaLearner(nn.Module):
         loss, logits = task_loss(model, self.weights(), task, counts, self.rule, order)
         return Part(loss, (logits.argmax(-1) == task.query_y).float().mean(), seen)
 
-    def absorb(self, seen: list[Seen]) -> None:
-        """Move the running statistics of batch norm, where there are any, towards a task's."""
-        for norm, step, mean, variance in seen:
-            norm.absorb(step, mean, variance)
+    def absorb(self, parts: Iterable[Part]) -> None:
+        """Move the running statistics of batch norm, where there are any, towards the tasks', one
+        task after another.
+        """
+        together: dict[tuple[BatchNorm, int], list[tuple[Tensor, Tensor]]] = {}
+        for norm, step, mean, variance in (seen for part in parts for seen in part.seen):
+            row = step if len(norm.running_mean) > 1 else 0
+            together.setdefault((norm, row), []).append((mean, variance))
+        for (norm, row), notes in together.items():
+            means, variances = zip(*notes, strict=True)
+            norm.absorb(row, torch.stack(means), torch.stack(variances))
 
     def task_model(self, task: Task, seen: list[Seen] | None = None, fast: bool = False) -> Model:
         """The network as training calls it on one task; batch norm notes in `seen` what it saw.

@@ -67,10 +67,15 @@ class BatchNorm(nn.Module):
         return _at(self.weight, step), _at(self.bias, step)
 
     @torch.no_grad()
-    def absorb(self, step: int, mean: Tensor, variance: Tensor) -> None:
-        """Move the running statistics of a step towards those of one batch."""
-        _at(self.running_mean, step).lerp_(mean, MOMENTUM)
-        _at(self.running_var, step).lerp_(variance, MOMENTUM)
+    def absorb(self, step: int, means: Tensor, variances: Tensor) -> None:
+        """Move the running statistics of a step towards those of a batch, `[F]`; or of several, one
+        after another, `[K, F]`.
+        """
+        for running, seen in ((self.running_mean, means), (self.running_var, variances)):
+            seen = seen.view(-1, running.shape[1])
+            age = torch.arange(len(seen) - 1, -1, -1, device=seen.device, dtype=seen.dtype)
+            weights = MOMENTUM * (1 - MOMENTUM) ** age
+            _at(running, step).mul_((1 - MOMENTUM) ** len(seen)).add_(weights @ seen)
 
 
 Seen = tuple[BatchNorm, int, Tensor, Tensor]  # a layer, the step, and the mean and variance there

@@ -23,9 +23,9 @@ from torch import Tensor
 
 from mamlpp.data.tasks import TaskBatch
 from mamlpp.errors import InputError
-from mamlpp.lean import backward
 from mamlpp.maml import MetaLearner, Part, Report
 from mamlpp.recipe import Recipe
+from mamlpp.together import backward
 
 LONG = timedelta(days=365)  # A worker waits for its next order as long as its leader lives.
 Order = dict[str, Any]  # what a meta-step is about, but for its numbers: plain data
@@ -102,8 +102,8 @@ class Team:
         accuracy, statistics of batch norm. All else is 0, so that the sum has everything.
         """
         learner.zero_grad()
-        own = list(batch)[self.rank :: self.size]
-        parts = [backward(learner, task, epoch, len(batch), lean) for task in own]
+        own = TaskBatch(*(x[self.rank :: self.size] for x in _parts(batch)))
+        parts = backward(learner, own, epoch, len(batch), lean)
         lines = torch.stack([_line(part) for part in parts])
         table = lines.new_zeros(len(batch), lines.shape[1])
         table[self.rank :: self.size] = lines
@@ -112,8 +112,7 @@ class Team:
         self._sum(total)
         flat, table = total[: -table.numel()], total[-table.numel() :].view_as(table)
         _set_gradients(learner, flat)
-        for line in table:
-            learner.absorb(_seen(line, parts[0]))
+        learner.absorb(parts[0]._replace(seen=_seen(line, parts[0])) for line in table)
         return Report(table[:, 0].mean(), table[:, 1].mean())
 
     def _tell(self, order: Order | None) -> None:

@@ -16,11 +16,11 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from mamlpp import schedules
-from mamlpp.data.tasks import Task, TaskBatch, TaskSampler
+from mamlpp.data.tasks import TaskBatch, TaskSampler
 from mamlpp.diagnostics import Diagnosis, diagnose
 from mamlpp.errors import InputError
 from mamlpp.files import remove_leftovers
-from mamlpp.lean import backward, graph_bytes
+from mamlpp.lean import graph_bytes
 from mamlpp.maml import MetaLearner, Report
 from mamlpp.recipe import Recipe
 from mamlpp.run.changes import CHANGE_COLUMNS, as_rows, changed, in_force
@@ -39,6 +39,7 @@ from mamlpp.run.checkpoints import (
 from mamlpp.run.evaluation import evaluate_tasks
 from mamlpp.run.history import GRADIENT_COLUMNS, History, Row
 from mamlpp.run.parallel import Team, local_team
+from mamlpp.together import at_once, backward
 
 if sys.platform != "win32":
     import resource
@@ -264,24 +265,25 @@ class Trainer:
         self.optimizer.step()
 
     def _backward(self, batch: TaskBatch, epoch: float) -> Report:
-        """The meta-gradient, task by task, so that only one task's graph is alive at a time."""
+        """The meta-gradient."""
         if self.lean is None:
-            self.lean = self._choose_memory(next(iter(batch)))
+            self.lean = self._choose_memory(batch)
         if isinstance(self.workers, int) and self.workers > 1:
             self.workers = local_team(self.workers)
         if isinstance(self.workers, Team):
             return self.workers.backward(self.learner, batch, epoch, self.lean)
-        parts = []
-        for task in batch:
-            parts.append(backward(self.learner, task, epoch, len(batch), self.lean))
-            self.learner.absorb(parts[-1].seen)
+        parts = backward(self.learner, batch, epoch, len(batch), self.lean)
+        self.learner.absorb(parts)
         losses, accuracies, _ = zip(*parts, strict=True)
         return Report(torch.stack(losses).mean(), torch.stack(accuracies).mean())
 
-    def _choose_memory(self, task: Task) -> bool:
-        """Whether the graph of all inner steps would take more than half of what is free."""
+    def _choose_memory(self, batch: TaskBatch) -> bool:
+        """Whether the graphs of all inner steps would take more than half of what is free."""
         count = self.workers if isinstance(self.workers, int) else 1
-        need, free = count * graph_bytes(self.learner, task), _free_memory(self.train.device)
+        if at_once(self.learner, self.train.device):
+            count = -(-len(batch) // (self.workers.size if isinstance(self.workers, Team) else 1))
+        need = count * graph_bytes(self.learner, next(iter(batch)))
+        free = _free_memory(self.train.device)
         lean = need > free / 2
         tqdm.write(
             f"memory: {'lean' if lean else 'fast'}; all inner steps at once would keep about "
