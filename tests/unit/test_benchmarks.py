@@ -1,12 +1,13 @@
 """The benchmarks do what they say, at sizes that take no time; nothing here is timed."""
 
+import json
 from dataclasses import replace
 
 import pytest
 import torch
 
 from benchmarks import __main__ as table
-from benchmarks import floor, growth
+from benchmarks import floor, growth, precision
 from benchmarks.contenders import OURS, PEERS, enter
 from benchmarks.workloads import W1, W2
 
@@ -87,3 +88,16 @@ def test_growth_is_drawn_from_its_rows():
     assert [ax.get_xlabel() for ax in figure.axes[2:]] == ["inner steps", "ways"]
     assert all(len(ax.lines) == len(growth.MODES) for ax in figure.axes)
     assert set(growth.MODES) < set(OURS)
+
+
+def test_precision_tells_both_networks_from_float64(tmp_path, capsys):
+    sizes = {"ways": 3, "filters": 2, "inner_steps": (1,), "tasks": 1, "seeds": 1, "trained": 2}
+    precision.main(**sizes, output=tmp_path / "precision.json")
+    said, result = capsys.readouterr().out, json.loads((tmp_path / "precision.json").read_text())
+    assert [row["trained"] for row in result["errors"]] == [0, 2]
+    assert all(
+        0 < row[network] < 1e-3 for row in result["errors"] for network in ("definition", "fast")
+    )
+    assert [run["network"] for run in result["runs"]] == ["definition", "fast"]
+    assert result["runs"][0]["norms"] != result["runs"][1]["norms"]  # They were not the same code.
+    assert "0 of 1" in said
