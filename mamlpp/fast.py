@@ -15,7 +15,7 @@ And what makes it more exact: patches lose their mean, which batch norm takes aw
 first layer's weight gradient, a sum whose terms would nearly cancel, is small term by term.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -27,6 +27,7 @@ from torch.autograd.function import once_differentiable
 from mamlpp.network import BatchNorm, Block, ConvNet, Seen
 from mamlpp.operations import batch_norm, convolution, max_pool, over, pixels
 
+Statistics = Mapping[BatchNorm, tuple[Tensor, Tensor]]  # mean and variance `[F]` of each layer
 IN_CACHE = 2**18  # numbers, 1 MB of float32: what a core's cache holds
 
 
@@ -67,8 +68,44 @@ def _block(block: Block, kernel: Tensor, x: Tensor, step: int, seen: list[Seen] 
 def _note(
     seen: list[Seen] | None, norm: BatchNorm, step: int, mean: Tensor, variance: Tensor
 ) -> None:
-    if seen is not None and len(norm.running_mean):
+    if seen is not None:
         seen.append((norm, step, mean.detach(), variance.detach()))
+
+
+@torch.no_grad()
+def classify(
+    network: ConvNet,
+    weights: dict[str, Tensor],
+    images: Tensor,
+    step: int,
+    statistics: Statistics,
+) -> Tensor:
+    """Logits `[M, ways]` of images `[M, C, H, W]`, none of which depend on another image.
+
+    Batch norm uses the mean and variance `[F]` that each layer is given: it is part of the
+    convolution before it.
+    """
+    maps = images
+    for i, block in enumerate(cast("list[Block]", list(network.blocks))):
+        (weight, bias), (mean, variance) = block.norm.affine(step), statistics[block.norm]
+        scale, stride = weight * (variance + block.norm.eps).rsqrt(), block.conv.stride[0]
+        kernel = weights[f"blocks.{i}.conv.weight"] * over(scale)[..., None]
+        # A product of patches: of few channels, convolutions are slow on a CPU.
+        maps = F.conv2d(maps, kernel, None, stride, 1) if i else _by_patches(maps, kernel, stride)
+        maps = F.max_pool2d(maps, 2) if block.pools else maps
+        maps = F.relu(maps + over(bias - mean * scale))
+    maps = maps.flatten(1) if network.pooling == "max" else maps.mean((2, 3))
+    return F.linear(maps, weights["head.weight"], weights["head.bias"])
+
+
+def _by_patches(images: Tensor, kernel: Tensor, stride: int) -> Tensor:
+    rows = F.unfold(images, 3, padding=1, stride=stride).transpose(1, 2)
+    return (rows @ kernel.flatten(1).T).unflatten(1, _size(images, stride)).permute(0, 3, 1, 2)
+
+
+def _size(images: Tensor, stride: int) -> tuple[int, int]:
+    """Height and width of the maps."""
+    return (images.shape[2] - 1) // stride + 1, (images.shape[3] - 1) // stride + 1
 
 
 # The first block -----------------------------------------------------------------------------
@@ -97,8 +134,7 @@ class Patches(NamedTuple):
         covariance = exact.T @ exact / len(exact)
         rows = exact.view(rows.shape).to(images.dtype)
         portion = max(1, IN_CACHE // (rows.shape[1] * features))
-        size = (images.shape[2] - 1) // stride + 1, (images.shape[3] - 1) // stride + 1
-        return cls(rows.split(portion), mean, covariance, size)
+        return cls(rows.split(portion), mean, covariance, _size(images, stride))
 
 
 def _first_block(

@@ -15,7 +15,7 @@ from torch.func import functional_call
 from mamlpp import schedules
 from mamlpp.data.tasks import Task, TaskBatch
 from mamlpp.errors import InputError
-from mamlpp.fast import fast_model
+from mamlpp.fast import Statistics, classify, fast_model
 from mamlpp.inner_rules import LSLR, FixedRate, MetaSGD
 from mamlpp.network import BatchNorm, ConvNet, Seen
 from mamlpp.recipe import Recipe
@@ -157,6 +157,11 @@ class MetaLearner(nn.Module):
         loss, logits = task_loss(model, self.weights(), task, counts, self.rule, order)
         return Part(loss, (logits.argmax(-1) == task.query_y).float().mean(), seen)
 
+    @property
+    def keeps_statistics(self) -> bool:
+        """Whether batch norm has running statistics."""
+        return self.recipe.norm_statistics != "batch"
+
     def absorb(self, parts: Iterable[Part]) -> None:
         """Move the running statistics of batch norm, where there are any, towards the tasks', one
         task after another.
@@ -177,7 +182,7 @@ class MetaLearner(nn.Module):
         """
         support = task.support_x if self.recipe.query_statistics == "support" else None
         if fast and support is None:
-            return fast_model(self.network, seen)
+            return fast_model(self.network, seen if self.keeps_statistics else None)
 
         def model(weights: Weights, x: Tensor, step: int) -> Tensor:
             reference = None if x is task.support_x else support
@@ -249,15 +254,21 @@ class MetaLearner(nn.Module):
         self, path: list[Weights], step: int, support_x: Tensor, transductive: bool = False
     ) -> Callable[[Tensor], Tensor]:
         """What `adapt` gives, after `step` steps of an adapted path."""
-        norm: dict[str, Any] = {"running": True}
-        if self.recipe.norm_statistics == "batch":
-            norm = {"reference": support_x}
+        network, weights = self.network, path[step]
+        if transductive:
+            return torch.no_grad()(lambda images: fast_model(network)(weights, images, step))
+        statistics = self._statistics(weights, support_x, step)
+        return lambda images: classify(network, weights, images, step, statistics)
 
-        @torch.no_grad()
-        def classify(images: Tensor) -> Tensor:
-            return self(path[step], images, step, **({} if transductive else norm))
-
-        return classify
+    @torch.no_grad()
+    def _statistics(self, weights: Weights, support_x: Tensor, step: int) -> Statistics:
+        """What inductive predictions normalise by: running statistics, or the support set's."""
+        if self.keeps_statistics:
+            norms = (part for part in self.network.modules() if isinstance(part, BatchNorm))
+            return {norm: norm.running(step) for norm in norms}
+        seen: list[Seen] = []
+        fast_model(self.network, seen)(weights, support_x, step)
+        return {norm: (mean, variance) for norm, _, mean, variance in seen}
 
     def _check(self, images: Tensor, labels: Tensor) -> None:
         if images.ndim != 4 or tuple(images.shape[1:]) != self.image_shape:

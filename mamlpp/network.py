@@ -48,7 +48,7 @@ class BatchNorm(nn.Module):
         """
         weight, bias = self.affine(step)
         if running:
-            mean, variance = _at(self.running_mean, step), _at(self.running_var, step)
+            mean, variance = self.running(step)
             return F.batch_norm(x, mean, variance, weight, bias, training=False, eps=self.eps)
         if reference is not None:
             variance, mean = torch.var_mean(reference, (0, 2, 3), correction=0, keepdim=True)
@@ -65,6 +65,10 @@ class BatchNorm(nn.Module):
     def affine(self, step: int) -> tuple[Tensor, Tensor]:
         """Weight and bias of a step, `[F]` each."""
         return _at(self.weight, step), _at(self.bias, step)
+
+    def running(self, step: int) -> tuple[Tensor, Tensor]:
+        """Running mean and variance of a step, `[F]` each."""
+        return _at(self.running_mean, step), _at(self.running_var, step)
 
     @torch.no_grad()
     def absorb(self, step: int, means: Tensor, variances: Tensor) -> None:

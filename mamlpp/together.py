@@ -38,7 +38,8 @@ def wide_backward(learner: MetaLearner, batch: TaskBatch, epoch: float, tasks: i
     """`backward` of all tasks at once."""
     counts, second_order = learner.schedule(epoch)
     seen: list[Seen] = []
-    model = wide_model(learner.network, len(batch), seen)
+    noted = seen if learner.keeps_statistics else None
+    model = wide_model(learner.network, len(batch), noted)
     weights, support = _spread(learner.weights(), len(batch)), (batch.support_x, batch.support_y)
     steps, total = len(counts), _total_loss
     path = inner_loop(model, weights, support, steps, learner.rule, second_order, total)
@@ -122,6 +123,6 @@ def _after_convolution(
     """The rest of a block: maps `[M, B·F, H, W]` that lack `lost` `[B, F]`, to `[M, B·F, h, w]`."""
     weight, bias = (x.repeat(len(lost)) for x in block.norm.affine(step))
     maps, mean, variance = batch_norm(maps, weight, bias, block.norm.eps)
-    if seen is not None and len(block.norm.running_mean):
+    if seen is not None:
         seen.append((block.norm, step, mean.view_as(lost) + lost, variance.view_as(lost)))
     return F.relu(max_pool(maps) if block.pools else maps)

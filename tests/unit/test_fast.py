@@ -101,11 +101,11 @@ def test_training_and_adaptation_use_it(shape, monkeypatch):
     monkeypatch.setattr("mamlpp.maml.fast_model", lambda *a: calls.append(a) or fast_model(*a))
     backward(learner, task, 0.0, 1, lean=False)
     learner.adapt(task.support_x, task.support_y)
-    assert len(calls) == 2
+    assert len(calls) == 3  # once more for the support set's statistics
     backward(learner, task, 0.0, 1, lean=True)
-    assert len(calls) == 5
+    assert len(calls) == 6
     learner.part(task)  # what a reader looks into is the definition
-    assert len(calls) == 5
+    assert len(calls) == 6
 
 
 def test_an_adapted_path_is_the_definition_s(shape):
@@ -116,3 +116,18 @@ def test_an_adapted_path_is_the_definition_s(shape):
     for one, two in zip(expected, learner.adapted_path(*support), strict=True):
         for name in one:
             torch.testing.assert_close(one[name].detach(), two[name], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("transductive", [False, True])
+@pytest.mark.parametrize("pooling", ["max", "stride"])
+@pytest.mark.parametrize("name", ["maml", "maml++"])
+def test_a_classifier_is_the_definition_s(name, pooling, transductive, shape):
+    learner, task = make(name, shape, pooling=pooling), make_task(shape)
+    learner.absorb([learner.part(task)])
+    path = learner.adapted_path(task.support_x, task.support_y)
+    norm = {"running": True} if name == "maml++" else {"reference": task.support_x}
+    for step in (0, 3):
+        logits = learner.classifier(path, step, task.support_x, transductive)(task.query_x)
+        expected = learner(path[step], task.query_x, step, **({} if transductive else norm))
+        torch.testing.assert_close(logits, expected.detach(), rtol=1e-9, atol=1e-12)
+        assert not logits.requires_grad

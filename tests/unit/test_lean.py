@@ -103,7 +103,7 @@ def noise_trainer(**changes):
 @pytest.mark.parametrize("memory", ["fast", "lean"])
 def test_the_recipe_chooses(memory, monkeypatch):
     ways = []
-    monkeypatch.setattr(training, "backward", lambda *a: ways.append(a[-1]) or backward(*a))
+    monkeypatch.setattr("mamlpp.lean.backward", lambda *a: ways.append(a[-1]) or backward(*a))
     noise_trainer(memory=memory).fit()
     assert ways == [memory == "lean"] * 4
 
