@@ -1,6 +1,7 @@
 """The outer loop: draw a meta-batch, take the meta-gradient, let Adam step, validate each epoch."""
 
 import copy
+import math
 import signal
 import sys
 import threading
@@ -199,7 +200,9 @@ class Trainer:
         tasks = batch.split()
         report = self._backward(batch, epoch)
         norm = torch.nn.utils.get_total_norm(self._gradients().values())
-        bad = self._first_nonfinite(norm)
+        seen = torch.stack([report.loss, report.accuracy, norm, self._nothing()])
+        loss, accuracy, size, nothing = seen.tolist()  # A GPU waits here, and only here.
+        bad = None if math.isfinite(size + nothing) else self._first_nonfinite()
         diagnosis = self._diagnose(tasks, epoch, bad)
         if bad is None:
             self._apply(norm)
@@ -212,9 +215,9 @@ class Trainer:
             "iteration": self.iteration,
             "epoch": epoch,
             "outer_rate": rate,
-            "loss": report.loss.item(),
-            "accuracy": report.accuracy.item(),
-            "gradient_norm": norm.item(),
+            "loss": loss,
+            "accuracy": accuracy,
+            "gradient_norm": size,
             "seconds": time.perf_counter() - start,
             "memory_mb": _peak_memory(self.train.device) / 1e6,
         }
@@ -246,13 +249,13 @@ class Trainer:
             if parameter.grad is not None
         }
 
-    def _first_nonfinite(self, norm: Tensor) -> str | None:
-        """The first parameter whose gradient is not finite, or else such a buffer; None: none."""
-        buffers = dict(self.learner.named_buffers())
-        # All at once first: a question to each of them would make a GPU wait every time.
-        if norm.isfinite() & torch.cat([x.flatten() for x in buffers.values()]).isfinite().all():
-            return None
-        tensors = self._gradients() | buffers
+    def _nothing(self) -> Tensor:
+        """0; NaN if a buffer has a number that is not finite."""
+        return (torch.cat([buffer.flatten() for buffer in self.learner.buffers()]) * 0).sum()
+
+    def _first_nonfinite(self) -> str:
+        """The first parameter whose gradient is not finite, or else such a buffer."""
+        tensors = self._gradients() | dict(self.learner.named_buffers())
         return next((name for name, x in tensors.items() if not x.norm().isfinite()), "norm")
 
     def _apply(self, norm: Tensor) -> None:

@@ -360,7 +360,8 @@ def test_an_error_is_said_in_words_and_raised_and_start_goes_on_after_it(monkeyp
 
 def test_a_recipe_that_stops_at_a_bad_gradient_says_so(monkeypatch):
     panel = LivePanel(make_trainer(nonfinite="stop"))
-    monkeypatch.setattr(panel.trainer, "_first_nonfinite", lambda norm: "a weight")
+    monkeypatch.setattr(panel.trainer, "_nothing", lambda: torch.tensor(torch.nan))
+    monkeypatch.setattr(panel.trainer, "_first_nonfinite", lambda: "a weight")
     with pytest.raises(mamlpp.InputError, match="iteration 1 is not finite, first in a weight"):
         panel.result()
     assert "error. the meta-gradient of iteration 1 is not finite" in said(panel)
