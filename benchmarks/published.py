@@ -1,15 +1,18 @@
 """The authors' published MAML++ code, from a checkout that the user has, run as it is.
 
-Only its training iteration runs, on our tasks: its options' parser, data loader and files stay out
+Only its iterations run, on our tasks: its options' parser, data loader and files stay out
 of it. Tried on PyTorch 2.13, where that part still runs unchanged.
 """
 
 import importlib
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from benchmarks.race import Step
 from benchmarks.workloads import Workload
@@ -30,20 +33,29 @@ def check(checkout: Path) -> None:
 
 def published(workload: Workload, checkout: Path) -> Step:
     """Its training iteration on our tasks, by its own names of our recipe's switches."""
+    system, sample = _system(workload, checkout)
+    return lambda: system.run_train_iter(sample(), epoch=0)
+
+
+def evaluation(workload: Workload, checkout: Path) -> Step:
+    """Its evaluation of a meta-batch."""
+    system, sample = _system(workload, checkout)
+    return lambda: system.run_validation_iter(sample())
+
+
+def _system(workload: Workload, checkout: Path) -> tuple[Any, Callable[[], tuple[Tensor, ...]]]:
     sys.path.insert(0, str(checkout))
-    system = importlib.import_module(SYSTEM)
     channels, height, width = workload.image_shape
     shape = (2, channels, height, width)
-    maml = system.MAMLFewShotClassifier(shape, torch.device("cpu"), settings(workload))
+    make = importlib.import_module(SYSTEM).MAMLFewShotClassifier
     sampler = workload.sampler()
 
-    def meta_step() -> None:
+    def sample() -> tuple[Tensor, ...]:
         batch = sampler.sample(workload.recipe.meta_batch)
         parts = batch.support_x, batch.query_x, batch.support_y, batch.query_y
-        rows = (x.unflatten(1, (workload.ways, -1)) for x in parts)  # [B, N, K or Q, …]
-        maml.run_train_iter(tuple(rows), epoch=0)
+        return tuple(x.unflatten(1, (workload.ways, -1)) for x in parts)  # [B, N, K or Q, …]
 
-    return meta_step
+    return make(shape, torch.device("cpu"), settings(workload)), sample
 
 
 def settings(workload: Workload) -> SimpleNamespace:

@@ -7,16 +7,24 @@ of Python; the others leave out what comes before.
 import subprocess
 import sys
 import time
+import tomllib
 from dataclasses import replace
+from pathlib import Path
 from statistics import median
 
 import torch
+import tyro
 
+import mamlpp
+from benchmarks import published
+from benchmarks.race import Player, Step, race
 from benchmarks.report import ROOT
 from benchmarks.timing import seconds
+from benchmarks.workloads import W1
+from mamlpp.errors import InputError
 
-PROCESSES = 3
-EVALUATED = 20  # tasks
+PROCESSES, ROUNDS = 3, 5
+TURNS = 3  # of an evaluation, each a meta-batch's tasks
 
 LINES = {
     "import mamlpp, s": "import mamlpp",
@@ -26,11 +34,31 @@ LINES = {
 }
 
 
-def main() -> None:
-    """Print a line for each."""
+def main(against: Path | None = None) -> int:
+    """Print a line for each.
+
+    Args:
+        against: A checkout of the authors' published code, to compare the evaluation with.
+
+    Returns:
+        The exit status: 1 where `against` is no checkout.
+    """
+    try:
+        if against is not None:
+            published.check(against)
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 1
     for what, code in LINES.items():
-        numbers = [run(code) for _ in range(PROCESSES)]
-        print(f"{what:<48}{median(numbers):>8.2f}", flush=True)
+        show(what, median(run(code) for _ in range(PROCESSES)))
+    if against is not None:
+        show("the same, times as fast as published", evaluation_against(against))
+    return 0
+
+
+def show(what: str, number: float) -> None:
+    """Print it."""
+    print(f"{what:<48}{number:>8.2f}", flush=True)
 
 
 def run(code: str) -> float:
@@ -46,10 +74,6 @@ def run(code: str) -> float:
 
 def first_meta_step() -> None:
     """MAML's, with the sizes of the sweep for laptops, on the embedded glyphs."""
-    import tomllib
-
-    import mamlpp
-
     sizes = tomllib.loads((ROOT / "sweeps" / "laptop.toml").read_text())["profile"]
     sampler = mamlpp.TaskSampler(mamlpp.load_images("glyphs", "train"), ways=20, shots=1)
     mamlpp.Trainer(mamlpp.RECIPES["maml"].with_(**sizes), sampler, sampler).step()
@@ -57,9 +81,6 @@ def first_meta_step() -> None:
 
 def adapt() -> float:
     """Seconds for one task of MAML++ with 64 filters: five inner steps, then the queries."""
-    import mamlpp
-    from benchmarks.workloads import W1
-
     workload = replace(W1, ways=5)
     learner = mamlpp.MetaLearner(workload.recipe, workload.image_shape, workload.ways)
     task = next(iter(workload.sampler().sample(1)))
@@ -72,14 +93,25 @@ def adapt() -> float:
 
 def evaluation() -> float:
     """Tasks a second."""
-    import mamlpp
-    from benchmarks.workloads import W1
+    step = evaluate_some()
+    step()
+    return W1.recipe.meta_batch * TURNS / seconds(lambda: [step() for _ in range(TURNS)])
 
+
+def evaluate_some() -> Step:
+    """Our evaluation of a meta-batch's tasks at W1."""
     learner = mamlpp.MetaLearner(W1.recipe, W1.image_shape, W1.ways)
     sampler = W1.sampler()
-    mamlpp.evaluate_tasks(learner, sampler, 2)
-    return EVALUATED / seconds(lambda: mamlpp.evaluate_tasks(learner, sampler, EVALUATED))
+    return lambda: mamlpp.evaluate_tasks(learner, sampler, W1.recipe.meta_batch)
+
+
+def evaluation_against(checkout: Path) -> float:
+    """How many times as fast as the published code, in turns, on one core."""
+    theirs = Player("published", published.evaluation, W1, checkout)
+    seconds, _ = race([Player("ours", evaluate_some), theirs], ROUNDS)
+    ratios = zip(seconds["published"], seconds["ours"], strict=True)
+    return median(their / our for their, our in ratios)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(tyro.cli(main))
