@@ -74,7 +74,7 @@ def _execute(
             parameters,
             kernel_name="python3",
             cwd=path.parent,
-            extra_arguments=["--log-level=ERROR"],  # the kernel's warnings would tear the bar
+            extra_arguments=["--log-level=CRITICAL"],  # its log would tear the bar
             **options,
         )
 
