@@ -85,17 +85,17 @@ def classify(
     Batch norm uses the mean and variance `[F]` that each layer is given: it is part of the
     convolution before it.
     """
-    maps = images
+    maps, given = images, dict(network.named_parameters()) | weights
     for i, block in enumerate(cast("list[Block]", list(network.blocks))):
         (weight, bias), (mean, variance) = block.norm.affine(step), statistics[block.norm]
         scale, stride = weight * (variance + block.norm.eps).rsqrt(), block.conv.stride[0]
-        kernel = weights[f"blocks.{i}.conv.weight"] * over(scale)[..., None]
+        kernel = given[f"blocks.{i}.conv.weight"] * over(scale)[..., None]
         # A product of patches: of few channels, convolutions are slow on a CPU.
         maps = F.conv2d(maps, kernel, None, stride, 1) if i else _by_patches(maps, kernel, stride)
         maps = F.max_pool2d(maps, 2) if block.pools else maps
         maps = F.relu(maps + over(bias - mean * scale))
     maps = maps.flatten(1) if network.pooling == "max" else maps.mean((2, 3))
-    return F.linear(maps, weights["head.weight"], weights["head.bias"])
+    return F.linear(maps, given["head.weight"], given["head.bias"])
 
 
 def _by_patches(images: Tensor, kernel: Tensor, stride: int) -> Tensor:

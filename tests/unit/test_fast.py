@@ -56,7 +56,7 @@ def test_the_meta_gradient_of_every_recipe(name, epoch, pooling, shape):
     notes = [], []
     losses = [
         loss_of(learner, task, epoch, model)
-        for model in (plain_model(learner, notes[0]), fast_model(learner.network, notes[1]))
+        for model in (plain_model(learner, notes[0]), learner.task_model(task, notes[1], fast=True))
     ]
     torch.testing.assert_close(*losses, rtol=1e-12, atol=0)
     plain, fast = (torch.autograd.grad(loss, list(learner.parameters())) for loss in losses)
@@ -131,3 +131,11 @@ def test_a_classifier_is_the_definition_s(name, pooling, transductive, shape):
         expected = learner(path[step], task.query_x, step, **({} if transductive else norm))
         torch.testing.assert_close(logits, expected.detach(), rtol=1e-9, atol=1e-12)
         assert not logits.requires_grad
+
+
+def test_a_classifier_takes_what_was_not_adapted_from_the_network(shape):  # as in ANIL
+    learner, task = make("maml", shape), make_task(shape)
+    path = learner.adapted_path(task.support_x, task.support_y, 0)
+    head = {name: weight for name, weight in path[0].items() if name.startswith("head")}
+    logits = (learner.classifier(each, 0, task.support_x)(task.query_x) for each in (path[0], head))
+    torch.testing.assert_close(*logits)
