@@ -137,5 +137,7 @@ def test_a_classifier_takes_what_was_not_adapted_from_the_network(shape):  # as 
     learner, task = make("maml", shape), make_task(shape)
     path = learner.adapted_path(task.support_x, task.support_y, 0)
     head = {name: weight for name, weight in path[0].items() if name.startswith("head")}
-    logits = (learner.classifier(each, 0, task.support_x)(task.query_x) for each in (path[0], head))
+    logits = (
+        learner.classifier([each], 0, task.support_x)(task.query_x) for each in (path[0], head)
+    )
     torch.testing.assert_close(*logits)
