@@ -774,10 +774,8 @@ def _draw_board(epoch: float, **settings: Any) -> Picture:
         ax.xaxis.set_major_locator(MaxNLocator(5))
         ax.axvline(epoch, color="#d62728", linewidth=2)
     _title(timeline[0], "The timeline of this training")
-    for row, (name, value) in enumerate(_fixed_facts(recipe).items()):
-        figure.text(0.71, 0.93 - 0.115 * row, name, fontsize=10, fontweight="bold")
-        figure.text(0.71, 0.885 - 0.115 * row, value, fontsize=10)
-    figure.text(0.71, 0.38, "counted in passes", fontsize=8.5, color="#444444")
+    facts = "\n\n".join(f"{name}:\n   {value}" for name, value in _fixed_facts(recipe).items())
+    figure.text(0.71, 0.95, facts, fontsize=10, va="top")
     return figure, _board_words(recipe, epoch)
 
 
@@ -796,9 +794,8 @@ def _fixed_facts(recipe: Recipe) -> dict[str, str]:
 
 
 COST_IN_WORDS = (
-    "Cost is counted in passes forward and back: 1 for a query loss that counts, 1 for a support "
-    f"pass in first order, {plots.SECOND_ORDER_PASS:g} in second (measured on a CPU), with as many "
-    "query as support images."
+    "Cost counts passes: 1 for a query loss, 1 for a support pass, or "
+    f"{plots.SECOND_ORDER_PASS:g} in second order."
 )
 
 
