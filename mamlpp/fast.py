@@ -62,7 +62,7 @@ def _block(block: Block, kernel: Tensor, x: Tensor, step: int, seen: list[Seen] 
     maps = convolution(x, kernel, block.conv.stride[0], padding=1)
     maps, mean, variance = batch_norm(maps, *block.norm.affine(step), block.norm.eps)
     _note(seen, block.norm, step, mean, variance)
-    return F.relu(max_pool(maps) if block.pools else maps)
+    return F.relu(max_pool(maps) if block.pools else maps, inplace=True)
 
 
 def _note(
@@ -127,14 +127,19 @@ class Patches(NamedTuple):
     def of(cls, images: Tensor, convolution: nn.Conv2d) -> "Patches":
         """The patches of images `[M, C, H, W]`, for the first convolution."""
         stride, features = convolution.stride[0], convolution.out_channels
-        rows = F.unfold(images, 3, padding=1, stride=stride).transpose(1, 2)
-        exact = rows.flatten(0, 1).double()
-        mean = exact.mean(0)
-        exact = exact - mean
-        covariance = exact.T @ exact / len(exact)
-        rows = exact.view(rows.shape).to(images.dtype)
-        portion = max(1, IN_CACHE // (rows.shape[1] * features))
-        return cls(rows.split(portion), mean, covariance, _size(images, stride))
+        size = _size(images, stride)
+        portion = max(1, IN_CACHE // (size[0] * size[1] * features))
+        portions = [
+            F.unfold(part, 3, padding=1, stride=stride).mT for part in images.split(portion)
+        ]
+        count = len(images) * size[0] * size[1]
+        mean = torch.stack([rows.double().sum((0, 1)) for rows in portions]).sum(0) / count
+        covariance = torch.zeros_like(mean).expand(len(mean), -1).clone()
+        for i, rows in enumerate(portions):
+            exact = (rows.double() - mean).flatten(0, 1)
+            covariance += exact.T @ exact
+            portions[i] = exact.view(rows.shape).to(images.dtype)
+        return cls(tuple(portions), mean, covariance / count, size)
 
 
 def _first_block(
@@ -153,7 +158,7 @@ def _first_block(
     _note(seen, block.norm, step, (exact @ patches.mean).to(flat.dtype), variance.to(flat.dtype))
     factor = (variance + block.norm.eps).rsqrt().to(flat.dtype) * weight * sign
     maps = _FirstConvolution.apply(flat * sign[:, None], patches, block.pools)
-    return F.relu(torch.addcmul(over(bias), maps, over(factor)))
+    return F.relu(torch.addcmul(over(bias), maps, over(factor)), inplace=True)
 
 
 class _FirstConvolution(Function):
@@ -166,7 +171,7 @@ class _FirstConvolution(Function):
             maps = (rows @ kernel.T).unflatten(1, patches.size).permute(0, 3, 1, 2)
             if pools:
                 maps, chosen = F.max_pool2d(maps, 2, return_indices=True)
-                choices.append(pixels(chosen))
+                choices.append(pixels(chosen).int())  # Half the memory.
             parts.append(maps)
         ctx.patches = patches
         ctx.save_for_backward(*choices)
@@ -190,7 +195,7 @@ class _FirstConvolutionBackward(Function):
         for i, (rows, given) in enumerate(zip(patches.portions, portions, strict=True)):
             if choices:
                 maps = given.new_zeros(*rows.shape[:2], given.shape[2])
-                given = maps.scatter_(1, choices[i], given)
+                given = maps.scatter_(1, choices[i].long(), given)
             total += given.flatten(0, 1).T @ rows.flatten(0, 1)
         return total
 
@@ -200,6 +205,6 @@ class _FirstConvolutionBackward(Function):
         parts = [rows @ kernel.T for rows in ctx.patches.portions]
         if ctx.saved_tensors:
             choices = zip(parts, ctx.saved_tensors, strict=True)
-            parts = [part.gather(1, chosen) for part, chosen in choices]
+            parts = [part.gather(1, chosen.long()) for part, chosen in choices]
         none = (None,) * (1 + len(ctx.saved_tensors))
         return torch.cat(parts).unflatten(1, ctx.size).permute(0, 3, 1, 2), *none

@@ -1,15 +1,13 @@
 """The meta-gradient of one task in the memory of one inner step, whatever their number.
 
 Autograd through the whole inner loop keeps the graph of every step until the way back. Here the way
-forward keeps the weights θ_0 … θ_S alone; on the way back each step is taken once more, from the
-weights it began with, and its graph is gone before the step before it has one. What comes out is
-the same; in second order it costs one more pass over the support set, forward and back, a step.
+forward keeps the weights θ_0 … θ_S alone; on the way back each step but the last is taken once
+more, from the weights it began with, and its graph is gone before the step before it has one. What
+comes out is the same; in second order it costs one more pass over the support set, forward and
+back, for each such step.
 """
 
-import ctypes
-import sys
 from collections.abc import Sequence
-from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -18,8 +16,6 @@ from torch import Tensor
 from mamlpp.data.tasks import Task
 from mamlpp.maml import Loss, MetaLearner, Model, Part, Rule, Weights, inner_step, task_loss
 from mamlpp.network import Seen
-
-M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
 
 
 def backward(learner: MetaLearner, task: Task, epoch: float, tasks: int, lean: bool) -> Part:
@@ -32,9 +28,7 @@ def backward(learner: MetaLearner, task: Task, epoch: float, tasks: int, lean: b
         part = learner.part(task, epoch, fast=True)
         (part.loss / tasks).backward()
         return part._replace(loss=part.loss.detach())
-    _give_back_what_is_freed()
-    support: list[Seen] = []
-    queries: list[Seen] = []
+    support, queries = Notes(learner), Notes(learner)
     models = (
         learner.task_model(task, support, fast=True),
         learner.task_model(task, queries, fast=True),
@@ -64,23 +58,26 @@ def lean_backward(
     set, for the queries, and for the support set once more on the way back.
     """
     forward, ask, again = models
-    steps, before, after = [], weights, weights
-    for step in range(len(step_weights)):
+    last = len(step_weights) - 1
+    steps: list[tuple[int, Weights, Weights | None]] = []
+    after = weights
+    for step in range(last + 1):
         before = _leaves(after)
         support_loss = loss(forward(before, task.support_x, step), task.support_y)
-        after = inner_step(support_loss, before, rule, step, second_order=False)
-        steps.append((step, before, after))
+        after = inner_step(support_loss, before, rule, step, second_order and step == last)
+        steps.append((step, before, None if second_order and step < last else after))
+    del support_loss, after
     # The gradient of all that follows with respect to θ_step: nothing follows the last.
     adjoint = {name: torch.zeros_like(weight) for name, weight in weights.items()}
     losses, outputs = [], None
     while steps:
-        step, before, after = steps.pop()
-        if second_order:
+        step, before, taken = steps.pop()
+        if taken is None:
             support_loss = loss(again(before, task.support_x, step), task.support_y)
-            after = inner_step(support_loss, before, rule, step, second_order)
-        follows = [(after[name] * adjoint[name]).sum() for name in after]
+            taken = inner_step(support_loss, before, rule, step, second_order)
+        follows = [(weight * adjoint[name]).sum() for name, weight in taken.items()]
         if step_weights[step] > 0:
-            found = ask(after, task.query_x, step + 1)
+            found = ask(taken, task.query_x, step + 1)
             losses.append(step_weights[step] * loss(found, task.query_y))
             follows.append(scale * losses[-1])
             losses[-1], outputs = losses[-1].detach(), found if outputs is None else outputs
@@ -100,11 +97,24 @@ def _gradient(leaf: Tensor) -> Tensor:
     return torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
 
 
-@cache
-def _give_back_what_is_freed() -> None:
-    """Have glibc map each large tensor by itself: else freed ones leave holes, more each step."""
-    if sys.platform == "linux" and hasattr(ctypes.CDLL(None), "mallopt"):
-        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 2**20)
+class Notes(list[Seen]):
+    """What batch norm saw, copied to a piece of memory of its own.
+
+    Small tensors that stay, each where a large one was, would leave holes: more with each step.
+    """
+
+    def __init__(self, learner: MetaLearner) -> None:
+        super().__init__()
+        calls = learner.recipe.inner_steps * len(learner.network.blocks)
+        weight = next(learner.parameters())
+        self._room = weight.new_empty(calls, 2, learner.recipe.filters)
+
+    def append(self, seen: Seen) -> None:
+        """Copy a note, and keep the copy."""
+        norm, step, mean, variance = seen
+        room = self._room[len(self)]
+        room[0], room[1] = mean, variance
+        super().append((norm, step, room[0], room[1]))
 
 
 def graph_bytes(learner: MetaLearner, task: Task) -> int:

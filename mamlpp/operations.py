@@ -100,7 +100,7 @@ class _Norm(Function):
         scale = (variance + eps).rsqrt()
         ctx.save_for_backward(x, weight, mean, scale)
         ctx.mark_non_differentiable(mean, variance)
-        return _mix(bias, (centred, weight * scale)), mean, variance
+        return _mix(bias, (centred, weight * scale), out=centred), mean, variance
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor, *_: Any) -> Any:
@@ -118,7 +118,8 @@ class _NormBackward(Function):
         mean_g, mean_gx = g.mean((0, 2, 3)), _mean(g, centred) * scale
         ctx.save_for_backward(g, x, weight, mean, scale, mean_g, mean_gx)
         factor, count = weight * scale, g.numel() // len(scale)
-        to_x = _mix(-factor * mean_g, (g, factor), (centred, -factor * scale * mean_gx))
+        terms = (centred, -factor * scale * mean_gx), (g, factor)
+        to_x = _mix(-factor * mean_g, *terms, out=centred)
         to_weight, to_bias = mean_gx * count, mean_g * count
         # The inner loop leaves batch norm alone, so these two are never differentiated again.
         ctx.mark_non_differentiable(to_weight, to_bias)
@@ -138,7 +139,8 @@ class _NormBackward(Function):
         factor = -factor * scale
         of_v, of_g = factor * mean_gx, factor * mean_vx
         of_centred = factor * scale * (both - 2 * mean_gx * mean_vx)
-        to_x = _mix(-of_v * mean_v - of_g * mean_g, (v, of_v), (g, of_g), (centred, of_centred))
+        terms = (centred, of_centred), (v, of_v), (g, of_g)
+        to_x = _mix(-of_v * mean_v - of_g * mean_g, *terms, out=centred)
         return to_g, to_x, scale * both * (g.numel() // len(scale)), None, None
 
 
@@ -147,10 +149,13 @@ def _mean(one: Tensor, other: Tensor) -> Tensor:
     return (one * other).mean((0, 2, 3))
 
 
-def _mix(constant: Tensor, *terms: tuple[Tensor, Tensor]) -> Tensor:
-    """`constant + Σ maps · factor`, with a number a map `[F]` for the constant and each factor."""
+def _mix(constant: Tensor, *terms: tuple[Tensor, Tensor], out: Tensor | None = None) -> Tensor:
+    """`constant + Σ maps · factor`, with a number a map `[F]` for the constant and each factor.
+
+    `out` may be the first term's maps, if nobody needs them any more.
+    """
     (maps, factor), *others = terms
-    out = torch.addcmul(over(constant), maps, over(factor))
+    out = torch.addcmul(over(constant), maps, over(factor), out=out)
     for maps, factor in others:
         out.addcmul_(maps, over(factor))
     return out
@@ -160,19 +165,22 @@ class _Pool(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         out, chosen = F.max_pool2d(x, 2, return_indices=True)
-        ctx.save_for_backward(x, chosen)
+        ctx.save_for_backward(chosen)
+        ctx.like = x.shape, x.stride()
         return out
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
-        return _PoolBackward.apply(gradient, *ctx.saved_tensors)
+        return _PoolBackward.apply(gradient, *ctx.saved_tensors, ctx.like)
 
 
 class _PoolBackward(Function):
     @staticmethod
-    def forward(ctx: Any, gradient: Tensor, x: Tensor, chosen: Tensor) -> Tensor:
+    def forward(ctx: Any, gradient: Tensor, chosen: Tensor, like: Any) -> Tensor:
         ctx.save_for_backward(chosen)
         halves = [2, 2], [2, 2], [0, 0], [1, 1], False
+        # Asked only for its size and layout; memory that nobody touches costs nothing.
+        x = gradient.new_empty_strided(*like)
         return aten.max_pool2d_with_indices_backward(gradient, x, *halves, chosen)
 
     @staticmethod
