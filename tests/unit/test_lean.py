@@ -121,3 +121,11 @@ def test_auto_looks_at_what_is_free_and_says_what_it_chose(free, choice, monkeyp
 def test_the_estimate_is_near_what_the_whole_graph_keeps(task):
     learner = make("maml")
     assert graph_bytes(learner, task) == pytest.approx(kept("maml", 3, task, lean=False), rel=0.5)
+
+
+def test_notes_lie_in_one_piece_of_memory(task):
+    learner = make("maml++")
+    seen = backward(learner, task, 0.0, 1, lean=True).seen
+    assert len(seen) == 2 * 3 * len(learner.network.blocks)
+    pieces = {mean.untyped_storage().data_ptr() for _, _, mean, _ in seen}
+    assert len(pieces) == 2, "one for the support set's, one for the queries'"
