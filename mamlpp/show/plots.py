@@ -384,7 +384,7 @@ def mark_changes(changes: History, ax: Axes, words: bool = False) -> Axes:
                 rotation=90,
                 va="bottom",
                 fontsize=8,
-                color=_PALETTE[4],
+                bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1},
             )
     return ax
 
