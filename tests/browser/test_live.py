@@ -53,7 +53,7 @@ def test_seen_paused_changed_resumed_stopped_and_read(lab):
     frames = {lab.picture(PANEL)}
     live.press("Start")
     live.wait(lambda: frames.add(lab.picture(PANEL)) or len(frames) >= 4, "there are frames")
-    live.wait(lambda: live.iteration >= 10, "there are meta-steps")
+    live.wait(lambda: live.iteration >= 20, "there are meta-steps")
 
     live.press("Pause")
     live.wait(lambda: live.words.startswith("Paused"), "it is paused")
@@ -68,7 +68,7 @@ def test_seen_paused_changed_resumed_stopped_and_read(lab):
     assert live.iteration == at
 
     live.press("Resume")
-    live.wait(lambda: live.iteration >= at + 15, "it goes on")
+    live.wait(lambda: live.iteration >= at + 20, "it goes on")
     live.press("Stop")
     live.wait(lambda: live.words.startswith("Stopped"), "it is stopped")
     said = live.result()
