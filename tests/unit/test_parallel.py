@@ -42,7 +42,14 @@ def team():
 
 
 def workers_of(pid):
-    return [child for child in psutil.Process(pid).children() if "parallel" in child.cmdline()[2]]
+    return [child for child in psutil.Process(pid).children() if is_worker(child)]
+
+
+def is_worker(process):
+    try:
+        return "parallel" in process.cmdline()[2]
+    except psutil.NoSuchProcess:  # Ended: joblib's own workers do so when they have long been idle.
+        return False
 
 
 def gone(processes, seconds=30):
