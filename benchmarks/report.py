@@ -16,18 +16,20 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def provenance(module: str, cores: int) -> dict[str, Any]:
-    """Device, date, commit, PyTorch's version and the command `python -m module …`.
+    """Device, date, commit, PyTorch's version and the command `python -m module …`; of an absolute
+    path the last part, for the rest is nobody's business.
 
     And how many processes the machine was busy with before: two threads of one process wait for
     each other, so a busy machine slows them more than it slows two processes.
     """
+    arguments = (Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:])
     return {
         "device": f"{cores} of {psutil.cpu_count()} cores, {_processor()}",
         "busy_with": round(psutil.getloadavg()[0], 1),
         "date": datetime.now(UTC).date().isoformat(),
         "commit": _commit(),
         "torch": torch.__version__,
-        "command": shlex.join(["python", "-m", module, *sys.argv[1:]]),
+        "command": shlex.join(["python", "-m", module, *arguments]),
     }
 
 

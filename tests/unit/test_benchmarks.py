@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from benchmarks import __main__ as table
-from benchmarks import floor, growth, precision
+from benchmarks import floor, growth, precision, report
 from benchmarks.contenders import OURS, PEERS, enter
 from benchmarks.workloads import W1, W2
 
@@ -101,3 +101,8 @@ def test_precision_tells_both_networks_from_float64(tmp_path, capsys):
     assert [run["network"] for run in result["runs"]] == ["definition", "fast"]
     assert result["runs"][0]["norms"] != result["runs"][1]["norms"]  # They were not the same code.
     assert "0 of 1" in said
+
+
+def test_a_result_names_no_folder_of_the_machine(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["benchmarks", "--against", str(tmp_path / "checkout")])
+    assert report.provenance("benchmarks", 1)["command"] == "python -m benchmarks --against checkout"
