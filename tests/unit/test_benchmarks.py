@@ -105,4 +105,5 @@ def test_precision_tells_both_networks_from_float64(tmp_path, capsys):
 
 def test_a_result_names_no_folder_of_the_machine(tmp_path, monkeypatch):
     monkeypatch.setattr("sys.argv", ["benchmarks", "--against", str(tmp_path / "checkout")])
-    assert report.provenance("benchmarks", 1)["command"] == "python -m benchmarks --against checkout"
+    command = report.provenance("benchmarks", 1)["command"]
+    assert command == "python -m benchmarks --against checkout"
