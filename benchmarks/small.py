@@ -41,18 +41,18 @@ def main(against: Path | None = None) -> int:
         against: A checkout of the authors' published code, to compare the evaluation with.
 
     Returns:
-        The exit status: 1 where `against` is no checkout.
+        The exit status: 1 where `against` is no checkout, or does not come through.
     """
     try:
         if against is not None:
             published.check(against)
+        for what, code in LINES.items():
+            show(what, median(run(code) for _ in range(PROCESSES)))
+        if against is not None:
+            show("the same, times as fast as published", evaluation_against(against))
     except InputError as error:
         print(error, file=sys.stderr)
         return 1
-    for what, code in LINES.items():
-        show(what, median(run(code) for _ in range(PROCESSES)))
-    if against is not None:
-        show("the same, times as fast as published", evaluation_against(against))
     return 0
 
 
@@ -109,6 +109,8 @@ def evaluation_against(checkout: Path) -> float:
     """How many times as fast as the published code, in turns, on one core."""
     theirs = Player("published", published.evaluation, W1, checkout)
     seconds, _ = race([Player("ours", evaluate_some), theirs], ROUNDS)
+    if "published" not in seconds:
+        raise InputError(f"the code in {checkout} stopped on the way, for the reason above")
     ratios = zip(seconds["published"], seconds["ours"], strict=True)
     return median(their / our for their, our in ratios)
 

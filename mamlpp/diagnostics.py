@@ -15,6 +15,7 @@ from torch import Tensor
 from mamlpp.data.tasks import Task, TaskBatch
 from mamlpp.inner_rules import layer_of
 from mamlpp.maml import MetaLearner, Model, Weights, task_loss
+from mamlpp.precision import full_precision
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +58,7 @@ class Diagnosis:
         return asdict(self) | {"norms": self.norms.tolist(), "first_bad": self.first_bad}
 
 
+@full_precision()
 def diagnose(learner: MetaLearner, batch: TaskBatch, epoch: float = 0.0) -> Diagnosis:
     """Follow the gradient of the batch's meta-loss back; the learner stays exactly as it was.
 

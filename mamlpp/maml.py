@@ -18,6 +18,7 @@ from mamlpp.errors import InputError
 from mamlpp.fast import Statistics, classify, fast_model
 from mamlpp.inner_rules import LSLR, FixedRate, MetaSGD
 from mamlpp.network import BatchNorm, ConvNet, Seen
+from mamlpp.precision import full_precision
 from mamlpp.recipe import Recipe
 
 Weights = dict[str, Tensor]
@@ -150,7 +151,7 @@ class MetaLearner(nn.Module):
 
         `fast` as in `task_model`.
         """
-        self._check(task.support_x, task.support_y)
+        self.check(task.support_x, task.support_y)
         seen: list[Seen] = []
         counts, order = self.schedule(epoch)
         model = self.task_model(task, seen, fast)
@@ -238,11 +239,12 @@ class MetaLearner(nn.Module):
         path = self.adapted_path(support_x, support_y, steps)
         return self.classifier(path, len(path) - 1, support_x, transductive)
 
+    @full_precision()
     def adapted_path(
         self, support_x: Tensor, support_y: Tensor, steps: int | None = None
     ) -> list[Weights]:
         """The weights before and after each step on a support set, θ_0 … θ_S, without a graph."""
-        self._check(support_x, support_y)
+        self.check(support_x, support_y)
         steps = self.recipe.inner_steps if steps is None else steps
         start = {name: weight.detach().requires_grad_() for name, weight in self.weights().items()}
         with torch.enable_grad():
@@ -256,21 +258,32 @@ class MetaLearner(nn.Module):
         """What `adapt` gives, after `step` steps of an adapted path."""
         network, weights = self.network, path[step]
         if transductive:
-            return torch.no_grad()(lambda images: fast_model(network)(weights, images, step))
-        statistics = self._statistics(weights, support_x, step)
-        return lambda images: classify(network, weights, images, step, statistics)
+            predict = torch.no_grad()(lambda images: fast_model(network)(weights, images, step))
+            return full_precision()(predict)
+        statistics = self.statistics(weights, support_x, step)
+        return full_precision()(lambda x: classify(network, weights, x, step, statistics))
 
+    @full_precision()
     @torch.no_grad()
-    def _statistics(self, weights: Weights, support_x: Tensor, step: int) -> Statistics:
-        """What inductive predictions normalise by: running statistics, or the support set's."""
+    def statistics(
+        self,
+        weights: Weights,
+        support_x: Tensor,
+        step: int,
+        make: Callable[[ConvNet, list[Seen]], Model] = fast_model,
+    ) -> Statistics:
+        """What inductive predictions normalise by: running statistics, or those that the support
+        set has in the network, which `make` makes a function of.
+        """
         if self.keeps_statistics:
             norms = (part for part in self.network.modules() if isinstance(part, BatchNorm))
             return {norm: norm.running(step) for norm in norms}
         seen: list[Seen] = []
-        fast_model(self.network, seen)(weights, support_x, step)
+        make(self.network, seen)(weights, support_x, step)
         return {norm: (mean, variance) for norm, _, mean, variance in seen}
 
-    def _check(self, images: Tensor, labels: Tensor) -> None:
+    def check(self, images: Tensor, labels: Tensor) -> None:
+        """Raise `InputError` where images `[M, C, H, W]` or labels `[M]` are not this learner's."""
         if images.ndim != 4 or tuple(images.shape[1:]) != self.image_shape:
             raise InputError(
                 f"the learner was made for images {list(self.image_shape)}, but these are "

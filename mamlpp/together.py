@@ -1,4 +1,4 @@
-"""The meta-gradient of several tasks: at once on a GPU, which one alone leaves idle; else in turn.
+"""Several tasks, in training and evaluation: at once on a GPU, which one alone leaves idle.
 
 At once, the weights of B tasks have one more dimension in front, B. The tasks' maps lie side by
 side, as those of one network that is B times as wide and whose convolutions are in B groups, so
@@ -15,43 +15,79 @@ from torch import Tensor
 
 from mamlpp import lean as one_by_one
 from mamlpp.data.tasks import TaskBatch
+from mamlpp.fast import Statistics
 from mamlpp.maml import MetaLearner, Part, Weights, inner_loop
 from mamlpp.network import Block, ConvNet, Seen
-from mamlpp.operations import batch_norm, convolution, max_pool
+from mamlpp.operations import batch_norm, convolution, max_pool, over
+from mamlpp.precision import full_precision
+
+Gradient = tuple[tuple[Tensor | None, ...], list[Part]]  # of each parameter; what each task saw
 
 
 def backward(
-    learner: MetaLearner, batch: TaskBatch, epoch: float, tasks: int, lean: bool
+    learner: MetaLearner,
+    batch: TaskBatch,
+    epoch: float,
+    tasks: int,
+    lean: bool,
+    recorder: "Callable[..., Gradient] | None" = None,
 ) -> list[Part]:
-    """Add to every `.grad` what these of `tasks` tasks give the meta-gradient; their parts."""
-    if at_once(learner, batch.support_x.device) and not lean:
-        return wide_backward(learner, batch, epoch, tasks)
-    return [one_by_one.backward(learner, task, epoch, tasks, lean) for task in batch]
+    """Add to every `.grad` what these of `tasks` tasks give the meta-gradient; their parts.
+
+    `recorder` is another `wide_gradient`, whose results may be good until its next call only.
+    """
+    if not at_once(learner, batch.support_x.device) or lean:
+        return [one_by_one.backward(learner, task, epoch, tasks, lean) for task in batch]
+    counts, second_order = learner.schedule(epoch)
+    asked = tuple(step for step, count in enumerate(counts, start=1) if count > 0)
+    weights = batch.support_x.new_tensor([counts[step - 1] for step in asked])
+    wide = recorder or wide_gradient
+    gradients, parts = wide(learner, batch, asked, weights, second_order, tasks)
+    for parameter, gradient in zip(learner.parameters(), gradients, strict=True):
+        if gradient is not None:
+            before = parameter.grad
+            parameter.grad = gradient if before is None else before + gradient
+    return parts
 
 
 def at_once(learner: MetaLearner, device: torch.device) -> bool:
     """Whether `backward` takes all tasks at once, where it is not to save memory."""
-    return device.type == "cuda" and learner.recipe.query_statistics != "support"
+    return gains(device) and learner.recipe.query_statistics != "support"
 
 
-def wide_backward(learner: MetaLearner, batch: TaskBatch, epoch: float, tasks: int) -> list[Part]:
-    """`backward` of all tasks at once."""
-    counts, second_order = learner.schedule(epoch)
+def gains(device: torch.device) -> bool:
+    """Whether several tasks at once take less time there than in turn."""
+    return device.type == "cuda"
+
+
+def wide_gradient(
+    learner: MetaLearner,
+    batch: TaskBatch,
+    asked: tuple[int, ...],
+    weights: Tensor,
+    second_order: bool,
+    tasks: int,
+) -> Gradient:
+    """What all tasks at once give the meta-gradient of `tasks` tasks.
+
+    The query loss after each of the steps that are `asked` counts by its number in `weights`.
+    """
     seen: list[Seen] = []
     noted = seen if learner.keeps_statistics else None
     model = wide_model(learner.network, len(batch), noted)
-    weights, support = _spread(learner.weights(), len(batch)), (batch.support_x, batch.support_y)
-    steps, total = len(counts), _total_loss
-    path = inner_loop(model, weights, support, steps, learner.rule, second_order, total)
+    start, support = _spread(learner.weights(), len(batch)), (batch.support_x, batch.support_y)
+    steps, total = learner.recipe.inner_steps, _total_loss
+    path = inner_loop(model, start, support, steps, learner.rule, second_order, total)
     losses = []
-    for step, count in enumerate(counts, start=1):
-        if count > 0:
-            logits = model(path[step], batch.query_x, step)
-            losses.append(count * _losses(logits, batch.query_y))
-    loss = torch.stack(losses).sum(0)
-    (loss.sum() / tasks).backward()
+    for step in asked:
+        logits = model(path[step], batch.query_x, step)
+        losses.append(_losses(logits, batch.query_y))
+    loss = weights @ torch.stack(losses)
+    gradients = torch.autograd.grad(
+        loss.sum() / tasks, list(learner.parameters()), allow_unused=True
+    )
     accuracy = (logits.argmax(-1) == batch.query_y).float().mean(1)
-    return [
+    return gradients, [
         Part(*part, [(norm, step, mean[i], variance[i]) for norm, step, mean, variance in seen])
         for i, part in enumerate(zip(loss.detach(), accuracy, strict=True))
     ]
@@ -96,25 +132,29 @@ def wide_model(
             kernel = given[f"blocks.{i}.conv.weight"].flatten(0, 1)  # [B·F, F, 3, 3]
             maps = convolution(maps, kernel, block.conv.stride[0], 1, tasks)
             maps = _after_convolution(block, maps, step, seen, torch.zeros_like(lost.squeeze(2)))
-        maps = maps.unflatten(1, (tasks, -1)).transpose(0, 1)  # [B, M, F, h, w]
-        maps = maps.flatten(2) if network.pooling == "max" else maps.mean((3, 4))
-        return torch.baddbmm(given["head.bias"][:, None], maps, given["head.weight"].mT)
+        return _head(network, given, maps)
 
     return model
+
+
+def _head(network: ConvNet, given: Weights, maps: Tensor) -> Tensor:
+    """Maps `[M, B·F, h, w]` to logits `[B, M, ways]`."""
+    maps = maps.unflatten(1, (len(given["head.bias"]), -1)).transpose(0, 1)  # [B, M, F, h, w]
+    maps = maps.flatten(2) if network.pooling == "max" else maps.mean((3, 4))
+    return torch.baddbmm(given["head.bias"][:, None], maps, given["head.weight"].mT)
 
 
 def _cut(images: Tensor, stride: int) -> tuple[Tensor, Tensor]:
     """Images `[B, M, C, H, W]` in patches without their mean, `[M, B·9C, h, w]`; the mean
     `[B, 9C, 1]`, float64.
     """
-    tasks, count, _, height, width = images.shape
-    rows = F.unfold(images.flatten(0, 1), 3, padding=1, stride=stride)
-    rows = rows.unflatten(0, (tasks, count))  # [B, M, 9C, P]
-    mean = rows.mean((1, 3), dtype=torch.float64)
-    rows = rows - mean[:, None, :, None]
-    size = (height - 1) // stride + 1, (width - 1) // stride + 1
-    maps = rows.to(images.dtype).transpose(0, 1).flatten(1, 2).unflatten(2, size)
-    return maps.contiguous(), mean[..., None]
+    tasks = len(images)
+    # Views of the padded images: a GPU would run `F.unfold` image by image.
+    windows = F.pad(images.flatten(0, 1), (1, 1, 1, 1)).unfold(2, 3, stride).unfold(3, 3, stride)
+    rows = windows.permute(0, 1, 4, 5, 2, 3).flatten(1, 3).unflatten(0, (tasks, -1))
+    mean = rows.mean((1, 3, 4), dtype=torch.float64)  # of [B, M, 9C, h, w]
+    rows = (rows - mean[:, None, :, None, None]).to(images.dtype)
+    return rows.transpose(0, 1).flatten(1, 2).contiguous(), mean[..., None]
 
 
 def _after_convolution(
@@ -126,3 +166,54 @@ def _after_convolution(
     if seen is not None:
         seen.append((block.norm, step, mean.view_as(lost) + lost, variance.view_as(lost)))
     return F.relu(max_pool(maps) if block.pools else maps)
+
+
+# Evaluation ----------------------------------------------------------------------------------
+
+
+@full_precision()
+def wide_path(learner: MetaLearner, batch: TaskBatch, steps: int | None) -> list[Weights]:
+    """`MetaLearner.adapted_path` of all tasks at once: weights `[B, …]`."""
+    learner.check(batch.support_x[0], batch.support_y)
+    tasks, support = len(batch), (batch.support_x, batch.support_y)
+    steps = learner.recipe.inner_steps if steps is None else steps
+    own = _spread(learner.weights(), tasks)
+    start = {name: weight.detach().requires_grad_() for name, weight in own.items()}
+    with torch.enable_grad():
+        model = wide_model(learner.network, tasks)
+        path = inner_loop(model, start, support, steps, learner.rule, False, _total_loss)
+    return [{name: weight.detach() for name, weight in weights.items()} for weights in path]
+
+
+@full_precision()
+@torch.no_grad()
+def wide_logits(
+    learner: MetaLearner, batch: TaskBatch, path: list[Weights], step: int, transductive: bool
+) -> Tensor:
+    """What `MetaLearner.classifier` says of all tasks' queries after `step` steps: `[B, M, N]`."""
+    network, weights, tasks = learner.network, path[step], len(batch)
+    if transductive:
+        return wide_model(network, tasks)(weights, batch.query_x, step)
+    statistics = learner.statistics(
+        weights, batch.support_x, step, lambda network, seen: wide_model(network, tasks, seen)
+    )
+    return _wide_classify(network, weights, batch.query_x, step, statistics)
+
+
+def _wide_classify(
+    network: ConvNet, weights: Weights, images: Tensor, step: int, statistics: Statistics
+) -> Tensor:
+    """`fast.classify` of all tasks: weights `[B, …]`, images `[B, M, C, H, W]`. Statistics are
+    `[B, F]`, or the same for all, `[F]`.
+    """
+    tasks = len(images)
+    given = _spread(dict(network.named_parameters()), tasks) | weights
+    maps = images.transpose(0, 1).flatten(1, 2)
+    for i, block in enumerate(cast("list[Block]", list(network.blocks))):
+        (weight, bias), (mean, variance) = block.norm.affine(step), statistics[block.norm]
+        scale = (weight * (variance + block.norm.eps).rsqrt()).expand(tasks, -1)
+        kernel = (given[f"blocks.{i}.conv.weight"] * scale[..., None, None, None]).flatten(0, 1)
+        maps = F.conv2d(maps, kernel, None, block.conv.stride[0], 1, groups=tasks)
+        maps = F.max_pool2d(maps, 2) if block.pools else maps
+        maps = F.relu(maps + over((bias - mean * scale).flatten()))
+    return _head(network, given, maps)

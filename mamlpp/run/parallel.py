@@ -24,7 +24,9 @@ from torch import Tensor
 from mamlpp.data.tasks import TaskBatch
 from mamlpp.errors import InputError
 from mamlpp.maml import MetaLearner, Part, Report
+from mamlpp.precision import full_precision
 from mamlpp.recipe import Recipe
+from mamlpp.recorded import Recorder
 from mamlpp.together import backward
 
 LONG = timedelta(days=365)  # A worker waits for its next order as long as its leader lives.
@@ -40,7 +42,7 @@ class Team:
 
     def __init__(self, group: Any, rank: int, size: int, device: torch.device) -> None:
         self.group, self.rank, self.size, self.device = group, rank, size, device
-        self.lost = False
+        self.lost, self._recorder = False, Recorder()
 
     def backward(
         self, learner: MetaLearner, batch: TaskBatch, epoch: float, lean: bool = False
@@ -95,6 +97,7 @@ class Team:
         if self.rank:
             torch.nn.utils.vector_to_parameters(weights, learner.parameters())
 
+    @full_precision()
     def _share(self, learner: MetaLearner, batch: TaskBatch, epoch: float, lean: bool) -> Report:
         """Take every `size`-th task; then sum what came out of all of them, in one vector.
 
@@ -103,7 +106,7 @@ class Team:
         """
         learner.zero_grad()
         own = TaskBatch(*(x[self.rank :: self.size] for x in _parts(batch)))
-        parts = backward(learner, own, epoch, len(batch), lean)
+        parts = backward(learner, own, epoch, len(batch), lean, self._recorder)
         lines = torch.stack([_line(part) for part in parts])
         table = lines.new_zeros(len(batch), lines.shape[1])
         table[self.rank :: self.size] = lines

@@ -23,7 +23,9 @@ from mamlpp.errors import InputError
 from mamlpp.files import remove_leftovers
 from mamlpp.lean import graph_bytes
 from mamlpp.maml import MetaLearner, Report
+from mamlpp.precision import full_precision
 from mamlpp.recipe import Recipe
+from mamlpp.recorded import Recorder
 from mamlpp.run.changes import CHANGE_COLUMNS, as_rows, changed, in_force
 from mamlpp.run.checkpoints import (
     Best,
@@ -86,7 +88,11 @@ class Trainer:
         self.given = recipe  # `recipe` is what it has become by changes
         self.setting = _setting(train, validation)
         self.learner = MetaLearner(recipe, train.images.shape, train.ways).to(train.device)
-        self.optimizer = torch.optim.Adam(self.learner.parameters(), lr=recipe.outer_rate)
+        fused = train.device.type == "cuda"  # One kernel, not one for each operation.
+        self.optimizer = torch.optim.Adam(
+            self.learner.parameters(), lr=recipe.outer_rate, fused=fused or None
+        )
+        self._recorder = Recorder()
         self.lean: bool | None = {"fast": False, "lean": True}.get(recipe.memory)
         self.iteration = 0
         self._row: Row | None = None  # of a meta-step that is done but not yet in the history
@@ -183,6 +189,7 @@ class Trainer:
         self.recipe = recipe
         self.learner.follow(recipe)
 
+    @full_precision()
     def step(self) -> Row:
         """One meta-step: the meta-gradient of a new meta-batch, clipped, then Adam.
 
@@ -275,7 +282,7 @@ class Trainer:
             self.workers = local_team(self.workers)
         if isinstance(self.workers, Team):
             return self.workers.backward(self.learner, batch, epoch, self.lean)
-        parts = backward(self.learner, batch, epoch, len(batch), self.lean)
+        parts = backward(self.learner, batch, epoch, len(batch), self.lean, self._recorder)
         self.learner.absorb(parts)
         losses, accuracies, _ = zip(*parts, strict=True)
         return Report(torch.stack(losses).mean(), torch.stack(accuracies).mean())

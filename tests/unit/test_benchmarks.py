@@ -5,11 +5,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.nn import Module
 
+import mamlpp
 from benchmarks import __main__ as table
-from benchmarks import floor, growth, precision, report
+from benchmarks import floor, gpu, growth, precision, report
 from benchmarks.contenders import OURS, PEERS, enter
 from benchmarks.workloads import W1, W2
+from mamlpp import together
 
 
 def tiny(workload):
@@ -26,6 +29,39 @@ def test_the_table_has_a_row_for_each_contender():
     assert all(row.floor == pytest.approx(least["seconds"] / row.seconds) for row in rows)
     lines = [table.line(row) for row in rows]
     assert all(len(line) == len(table.HEADER) for line in lines)
+
+
+def test_the_ways_of_a_gpu(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(together, "gains", lambda _: True)
+    monkeypatch.setattr(gpu, "WORKLOADS", {"W1": tiny(W1)})
+    path = tmp_path / "gpu.json"
+    assert gpu.main(("W1",), rounds=1, device="cpu", output=path) == 0
+    rows = json.loads(path.read_text())["rows"]
+    assert [row["way"] for row in rows] == list(gpu.WAYS)
+    assert rows[0]["ratio"] == 1
+    assert all(row["milliseconds"] > 0 and row["floor"] > 0 for row in rows)
+    table_lines = [text for text in capsys.readouterr().out.splitlines() if "min" in text]
+    assert len(table_lines) == len(gpu.WAYS)
+    assert {len(text) for text in table_lines} == {len(gpu.HEADER)}
+
+
+def test_the_ways_of_a_gpu_give_the_same_gradient(monkeypatch):
+    monkeypatch.setattr(together, "gains", lambda _: True)
+    found = []
+    monkeypatch.setattr(
+        mamlpp.MetaLearner, "zero_grad", lambda self: found.append(self) or Module.zero_grad(self)
+    )
+    for way in ("task by task", "at once", "recorded"):
+        gpu.WAYS[way](tiny(W1), torch.device("cpu"))()
+    first, *others = ([parameter.grad for parameter in learner.parameters()] for learner in found)
+    for other in others:
+        torch.testing.assert_close(first, other, rtol=1e-3, atol=1e-5)
+
+
+def test_without_a_gpu_the_benchmark_of_one_says_so(monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert gpu.main() == 1
+    assert capsys.readouterr().err == "this machine has no GPU that PyTorch can use\n"
 
 
 @pytest.mark.parametrize("name", ["textbook", "higher", "torchopt", "jax"])

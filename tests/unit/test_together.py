@@ -6,6 +6,8 @@ import torch
 import mamlpp
 from mamlpp import together
 from mamlpp.network import MOMENTUM, BatchNorm
+from mamlpp.run import evaluation
+from tests.unit.test_evaluation import Dealt
 from tests.unit.test_fast import PER_CLASS, SHAPES, WAYS, make
 
 TASKS = 3
@@ -25,12 +27,11 @@ def make_batch(shape, dtype=torch.float64):
 
 def both_ways(learner, batch, epoch):
     """(gradients by name, parts) one by one, then at once, of the tasks of a larger meta-batch."""
-    for way in (
-        lambda: together.backward(learner, batch, epoch, 5, lean=False),
-        lambda: together.wide_backward(learner, batch, epoch, 5),
-    ):
+    for at_once in (False, True):
         learner.zero_grad()
-        parts = way()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(together, "at_once", lambda *_, answer=at_once: answer)
+            parts = together.backward(learner, batch, epoch, 5, lean=False)
         yield {name: p.grad for name, p in learner.named_parameters() if p.grad is not None}, parts
 
 
@@ -59,33 +60,45 @@ def test_float32_differs_by_rounding_alone(shape):
         assert (one[weight] - two[weight]).norm() <= 1e-3 * one[weight].norm(), weight
 
 
-def test_a_trainer_that_takes_them_at_once(monkeypatch):
-    calls = []
+@pytest.mark.parametrize("pooling", ["max", "stride"])
+@pytest.mark.parametrize("name", list(mamlpp.RECIPES))
+def test_evaluation(monkeypatch, name, pooling, shape):
+    learner, batch = make(name, shape, pooling=pooling), make_batch(shape)
+    with torch.no_grad():  # Running statistics that differ from layer to layer and step to step.
+        for buffer in learner.buffers():
+            buffer.uniform_(0.5, 1.5, generator=torch.Generator().manual_seed(3))
+    for steps, transductive in ((None, False), (None, True), (0, False), (2, True)):
+        results = []
+        for gains in (False, True):
+            monkeypatch.setattr(evaluation, "gains", lambda _, answer=gains: answer)
+            results.append(
+                evaluation.evaluate_tasks(
+                    learner, Dealt(batch), TASKS, steps, transductive, every_step=True
+                )
+            )
+        one, two = results
+        assert torch.equal(one.accuracies, two.accuracies)
+        assert torch.equal(one.hits, two.hits)
+        torch.testing.assert_close(one.losses, two.losses, rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(one.confidences, two.confidences, rtol=1e-9, atol=1e-12)
 
-    def train(one_by_one):
-        images = mamlpp.load_images("glyphs", "train")
-        sampler = mamlpp.TaskSampler(images, ways=5, shots=1)
-        recipe = mamlpp.RECIPES["maml++"].with_(filters=4, meta_batch=3, inner_steps=2)
-        trainer = mamlpp.Trainer(recipe, sampler, sampler)
-        rows = [trainer.step() for _ in range(2)]
-        assert len(calls) == (0 if one_by_one else 2)
-        return trainer.learner.state_dict(), rows
 
-    state, rows = train(one_by_one=True)
+def test_evaluation_refuses_images_of_another_size(monkeypatch):
+    monkeypatch.setattr(evaluation, "gains", lambda _: True)
+    with pytest.raises(mamlpp.InputError, match="made for images"):
+        evaluation.evaluate_tasks(
+            make("maml", SHAPES["even"]), Dealt(make_batch(SHAPES["odd"])), TASKS
+        )
+
+
+def test_what_there_is_of_a_gradient_stays(monkeypatch, shape):
     monkeypatch.setattr(together, "at_once", lambda *_: True)
-    monkeypatch.setattr(together, "wide_backward", _counted(calls))
-    wide_state, wide_rows = train(one_by_one=False)
-    assert rows[0]["loss"] == pytest.approx(wide_rows[0]["loss"], rel=1e-5)
-    for name in state:
-        torch.testing.assert_close(state[name], wide_state[name], rtol=1e-3, atol=1e-3)
-
-
-def _counted(calls, wide=together.wide_backward):
-    def count(*given):
-        calls.append(given)
-        return wide(*given)
-
-    return count
+    learner, batch = make("maml++", shape), make_batch(shape)
+    together.backward(learner, batch, 0.0, 5, lean=False)
+    twice = [2 * parameter.grad for parameter in learner.parameters()]
+    together.backward(learner, batch, 0.0, 5, lean=False)
+    for parameter, expected in zip(learner.parameters(), twice, strict=True):
+        torch.testing.assert_close(parameter.grad, expected)
 
 
 def test_not_at_once_where_queries_follow_the_support():

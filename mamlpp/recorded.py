@@ -1,0 +1,85 @@
+"""On a GPU the meta-gradient is recorded once, as a CUDA graph, and then replayed.
+
+It is some thousand small kernels, and to start one takes the processor longer than the GPU needs to
+run it. A graph starts them all together. It is the same operations on the same memory: tasks and
+step weights, which change from one meta-step to the next, are copied to where it reads them.
+"""
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mamlpp.data.tasks import TaskBatch
+from mamlpp.maml import MetaLearner
+from mamlpp.together import Gradient, wide_gradient
+
+
+class Recorder:
+    """`wide_gradient`, recorded anew where the meta-step has become another one.
+
+    What a call gives is overwritten by the next one. Where the images are on no GPU, or its driver
+    refuses to record, the operations are done one by one, on the same memory.
+    """
+
+    def __init__(self) -> None:
+        self._kind: tuple[Any, ...] | None = None
+        self._inputs: list[Tensor] = []
+        self._replay: Callable[[], Gradient] | None = None
+
+    def __call__(
+        self,
+        learner: MetaLearner,
+        batch: TaskBatch,
+        asked: tuple[int, ...],
+        weights: Tensor,
+        second_order: bool,
+        tasks: int,
+    ) -> Gradient:
+        """As of `wide_gradient`."""
+        new = [batch.support_x, batch.support_y, batch.query_x, batch.query_y, weights]
+        # All else that a meta-step depends on: numbers that would be fixed in the recording.
+        shapes = tuple((x.shape, x.dtype, x.device) for x in new)
+        kind = learner, learner.recipe.inner_rate, asked, second_order, tasks, shapes
+        if self._replay is None or kind != self._kind:
+            self._replay = None  # Its memory is free before more is taken.
+            self._inputs = [x.clone() for x in new]
+            *parts, counts = self._inputs
+            about = learner, TaskBatch(*parts), asked, counts, second_order, tasks
+            self._replay = record(lambda: wide_gradient(*about), new[0].device)
+            self._kind = kind
+        for place, x in zip(self._inputs, new, strict=True):
+            place.copy_(x)
+        return self._replay()
+
+
+def record(step: Callable[[], Gradient], device: torch.device) -> Callable[[], Gradient]:
+    """A function that does what `step` does, on a GPU as one graph."""
+    if device.type != "cuda":
+        return step
+    with torch.cuda.device(device):
+        now, aside = torch.cuda.current_stream(), torch.cuda.Stream()
+        aside.wait_stream(now)
+        with torch.cuda.stream(aside):
+            step()  # Libraries choose their algorithms and take their memory before the recording.
+        now.wait_stream(aside)
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+                result = step()
+        except RuntimeError as error:
+            warnings.warn(
+                f"this GPU did not record the meta-step as one graph ({error}): its operations are "
+                f"started one by one, which takes longer and gives the same",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+            return step
+
+    def replay() -> Gradient:
+        graph.replay()
+        return result
+
+    return replay

@@ -1,0 +1,90 @@
+"""On a GPU: the same numbers as on a CPU, a recorded meta-step, a training that goes on.
+
+`python -m pytest -m gpu` runs these alone.
+"""
+
+import pytest
+import torch
+
+import mamlpp
+from mamlpp import recorded, together
+from mamlpp.precision import full_precision
+from tests.unit.test_fast import SHAPES, make
+from tests.unit.test_together import make_batch
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU that PyTorch can use"),
+]
+
+
+def on(device, batch):
+    parts = (batch.support_x, batch.support_y, batch.query_x, batch.query_y)
+    return mamlpp.TaskBatch(*(part.to(device) for part in parts))
+
+
+def gradient(learner, batch, epoch, recorder=None):
+    learner.zero_grad()
+    parts = together.backward(learner, batch, epoch, 5, False, recorder)
+    found = {n: p.grad.cpu() for n, p in learner.named_parameters() if p.grad is not None}
+    return found, [part.loss.item() for part in parts]
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+@pytest.mark.parametrize("name", list(mamlpp.RECIPES))
+def test_recorded_or_not_the_gradient_is_that_of_a_cpu(name, shape, recwarn):
+    recorder, here, there = recorded.Recorder(), make(name, shape), make(name, shape).cuda()
+    batch = make_batch(shape)
+    for epoch in (0.0, 3.0, 60.0):
+        for tasks in (
+            batch,
+            mamlpp.TaskBatch(batch.query_x, batch.query_y, batch.support_x, batch.support_y),
+        ):
+            expected, losses = gradient(here, tasks, epoch)
+            for way in (None, recorder):
+                found, seen = gradient(there, on("cuda", tasks), epoch, way)
+                assert seen == pytest.approx(losses, rel=1e-10)
+                assert found.keys() == expected.keys()
+                for weight, x in expected.items():
+                    assert (found[weight] - x).norm() <= 1e-9 * x.norm() + 1e-14, weight
+    assert not [w for w in recwarn if "record" in str(w.message)]
+
+
+def make_trainer(folder=None, device="cuda", **changes):
+    recipe = mamlpp.RECIPES["maml++"].with_(
+        filters=8, meta_batch=3, inner_steps=2, epochs=3, iterations_per_epoch=4,
+        validation_tasks=4, second_order_from=1.0, msl_epochs=2.0, **changes,
+    )  # fmt: skip
+    samplers = (
+        mamlpp.TaskSampler(mamlpp.load_images("glyphs", split).to(device), ways=5, shots=1)
+        for split in ("train", "validation")
+    )
+    return mamlpp.Trainer(recipe, *samplers, folder)
+
+
+@pytest.mark.parametrize("changes", [{}, {"clip_norm": 0.1}, {"clip_value": 0.01}])
+def test_a_training(changes):
+    run, other = make_trainer(**changes).fit(), make_trainer(device="cpu", **changes).fit()
+    assert run.history.rows[0]["loss"] == pytest.approx(other.history.rows[0]["loss"], rel=1e-3)
+    assert run.history.rows[-1]["validation_accuracy"] > 0.2
+
+
+def test_a_training_goes_on_from_its_checkpoint(tmp_path):
+    first = make_trainer(tmp_path)
+    with first.alone():
+        for _ in range(5):
+            first.advance()
+        first.save()
+    again = make_trainer(tmp_path)
+    assert again.iteration == 5
+    for one, two in zip(first.learner.parameters(), again.learner.parameters(), strict=True):
+        assert torch.equal(one, two)
+    assert again.fit().history.rows[-1]["iteration"] == 12
+
+
+def test_convolutions_do_not_round():
+    x, kernel = torch.rand(8, 64, 14, 14).cuda(), torch.rand(64, 64, 3, 3).cuda()
+    exact = torch.nn.functional.conv2d(x.double(), kernel.double())
+    with full_precision():
+        found = torch.nn.functional.conv2d(x, kernel)
+    assert (found - exact).norm() <= 1e-6 * exact.norm()
