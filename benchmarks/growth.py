@@ -96,10 +96,11 @@ def plot_growth(rows: list[dict[str, Any]]) -> Figure:
                 points = [row for row in rows if (row["axis"], row["mode"]) == (axis, mode)]
                 values = [row[measure] for row in points]
                 ax.plot([row["size"] for row in points], values, marker="o", label=mode)
-            ax.set_ylim(bottom=0)
             if column == 0:
                 ax.set_ylabel(unit)
         axes[1][column].set_xlabel(axis.replace("_", " "))
+    for row in axes:
+        row[0].set_ylim(bottom=0)
     axes[0][0].legend(title="memory")
     return figure
 

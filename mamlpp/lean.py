@@ -7,7 +7,7 @@ comes out is the same; in second order it costs one more pass over the support s
 back, for each such step.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -27,7 +27,7 @@ def backward(learner: MetaLearner, task: Task, epoch: float, tasks: int, lean: b
     if not lean:
         part = learner.part(task, epoch, fast=True)
         (part.loss / tasks).backward()
-        return part._replace(loss=part.loss.detach())
+        return part._replace(loss=part.loss.detach(), seen=Notes(learner, part.seen))
     support, queries = Notes(learner), Notes(learner)
     models = (
         learner.task_model(task, support, fast=True),
@@ -103,11 +103,13 @@ class Notes(list[Seen]):
     Small tensors that stay, each where a large one was, would leave holes: more with each step.
     """
 
-    def __init__(self, learner: MetaLearner) -> None:
+    def __init__(self, learner: MetaLearner, seen: Iterable[Seen] = ()) -> None:
         super().__init__()
-        calls = learner.recipe.inner_steps * len(learner.network.blocks)
+        calls = 2 * learner.recipe.inner_steps * len(learner.network.blocks)  # support and queries
         weight = next(learner.parameters())
         self._room = weight.new_empty(calls, 2, learner.recipe.filters)
+        for note in seen:
+            self.append(note)
 
     def append(self, seen: Seen) -> None:
         """Copy a note, and keep the copy."""

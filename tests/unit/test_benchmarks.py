@@ -123,6 +123,10 @@ def test_growth_is_drawn_from_its_rows():
     figure = growth.plot_growth(rows)
     assert [ax.get_xlabel() for ax in figure.axes[2:]] == ["inner steps", "ways"]
     assert all(len(ax.lines) == len(growth.MODES) for ax in figure.axes)
+    for ax in figure.axes:
+        bottom, top = ax.get_ylim()
+        assert bottom == 0
+        assert top >= max(max(line.get_ydata()) for line in ax.lines)
     assert set(growth.MODES) < set(OURS)
 
 
