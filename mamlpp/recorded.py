@@ -5,6 +5,7 @@ run it. A graph starts them all together. It is the same operations on the same 
 step weights, which change from one meta-step to the next, are copied to where it reads them.
 """
 
+import threading
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -55,19 +56,23 @@ class Recorder:
         return self._replay()
 
 
+ONE_AT_A_TIME = threading.Lock()  # A process can record one graph at a time.
+
+
 def record(step: Callable[[], Gradient], device: torch.device) -> Callable[[], Gradient]:
     """A function that does what `step` does, on a GPU as one graph."""
     if device.type != "cuda":
         return step
-    with torch.cuda.device(device):
-        now, aside = torch.cuda.current_stream(), torch.cuda.Stream()
+    now, aside = torch.cuda.current_stream(device), torch.cuda.Stream(device)
+    graph = torch.cuda.CUDAGraph()
+    # A recording that fails leaves its stream the current one: the outer context takes it back.
+    with ONE_AT_A_TIME, torch.cuda.device(device), torch.cuda.stream(now):
         aside.wait_stream(now)
         with torch.cuda.stream(aside):
             step()  # Libraries choose their algorithms and take their memory before the recording.
         now.wait_stream(aside)
-        graph = torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            with torch.cuda.graph(graph, stream=aside, capture_error_mode="thread_local"):
                 result = step()
         except RuntimeError as error:
             warnings.warn(

@@ -4,6 +4,9 @@ Without a GPU a tape plays the part of a CUDA graph: it does the same operations
 same memory, whatever Python would have done instead.
 """
 
+from contextlib import contextmanager
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -156,3 +159,51 @@ def test_nothing_is_read_back_on_the_way(name, monkeypatch):
         assert {x.device.type for x in found.values()} == {"meta"}
         with pytest.raises(RuntimeError, match="meta"):
             next(iter(found.values())).norm().item()
+
+
+class Cuda:
+    """As much of `torch.cuda` as `record` calls; a recording may be refused."""
+
+    def __init__(self, refuses):
+        self.refuses, self.log = refuses, []
+
+    def current_stream(self, device):
+        return SimpleNamespace(wait_stream=lambda _: None)
+
+    Stream = current_stream
+
+    def CUDAGraph(self):
+        return SimpleNamespace(replay=lambda: self.log.append("replay"))
+
+    @contextmanager
+    def graph(self, graph, **_):
+        self.log.append("recording")
+        yield
+        if self.refuses:
+            raise RuntimeError("operation not permitted")
+        self.log.append("recorded")
+
+    @contextmanager
+    def device(self, _):
+        yield
+
+    stream = device
+
+
+def test_recording(monkeypatch):
+    cuda = Cuda(refuses=False)
+    monkeypatch.setattr(torch, "cuda", cuda)
+    replay = recorded.record(lambda: cuda.log.append("step") or "result", torch.device("cuda"))
+    assert cuda.log == ["step", "recording", "step", "recorded"]
+    assert replay() == replay() == "result"
+    assert cuda.log[4:] == ["replay", "replay"]
+
+
+def test_a_gpu_that_refuses_to_record(monkeypatch):
+    cuda = Cuda(refuses=True)
+    monkeypatch.setattr(torch, "cuda", cuda)
+    with pytest.warns(RuntimeWarning, match="not permitted.*one by one"):
+        replay = recorded.record(lambda: cuda.log.append("step") or "result", torch.device("cuda"))
+    cuda.log.clear()
+    assert replay() == replay() == "result"
+    assert cuda.log == ["step", "step"]
