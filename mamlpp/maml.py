@@ -270,16 +270,16 @@ class MetaLearner(nn.Module):
         weights: Weights,
         support_x: Tensor,
         step: int,
-        make: Callable[[ConvNet, list[Seen]], Model] = fast_model,
+        make: Callable[[ConvNet, list[Seen]], Model] | None = None,
     ) -> Statistics:
         """What inductive predictions normalise by: running statistics, or those that the support
-        set has in the network, which `make` makes a function of.
+        set has in the network, which `make` (by default `fast_model`) makes a function of.
         """
         if self.keeps_statistics:
             norms = (part for part in self.network.modules() if isinstance(part, BatchNorm))
             return {norm: norm.running(step) for norm in norms}
         seen: list[Seen] = []
-        make(self.network, seen)(weights, support_x, step)
+        (make or fast_model)(self.network, seen)(weights, support_x, step)
         return {norm: (mean, variance) for norm, _, mean, variance in seen}
 
     def check(self, images: Tensor, labels: Tensor) -> None:
