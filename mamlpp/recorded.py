@@ -15,42 +15,38 @@ from torch import Tensor
 
 from mamlpp.data.tasks import TaskBatch
 from mamlpp.maml import MetaLearner
-from mamlpp.together import Gradient, wide_gradient
+from mamlpp.together import Gradient, Kind, wide_gradient
 
 
 class Recorder:
-    """`wide_gradient`, recorded anew where the meta-step has become another one.
+    """`wide_gradient`, recorded anew where the meta-step has become one of another kind.
+
+    The learner's parameters have to stay where they are in memory: they change in place.
 
     What a call gives is overwritten by the next one. Where the images are on no GPU, or its driver
     refuses to record, the operations are done one by one, on the same memory.
     """
 
     def __init__(self) -> None:
-        self._kind: tuple[Any, ...] | None = None
+        self._fixed: tuple[Any, ...] | None = None
         self._inputs: list[Tensor] = []
         self._replay: Callable[[], Gradient] | None = None
 
     def __call__(
-        self,
-        learner: MetaLearner,
-        batch: TaskBatch,
-        asked: tuple[int, ...],
-        weights: Tensor,
-        second_order: bool,
-        tasks: int,
+        self, learner: MetaLearner, batch: TaskBatch, weights: Tensor, kind: Kind
     ) -> Gradient:
         """As of `wide_gradient`."""
         new = [batch.support_x, batch.support_y, batch.query_x, batch.query_y, weights]
-        # All else that a meta-step depends on: numbers that would be fixed in the recording.
+        # All else that a meta-step depends on: what would be fixed in the recording.
         shapes = tuple((x.shape, x.dtype, x.device) for x in new)
-        kind = learner, learner.recipe.inner_rate, asked, second_order, tasks, shapes
-        if self._replay is None or kind != self._kind:
+        fixed = learner, learner.recipe.inner_rate, kind, shapes
+        if self._replay is None or fixed != self._fixed:
             self._replay = None  # Its memory is free before more is taken.
             self._inputs = [x.clone() for x in new]
             *parts, counts = self._inputs
-            about = learner, TaskBatch(*parts), asked, counts, second_order, tasks
+            about = learner, TaskBatch(*parts), counts, kind
             self._replay = record(lambda: wide_gradient(*about), new[0].device)
-            self._kind = kind
+            self._fixed = fixed
         for place, x in zip(self._inputs, new, strict=True):
             place.copy_(x)
         return self._replay()

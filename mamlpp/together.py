@@ -7,7 +7,7 @@ each task's own: the inner loop is that of `maml.py`, as it is.
 """
 
 from collections.abc import Callable
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -24,25 +24,35 @@ from mamlpp.precision import full_precision
 Gradient = tuple[tuple[Tensor | None, ...], list[Part]]  # of each parameter; what each task saw
 
 
+class Kind(NamedTuple):
+    """What kind of meta-step: all but its numbers."""
+
+    asked: tuple[int, ...]
+    """The steps after which the query loss counts."""
+    second_order: bool
+    tasks: int
+    """Of the whole meta-batch, of which these may be some."""
+
+
 def backward(
     learner: MetaLearner,
     batch: TaskBatch,
     epoch: float,
     tasks: int,
     lean: bool,
-    recorder: "Callable[..., Gradient] | None" = None,
+    wide: "Callable[[MetaLearner, TaskBatch, Tensor, Kind], Gradient] | None" = None,
 ) -> list[Part]:
     """Add to every `.grad` what these of `tasks` tasks give the meta-gradient; their parts.
 
-    `recorder` is another `wide_gradient`, whose results may be good until its next call only.
+    `wide` may stand for `wide_gradient`, with results that are good until its next call.
     """
     if not at_once(learner, batch.support_x.device) or lean:
         return [one_by_one.backward(learner, task, epoch, tasks, lean) for task in batch]
     counts, second_order = learner.schedule(epoch)
     asked = tuple(step for step, count in enumerate(counts, start=1) if count > 0)
     weights = batch.support_x.new_tensor([counts[step - 1] for step in asked])
-    wide = recorder or wide_gradient
-    gradients, parts = wide(learner, batch, asked, weights, second_order, tasks)
+    kind = Kind(asked, second_order, tasks)
+    gradients, parts = (wide or wide_gradient)(learner, batch, weights, kind)
     for parameter, gradient in zip(learner.parameters(), gradients, strict=True):
         if gradient is not None:
             before = parameter.grad
@@ -60,31 +70,24 @@ def gains(device: torch.device) -> bool:
     return device.type == "cuda"
 
 
-def wide_gradient(
-    learner: MetaLearner,
-    batch: TaskBatch,
-    asked: tuple[int, ...],
-    weights: Tensor,
-    second_order: bool,
-    tasks: int,
-) -> Gradient:
-    """What all tasks at once give the meta-gradient of `tasks` tasks.
+def wide_gradient(learner: MetaLearner, batch: TaskBatch, weights: Tensor, kind: Kind) -> Gradient:
+    """What all tasks at once give the meta-gradient.
 
-    The query loss after each of the steps that are `asked` counts by its number in `weights`.
+    The query loss after each of the steps that are asked counts by its number in `weights`.
     """
     seen: list[Seen] = []
     noted = seen if learner.keeps_statistics else None
     model = wide_model(learner.network, len(batch), noted)
     start, support = _spread(learner.weights(), len(batch)), (batch.support_x, batch.support_y)
     steps, total = learner.recipe.inner_steps, _total_loss
-    path = inner_loop(model, start, support, steps, learner.rule, second_order, total)
+    path = inner_loop(model, start, support, steps, learner.rule, kind.second_order, total)
     losses = []
-    for step in asked:
+    for step in kind.asked:
         logits = model(path[step], batch.query_x, step)
         losses.append(_losses(logits, batch.query_y))
     loss = weights @ torch.stack(losses)
     gradients = torch.autograd.grad(
-        loss.sum() / tasks, list(learner.parameters()), allow_unused=True
+        loss.sum() / kind.tasks, list(learner.parameters()), allow_unused=True
     )
     accuracy = (logits.argmax(-1) == batch.query_y).float().mean(1)
     return gradients, [

@@ -246,7 +246,7 @@ def _predict(
     if steps is not None and steps < 0:
         raise InputError(f"steps must be 0 or more, not {steps}")
     logits, labels = [], []
-    with tqdm(None, "evaluating", tasks, leave=False, unit="task", delay=1) as bar:
+    with tqdm(desc="evaluating", total=tasks, leave=False, unit="task", delay=1) as bar:
         for batch in _draw(sampler, tasks, learners[0].recipe.meta_batch):
             each = [_logits(learner, batch, steps, protocols, every_step) for learner in learners]
             logits.append(torch.stack(each))

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from mamlpp.data.tasks import TaskBatch
 from mamlpp.errors import InputError
@@ -95,7 +95,9 @@ class Team:
         for numbers in (weights, *_parts(batch)):
             self._spread(numbers.contiguous())
         if self.rank:
-            torch.nn.utils.vector_to_parameters(weights, learner.parameters())
+            with torch.no_grad():  # In place: a recording reads them where they are.
+                for parameter, numbers in _by_parameter(learner, weights):
+                    parameter.copy_(numbers)
 
     @full_precision()
     def _share(self, learner: MetaLearner, batch: TaskBatch, epoch: float, lean: bool) -> Report:
@@ -114,7 +116,8 @@ class Team:
         total = torch.cat([*gradients, table.flatten()])
         self._sum(total)
         flat, table = total[: -table.numel()], total[-table.numel() :].view_as(table)
-        _set_gradients(learner, flat)
+        for parameter, numbers in _by_parameter(learner, flat):
+            parameter.grad = numbers
         learner.absorb(parts[0]._replace(seen=_seen(line, parts[0])) for line in table)
         return Report(table[:, 0].mean(), table[:, 1].mean())
 
@@ -170,12 +173,11 @@ def _gradient(parameter: Tensor) -> Tensor:
     return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
 
 
-def _set_gradients(learner: MetaLearner, flat: Tensor) -> None:
+def _by_parameter(learner: MetaLearner, flat: Tensor) -> list[tuple[nn.Parameter, Tensor]]:
+    """Each parameter, with its share of numbers for all of them."""
     parameters = list(learner.parameters())
-    for parameter, numbers in zip(
-        parameters, flat.split([p.numel() for p in parameters]), strict=True
-    ):
-        parameter.grad = numbers.view_as(parameter)
+    shares = flat.split([parameter.numel() for parameter in parameters])
+    return [(p, numbers.view_as(p)) for p, numbers in zip(parameters, shares, strict=True)]
 
 
 def _line(part: Part) -> Tensor:

@@ -9,7 +9,7 @@ from torch.nn import Module
 
 import mamlpp
 from benchmarks import __main__ as table
-from benchmarks import floor, gpu, growth, precision, report
+from benchmarks import floor, gpu, growth, precision, report, small
 from benchmarks.contenders import OURS, PEERS, enter
 from benchmarks.workloads import W1, W2
 from mamlpp import together
@@ -147,3 +147,12 @@ def test_a_result_names_no_folder_of_the_machine(tmp_path, monkeypatch):
     monkeypatch.setattr("sys.argv", ["benchmarks", "--against", str(tmp_path / "checkout")])
     command = report.provenance("benchmarks", 1)["command"]
     assert command == "python -m benchmarks --against checkout"
+
+
+def test_published_code_that_stops_on_the_way(monkeypatch, tmp_path, capsys):
+    (tmp_path / "few_shot_learning_system.py").touch()
+    monkeypatch.setattr(small, "LINES", {})
+    monkeypatch.setattr(small, "Player", lambda *_: None)
+    monkeypatch.setattr(small, "race", lambda *_: ({"ours": [1.0]}, {}))
+    assert small.main(tmp_path) == 1
+    assert "stopped on the way" in capsys.readouterr().err

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -198,3 +199,20 @@ def test_torchrun_trains_the_same(tmp_path):
     for name in ("loss", "gradient_norm"):
         assert shared.column(name)[0] == pytest.approx(alone.column(name)[0], rel=1e-4)
     assert len(shared.column("loss")) == 2
+
+
+def test_a_worker_s_weights_stay_where_they_are():
+    """A recorded meta-step would go on reading the old place."""
+    learner = make_learner("maml++")
+    places = [parameter.data_ptr() for parameter in learner.parameters()]
+    count = sum(parameter.numel() for parameter in learner.parameters())
+
+    def broadcast(numbers, _):
+        numbers.copy_(torch.arange(numbers.numel()).view_as(numbers))
+        return SimpleNamespace(wait=lambda: None)
+
+    team = parallel.Team(SimpleNamespace(broadcast=broadcast), 1, 2, torch.device("cpu"))
+    team._hand_out(learner, mamlpp.TaskBatch(*(torch.zeros(1, 1) for _ in range(4))))
+    assert [parameter.data_ptr() for parameter in learner.parameters()] == places
+    flat = torch.nn.utils.parameters_to_vector(learner.parameters())
+    assert torch.equal(flat, torch.arange(count).float())

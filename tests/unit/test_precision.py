@@ -51,15 +51,17 @@ def test_all_that_computes(before):
 
 
 def test_one_thread_leaves_while_another_is_inside(before):
-    leave, left, seen = threading.Event(), threading.Event(), []
+    inside, leave, left, seen = threading.Event(), threading.Event(), threading.Event(), []
 
     def first():
         with full_precision():
+            inside.set()
             leave.wait()
         left.set()
 
     thread = threading.Thread(target=first)
     thread.start()
+    inside.wait()
     with full_precision():
         leave.set()
         left.wait()

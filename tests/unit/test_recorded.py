@@ -14,8 +14,8 @@ from torch.utils._pytree import tree_map_only
 
 import mamlpp
 from mamlpp import recorded, together
-from tests.unit.test_fast import SHAPES, WAYS, make
-from tests.unit.test_together import PER_CLASS, TASKS
+from tests.unit.test_fast import SHAPES, make
+from tests.unit.test_together import make_batch
 
 
 class Tape(TorchDispatchMode):
@@ -65,13 +65,6 @@ def tapes(monkeypatch):
     return made
 
 
-def make_batch(shape, seed):
-    draw = torch.Generator().manual_seed(seed)
-    x = torch.rand(2, TASKS, WAYS * PER_CLASS, *shape, generator=draw, dtype=torch.float64)
-    y = torch.stack([torch.randperm(WAYS * PER_CLASS, generator=draw) % WAYS for _ in range(TASKS)])
-    return mamlpp.TaskBatch(x[0], y, x[1], y.flip(0))
-
-
 def gradient(learner, batch, epoch, recorder):
     """(gradients by name, parts)."""
     learner.zero_grad()
@@ -102,7 +95,7 @@ def test_every_recipe(tapes, name, pooling):
         with torch.no_grad():  # As Adam does, between two meta-steps.
             for parameter in learner.parameters():
                 parameter += 0.01
-        check(learner, make_batch(shape, seed), epoch, recorder)
+        check(learner, make_batch(shape, seed=seed), epoch, recorder)
     kinds = {"maml+msl": 2, "maml+da": 2, "maml++": 3}
     assert len(tapes) == kinds.get(name, 1)
 
@@ -110,7 +103,7 @@ def test_every_recipe(tapes, name, pooling):
 def test_recorded_anew_where_something_else_is_asked_for(tapes):
     shape = SHAPES["even"]
     learner, recorder = make("maml", shape), recorded.Recorder()
-    batch = make_batch(shape, 0)
+    batch = make_batch(shape)
     check(learner, batch, 0.0, recorder)
     learner.follow(learner.recipe.with_(inner_rate=0.2))
     check(learner, batch, 0.0, recorder)
@@ -151,7 +144,7 @@ def test_a_training(tapes, monkeypatch, changes):
 def test_nothing_is_read_back_on_the_way(name, monkeypatch):
     """Where a number would have to be known to Python, tensors without numbers raise."""
     monkeypatch.setattr(together, "at_once", lambda *_: True)
-    learner, batch = make(name, SHAPES["even"]).to("meta"), make_batch(SHAPES["even"], 0)
+    learner, batch = make(name, SHAPES["even"]).to("meta"), make_batch(SHAPES["even"])
     parts = (batch.support_x, batch.support_y, batch.query_x, batch.query_y)
     batch = mamlpp.TaskBatch(*(part.to("meta") for part in parts))
     for epoch in (0.0, 60.0):
@@ -177,6 +170,7 @@ class Cuda:
 
     @contextmanager
     def graph(self, graph, **_):
+        assert recorded.ONE_AT_A_TIME.locked()
         self.log.append("recording")
         yield
         if self.refuses:

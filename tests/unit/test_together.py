@@ -18,8 +18,8 @@ def shape(request):
     return SHAPES[request.param]
 
 
-def make_batch(shape, dtype=torch.float64):
-    draw = torch.Generator().manual_seed(2)
+def make_batch(shape, dtype=torch.float64, seed=2):
+    draw = torch.Generator().manual_seed(seed)
     x = torch.rand(2, TASKS, WAYS * PER_CLASS, *shape, generator=draw, dtype=dtype)
     y = torch.stack([torch.randperm(WAYS * PER_CLASS, generator=draw) % WAYS for _ in range(TASKS)])
     return mamlpp.TaskBatch(x[0], y, x[1], y.flip(0))
