@@ -16,7 +16,7 @@ import torch
 
 import mamlpp
 from benchmarks.timing import seconds
-from mamlpp.run import training
+from mamlpp.run import trainer as training
 from mamlpp.show import live
 
 REPEATS = 2

@@ -3,14 +3,15 @@
 from mamlpp.data import default_dataset, load_images
 from mamlpp.data.images import ImageSet
 from mamlpp.data.sinusoids import SinusoidSampler
-from mamlpp.data.tasks import Task, TaskBatch, TaskSampler
+from mamlpp.data.tasks import TaskBatch, TaskSampler
 from mamlpp.errors import InputError, InputWarning
-from mamlpp.maml import MetaLearner
+from mamlpp.learner import MetaLearner
+from mamlpp.maml import Task
 from mamlpp.recipe import RECIPES, Recipe
-from mamlpp.run.checkpoints import Run
 from mamlpp.run.evaluation import Evaluation, evaluate, evaluate_protocols, evaluate_tasks
+from mamlpp.run.run import Run
 from mamlpp.run.seeds import train_seeds
-from mamlpp.run.training import Trainer, default_device
+from mamlpp.run.trainer import Trainer, default_device
 
 __all__ = [
     "RECIPES",

@@ -16,14 +16,14 @@ import tyro
 from mamlpp.data import SPLITS, load_images
 from mamlpp.data.images import ImageSet
 from mamlpp.data.tasks import TaskSampler
+from mamlpp.engine import Workers, torchrun_workers
 from mamlpp.errors import InputError
 from mamlpp.files import replacing
 from mamlpp.recipe import RECIPES, Recipe
 from mamlpp.run import sweep
-from mamlpp.run.checkpoints import Run
 from mamlpp.run.evaluation import EVALUATION_SEED, Evaluation, evaluate_protocols
-from mamlpp.run.parallel import Team, torchrun_team
-from mamlpp.run.training import Trainer, default_device
+from mamlpp.run.run import Run
+from mamlpp.run.trainer import Trainer, default_device
 
 Dataset = Literal["glyphs", "omniglot", "mini_imagenet"]
 
@@ -84,20 +84,20 @@ class Train:
 
     def __call__(self) -> None:
         """Train, then say what came out and what to type next."""
-        team = torchrun_team(_device(self.device))
-        if team is not None and team.rank:
-            return team.serve()
-        device = _device(self.device) if team is None else team.device
+        others = torchrun_workers(_device(self.device))
+        if others is not None and others.rank:
+            return others.serve()
+        device = _device(self.device) if others is None else others.device
         try:
-            run = self._trainer(device, self.workers if team is None else team).fit()
+            run = self._trainer(device, self.workers if others is None else others).fit()
         finally:
-            if team is not None:
-                team.dismiss()
+            if others is not None:
+                others.dismiss()
         best = max(run.history.column("validation_accuracy"))
         print(f"best validation accuracy {100 * best:.2f} %; the run is in {self.directory}")
         print(f"next: mamlpp evaluate {self.directory}")
 
-    def _trainer(self, device: torch.device, workers: int | Team) -> Trainer:
+    def _trainer(self, device: torch.device, workers: int | Workers) -> Trainer:
         train, validation = (self._sampler(split, device) for split in ("train", "validation"))
         return Trainer(
             self.settings, train, validation, self.directory, self.diagnose_every, workers
@@ -136,7 +136,7 @@ class Evaluate:
         device = _device(self.device)
         run = Run.load(self.directory)
         run.learner.to(device)
-        images = load_images(run.setting.dataset, self.split).to(device)
+        images = load_images(run.data.dataset, self.split).to(device)
         members = min(self.ensemble, len(run.kept))
         steps = run.recipe.inner_steps if self.steps is None else self.steps
         results = evaluate_protocols(
@@ -167,7 +167,7 @@ class Evaluate:
             "dataset": {"name": images.name, "checksum": images.checksum},
             **options,
             "recipe": run.recipe.as_dict(),
-            "setting": asdict(run.setting),
+            "data": asdict(run.data),
         }
 
 

@@ -6,44 +6,39 @@ section 3, "training instability"). Letters: S inner steps, L layers of adapted 
 """
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from mamlpp.data.tasks import Task, TaskBatch
-from mamlpp.inner_rules import layer_of
-from mamlpp.maml import MetaLearner, Model, Weights, task_loss
-from mamlpp.precision import full_precision
+from mamlpp.inner_rates import layer_of
+from mamlpp.learner import MetaLearner
+from mamlpp.maml import Model, Task, Weights, task_loss
 
 
 @dataclass(frozen=True, eq=False)
 class Diagnosis:
-    """The gradient of a meta-loss, looked at on its way back. Numbers on the CPU, without a graph.
+    """The gradient of a meta-loss, followed back. Numbers on the CPU, without a graph.
 
     `norms` `[S + 1, L]`, float64: the 2-norm of the gradient with respect to a layer's weights θ_i
-    (weight and bias together) as they are after i inner steps, through everything that follows;
-    row 0 is the meta-gradient's own. Each task has its own θ_i, so each has its own norm, and this
-    is their mean, in row 0 too.
+    (weight and bias together) after i inner steps, through everything that follows. Row 0 is the
+    meta-gradient. Each task has its own θ_i and so its own norm; this is the mean over the tasks.
     """
 
     epoch: float
     layers: tuple[str, ...]
     norms: Tensor
     meta_norm: float
-    """2-norm of the whole meta-gradient: the mean over the tasks, all outer parameters."""
+    """2-norm of the whole meta-gradient, of all outer parameters: the mean over the tasks."""
     cosine: float
-    """Of the angle between the meta-gradient and the first-order one, of the adapted weights."""
+    """Cosine of the angle between the second- and first-order gradients of the adapted weights."""
 
     @property
-    def first_bad(self) -> tuple[int, str] | None:
+    def first_nonfinite(self) -> tuple[int, str] | None:
         """Where the gradient first stops being finite on its way back: (inner step, layer)."""
         bad = (~self.norms.isfinite()).nonzero().tolist()
-        if not bad:
-            return None
-        step, layer = bad[-1]
-        return step, self.layers[layer]
+        return (bad[-1][0], self.layers[bad[-1][1]]) if bad else None
 
     def as_rows(self, iteration: int) -> list[dict[str, Any]]:
         """One row for each step and layer, for CSV: iteration, step, layer, norm."""
@@ -53,21 +48,16 @@ class Diagnosis:
             for layer, norm in zip(self.layers, row, strict=True)
         ]
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain data, for JSON; what is not finite becomes Python's NaN and Infinity there."""
-        return asdict(self) | {"norms": self.norms.tolist(), "first_bad": self.first_bad}
 
+def diagnose(learner: MetaLearner, batch: Iterable[Task], epoch: float = 0.0) -> Diagnosis:
+    """Follow the gradient of the tasks' meta-loss back. The learner does not change.
 
-@full_precision()
-def diagnose(learner: MetaLearner, batch: TaskBatch, epoch: float = 0.0) -> Diagnosis:
-    """Follow the gradient of the batch's meta-loss back; the learner stays exactly as it was.
-
-    It costs about as much as a meta-step on the same tasks, so one of them is enough for now and
-    then: `diagnose(learner, batch.split()[0], epoch)`.
+    It costs about as much as a meta-step on the same tasks, so give it one of them now and then:
+    `diagnose(learner, batch.split()[0], epoch)`.
     """
     traces = [_trace(learner, task, epoch) for task in batch]
     norms, whole, adapted, first_order = (
-        torch.stack(of).mean(0) for of in zip(*traces, strict=True)
+        torch.stack(each).mean(0) for each in zip(*traces, strict=True)
     )
     cosine = adapted @ first_order / (adapted.norm() * first_order.norm())
     layers = tuple(dict.fromkeys(map(layer_of, learner.weights())))
@@ -78,11 +68,14 @@ def _trace(learner: MetaLearner, task: Task, epoch: float) -> tuple[Tensor, ...]
     """Of one task: norms `[S + 1, L]`, and three flat gradients: of all outer parameters, of the
     adapted weights, and of the adapted weights in first order.
     """
-    path: dict[int, Weights] = {}
+    path: dict[int, Weights] = {}  # θ_i by step
     queried: list[Weights] = []
-    model = _watched(learner.task_model(task), task, path, queried)
-    counts, order = learner.schedule(epoch)
-    loss, _ = task_loss(model, learner.weights(), task, counts, learner.rule, order)
+    model, query_model = learner.models(task)
+    step_weights, second_order = learner.schedule(epoch)
+    loss, _ = task_loss(
+        _keep_weights(model, path), learner.weights(), task, step_weights, learner.rule,
+        second_order, query_model=_keep_views(query_model, path, queried),
+    )  # fmt: skip
     outer: Weights = dict(learner.named_parameters())
     *along, whole = _gradients(loss, [*path.values(), *queried, outer])
     steps, direct = along[: len(path)], along[len(path) :]
@@ -91,25 +84,31 @@ def _trace(learner: MetaLearner, task: Task, epoch: float) -> tuple[Tensor, ...]
     return norms, _flat(whole.values()), _flat(steps[0].values()), first_order
 
 
-def _watched(model: Model, task: Task, path: dict[int, Weights], queried: list[Weights]) -> Model:
-    """The same model; the weights of each step are noted in `path`, in the order of the steps.
-
-    Each query loss reads a view of its weights, noted in `queried`: the gradient of the view is
-    what comes straight from that loss, and the first-order meta-gradient is the sum of these.
-    """
-
-    def watched(weights: Weights, x: Tensor, step: int) -> Tensor:
+def _keep_weights(model: Model, path: dict[int, Weights]) -> Model:
+    def keeping(weights: Weights, x: Tensor, step: int) -> Tensor:
         path[step] = weights
-        if x is task.query_x:
-            weights = {name: weight.view_as(weight) for name, weight in weights.items()}
-            queried.append(weights)
         return model(weights, x, step)
 
-    return watched
+    return keeping
+
+
+def _keep_views(model: Model, path: dict[int, Weights], queried: list[Weights]) -> Model:
+    """The same model, but each call reads a view of its weights, which `queried` keeps.
+
+    The gradient of the view is what comes straight from that query loss, and the first-order
+    meta-gradient is the sum of these.
+    """
+
+    def keeping(weights: Weights, x: Tensor, step: int) -> Tensor:
+        path[step] = weights
+        queried.append({name: weight.view_as(weight) for name, weight in weights.items()})
+        return model(queried[-1], x, step)
+
+    return keeping
 
 
 def _gradients(loss: Tensor, groups: list[Weights]) -> list[Weights]:
-    """The gradient of the loss with respect to every tensor of every group, in one way back."""
+    """The gradient with respect to every tensor of every group, in one backward pass."""
     tensors = [tensor for group in groups for tensor in group.values()]
     gradients = iter(torch.autograd.grad(loss, tensors, materialize_grads=True))
     return [{name: next(gradients) for name in group} for group in groups]

@@ -1,28 +1,31 @@
 """The network of MAML: four blocks of convolution, batch norm, ReLU, halving; a linear head.
 
-Antoniou et al. 2019, section 5; first used by Vinyals et al. 2016. Letters: M images, F filters.
+Antoniou et al. 2019, section 5; first used by Vinyals et al. 2016. Letters: M images, F filters, S
+inner steps, K batches.
 """
 
+from collections.abc import Mapping
 from itertools import pairwise
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mamlpp.errors import InputError
-from mamlpp.inner_rules import learned_step
+from mamlpp.inner_rates import learned_step
 
 BLOCKS = 4
-MOMENTUM = 0.05  # of the running statistics: how much each task moves them
+MOMENTUM = 0.05  # of the running statistics: how far each task moves them
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation that says whose statistics it uses, whatever `train()` or `eval()`.
+    """Batch normalisation that is told which statistics to use; `train()` and `eval()` do nothing.
 
-    It holds one weight and bias for each of `affine_sets` steps (BNWB; 1: shared by all), and
-    running statistics for each of `running_sets` (BNRS; 1: shared by all, 0: none), which change by
-    `absorb` alone. Step i is the network after i inner steps, 0 … S. All of it is learned by the
-    outer loop: the inner loop leaves batch norm alone.
+    It has one weight and bias for each of `affine_sets` steps (BNWB; 1: all steps share them), and
+    running statistics for each of `running_sets` steps (BNRS; 1: shared, 0: none), which only
+    `update_running` changes. Step i is the network after i inner steps, 0 … S. The outer loop
+    learns the weights and biases; the inner loop does not move them.
     """
 
     def __init__(self, features: int, affine_sets: int = 1, running_sets: int = 0) -> None:
@@ -36,31 +39,22 @@ class BatchNorm(nn.Module):
         self.eps = 1e-5
 
     def forward(
-        self,
-        x: Tensor,
-        reference: Tensor | None = None,
-        step: int = 0,
-        running: bool = False,
-        seen: "list[Seen] | None" = None,
-    ) -> Tensor:
-        """`x` `[M, F, H, W]` normalised by the running statistics of the step if `running`, else by
-        those of `reference` if given, else by its own, which are then noted in `seen`.
+        self, x: Tensor, step: int = 0, statistics: "Statistics | None" = None,
+        collect: "list[BatchStatistics] | None" = None,
+    ) -> Tensor:  # fmt: skip
+        """`x` `[M, F, H, W]` normalised by this layer's `statistics`, or by its own if None.
+
+        Its own are then appended to `collect`. A mean and variance are `[F]` each.
         """
         weight, bias = self.affine(step)
-        if running:
-            mean, variance = self.running(step)
-            return F.batch_norm(x, mean, variance, weight, bias, training=False, eps=self.eps)
-        if reference is not None:
-            variance, mean = torch.var_mean(reference, (0, 2, 3), correction=0, keepdim=True)
-            scale = weight.view_as(mean) * torch.rsqrt(variance + self.eps)
-            return (x - mean) * scale + bias.view_as(mean)
-        if seen is None or not len(self.running_mean):
-            return F.batch_norm(x, None, None, weight, bias, training=True, eps=self.eps)
-        # With momentum 1 the operation leaves in these two what it normalised by: no second pass.
-        mean, unbiased = torch.zeros_like(weight), torch.zeros_like(weight)
-        out = F.batch_norm(x, mean, unbiased, weight, bias, True, momentum=1.0, eps=self.eps)
-        seen.append((self, step, mean, unbiased * (1 - len(mean) / x.numel())))
-        return out
+        if statistics is not None:
+            mean, variance = statistics[self]
+            scale = weight * torch.rsqrt(variance + self.eps)
+            return (x - per_channel(mean)) * per_channel(scale) + per_channel(bias)
+        if collect is not None:
+            variance, mean = torch.var_mean(x, (0, 2, 3), correction=0)
+            collect.append(BatchStatistics(self, step, mean, variance))
+        return F.batch_norm(x, None, None, weight, bias, training=True, eps=self.eps)
 
     def affine(self, step: int) -> tuple[Tensor, Tensor]:
         """Weight and bias of a step, `[F]` each."""
@@ -71,29 +65,44 @@ class BatchNorm(nn.Module):
         return _at(self.running_mean, step), _at(self.running_var, step)
 
     @torch.no_grad()
-    def absorb(self, step: int, means: Tensor, variances: Tensor) -> None:
-        """Move the running statistics of a step towards those of a batch, `[F]`; or of several, one
-        after another, `[K, F]`.
+    def update_running(self, step: int, means: Tensor, variances: Tensor) -> None:
+        """Move a step's running statistics towards those of K batches, one after another.
+
+        `means` and `variances` are `[K, F]`, or `[F]` of one batch.
         """
-        for running, seen in ((self.running_mean, means), (self.running_var, variances)):
-            seen = seen.view(-1, running.shape[1])
-            age = torch.arange(len(seen) - 1, -1, -1, device=seen.device, dtype=seen.dtype)
+        for running, batch in ((self.running_mean, means), (self.running_var, variances)):
+            batch = batch.view(-1, running.shape[1])
+            age = torch.arange(len(batch) - 1, -1, -1, device=batch.device, dtype=batch.dtype)
             weights = MOMENTUM * (1 - MOMENTUM) ** age
-            _at(running, step).mul_((1 - MOMENTUM) ** len(seen)).add_(weights @ seen)
+            _at(running, step).mul_((1 - MOMENTUM) ** len(batch)).add_(weights @ batch)
 
 
-Seen = tuple[BatchNorm, int, Tensor, Tensor]  # a layer, the step, and the mean and variance there
+Statistics = Mapping[BatchNorm, tuple[Tensor, Tensor]]  # a mean and a variance for each layer
+
+
+class BatchStatistics(NamedTuple):
+    """Mean and variance that a layer computed from a batch: `[F]`, or `[B, F]` of B tasks."""
+
+    layer: BatchNorm
+    step: int
+    mean: Tensor
+    variance: Tensor
+
+
+def per_channel(numbers: Tensor) -> Tensor:
+    """One number per channel `[F]`, shaped to broadcast over `[M, F, H, W]`."""
+    return numbers[:, None, None]
 
 
 def _at(sets: Tensor, step: int) -> Tensor:
-    """The values for a step, `[F]`, of `sets` `[1, F]` (shared by all) or `[S + 1, F]`."""
-    return sets[0] if len(sets) == 1 else sets[learned_step(step, len(sets))]
+    """The values `[F]` for a step, from `[1, F]` (shared) or `[S + 1, F]`."""
+    return sets[0] if len(sets) == 1 else sets[learned_step(step, len(sets), len(sets) - 1)]
 
 
 class Block(nn.Module):
     """Convolution, batch norm, ReLU; the maps are halved by max-pooling or by the stride.
 
-    The convolution has no bias: batch norm would take it away again.
+    The convolution has no bias: batch norm would subtract it again.
     """
 
     def __init__(self, channels: int, filters: int, pooling: str, sets: tuple[int, int]) -> None:
@@ -101,38 +110,26 @@ class Block(nn.Module):
         stride = 2 if pooling == "stride" else 1
         self.conv = nn.Conv2d(channels, filters, 3, stride, padding=1, bias=False)
         self.norm = BatchNorm(filters, *sets)
-        self.pools = pooling == "max"
-        self.halve = nn.MaxPool2d(2) if self.pools else nn.Identity()
+        self.halve = nn.MaxPool2d(2) if pooling == "max" else nn.Identity()
 
-    def forward(
-        self, x: Tensor, reference: Tensor | None, step: int, running: bool, seen: list[Seen] | None
-    ) -> tuple[Tensor, Tensor | None]:
-        """`[M, C, H, W]` to `[M, F, H/2, W/2]`, and the reference images alike."""
-        x = self.conv(x)
-        if reference is not None:
-            reference = self.conv(reference)
-        x = self.halve(F.relu(self.norm(x, reference, step, running, seen)))
-        if reference is not None:
-            reference = self.halve(F.relu(self.norm(reference, step=step, seen=seen)))
-        return x, reference
+    def forward(self, x: Tensor, step: int = 0, **norm: Any) -> Tensor:
+        """`[M, C, H, W]` to `[M, F, H/2, W/2]`; `norm` are options of `BatchNorm.forward`."""
+        return self.halve(F.relu(self.norm(self.conv(x), step, **norm)))
 
 
 class ConvNet(nn.Module):
     """The four-block network, for images of any size and number of channels.
 
     `pooling="max"` flattens the last maps; `pooling="stride"` averages them over space, as the
-    paper's strided variant does. Weights are Xavier-uniform, biases zero. `norm_sets` are the sets
-    of weights and of running statistics of each `BatchNorm`.
+    paper's strided variant does. Weights are Xavier-uniform, biases zero. `norm_sets` are the
+    `affine_sets` and `running_sets` of each `BatchNorm`. Raises `InputError` for images that are
+    too small.
     """
 
     def __init__(
-        self,
-        image_shape: tuple[int, int, int],
-        ways: int,
-        filters: int = 64,
-        pooling: str = "max",
+        self, image_shape: tuple[int, ...], ways: int, filters: int = 64, pooling: str = "max",
         norm_sets: tuple[int, int] = (1, 0),
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__()
         channels, height, width = image_shape
         if min(height, width) < 2**BLOCKS:
@@ -147,31 +144,18 @@ class ConvNet(nn.Module):
         self.pooling = pooling
         cells = (height >> BLOCKS) * (width >> BLOCKS) if pooling == "max" else 1
         self.head = nn.Linear(filters * cells, ways)
-        self._initialise()
-
-    def _initialise(self) -> None:
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
         nn.init.zeros_(self.head.bias)
 
-    def forward(
-        self,
-        images: Tensor,
-        reference: Tensor | None = None,
-        step: int = 0,
-        running: bool = False,
-        seen: list[Seen] | None = None,
-    ) -> Tensor:
-        """Logits `[M, ways]` of `images` `[M, C, H, W]` after `step` inner steps.
+    def forward(self, x: Tensor, step: int = 0, **norm: Any) -> Tensor:
+        """Logits `[M, ways]` of images `[M, C, H, W]` after `step` inner steps.
 
-        Batch norm uses the statistics of `images`; or those of `reference` `[R, C, H, W]` (the
-        support set, say), which walks along; either is noted in `seen`. Or it uses the `running`
-        ones of the step.
-        With the last two no image's logits depend on another image's.
+        Batch norm uses the images' own statistics and appends them to `collect`; or it uses the
+        given `statistics`, and then no image's logits depend on another image.
         """
-        x = images
         for block in self.blocks:
-            x, reference = block(x, reference, step, running, seen)
+            x = block(x, step, **norm)
         x = x.mean((2, 3)) if self.pooling == "stride" else x.flatten(1)
         return self.head(x)

@@ -5,6 +5,7 @@ Abbeel, Levine, "Model-agnostic meta-learning" (ICML 2017); [A] Antoniou, Edward
 train your MAML" (ICLR 2019), the published configurations included.
 """
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
@@ -56,46 +57,33 @@ class Recipe:
     """Longest meta-gradient: a longer one is scaled down to this 2-norm; None: any length."""
     clip_value: float | None = None
     """Largest number in a meta-gradient, of either sign: 10 for Mini-ImageNet [A]; None: any."""
-    memory: Literal["fast", "lean", "auto"] = "fast"
-    """Keep the graph of all inner steps; or of one at a time, a fifth slower; or what there is room
-    for."""
+    memory: Literal["store", "recompute", "auto"] = "store"
+    """Store the graph of all inner steps; or recompute each step on the way back, which takes a
+    fifth more time and the memory of one step; or choose by the memory that is free."""
     nonfinite: Literal["skip", "stop"] = "skip"
-    """What a meta-gradient that is not finite, never applied, does to the training."""
+    """What to do at a meta-gradient that is not finite, which is never applied: skip the meta-step,
+    or stop the training."""
     seed: int = 0
     """Seed of the initial weights; each sampler has its own."""
 
     def __post_init__(self) -> None:
-        for name in _WHOLE:
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise InputError(f"{name} must be a whole number from 1 on, not {value!r}")
-        if self.validation_tasks < 2:
-            raise InputError(
-                f"validation_tasks must be 2 or more, for an interval over them, "
-                f"not {self.validation_tasks}"
-            )
-        for name in _POSITIVE:
-            if not getattr(self, name) > 0:
-                raise InputError(f"{name} must be positive, not {getattr(self, name)}")
+        earlier = {"fast": "store", "lean": "recompute"}.get(self.memory, self.memory)
+        object.__setattr__(self, "memory", earlier)  # The names in files of earlier versions.
+        for names, valid, expected in _EXPECTED:
+            for name in names:
+                if not valid(getattr(self, name)):
+                    raise InputError(f"{name} must be {expected}, not {getattr(self, name)!r}")
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise InputError(
                     f"{name} must be one of {', '.join(choices)}, not {getattr(self, name)!r}"
                 )
-        for name in _NOT_NEGATIVE:
-            value = getattr(self, name)
-            if value is not None and not value >= 0:
-                raise InputError(f"{name} must be 0 or more, not {value}")
-        for name in _POSITIVE_OR_NONE:
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise InputError(f"{name} must be positive or None, not {value}")
         if self.clip_norm is not None and self.clip_value is not None:
             raise InputError("a meta-gradient is clipped by clip_norm or by clip_value: give one")
         if self.msl_floor > 1 / self.inner_steps:
             raise InputError(
-                f"msl_floor {self.msl_floor} is more than 1 / inner_steps, what each step counts "
-                f"at first; choose at most {1 / self.inner_steps:g}"
+                f"msl_floor {self.msl_floor} is more than 1 / inner_steps, each step's weight at "
+                f"first; choose at most {1 / self.inner_steps:g}"
             )
         if self.msl_floor and not self.msl_epochs:
             raise InputError("msl_floor acts only with a multi-step loss: give msl_epochs too")
@@ -120,20 +108,40 @@ class Recipe:
         return asdict(self)
 
 
-_NOT_NEGATIVE = ("second_order_from", "msl_epochs", "msl_floor", "outer_rate_min")
-_WHOLE = (
-    *("filters", "inner_steps", "meta_batch"),
-    *("epochs", "iterations_per_epoch", "validation_tasks"),
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+_EXPECTED: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
+    (
+        ("filters", "inner_steps", "meta_batch", "epochs", "iterations_per_epoch"),
+        lambda value: type(value) is int and value >= 1,
+        "a whole number from 1 on",
+    ),
+    (
+        ("validation_tasks",),
+        lambda value: type(value) is int and value >= 2,
+        "2 or more, for an interval over them",
+    ),
+    (("inner_rate", "outer_rate"), lambda value: _is_number(value) and value > 0, "positive"),
+    (
+        ("second_order_from", "msl_epochs", "msl_floor", "outer_rate_min"),
+        lambda value: value is None or (_is_number(value) and value >= 0),
+        "0 or more",
+    ),
+    (
+        ("clip_norm", "clip_value"),
+        lambda value: value is None or (_is_number(value) and value > 0),
+        "positive or None",
+    ),
 )
-_POSITIVE = ("inner_rate", "outer_rate")
-_POSITIVE_OR_NONE = ("clip_norm", "clip_value")
 _CHOICES = {
     "pooling": ("max", "stride"),
     "norm_statistics": ("batch", "shared", "per_step"),
     "norm_weights": ("shared", "per_step"),
     "query_statistics": ("query", "support"),
     "inner_rule": ("fixed", "lslr", "meta-sgd"),
-    "memory": ("fast", "lean", "auto"),
+    "memory": ("store", "recompute", "auto"),
     "nonfinite": ("skip", "stop"),
 }
 

@@ -46,7 +46,7 @@ def measure_first_hour() -> dict[str, Any]:
         validation_tasks=50, epochs=3, iterations_per_epoch=100,
     )  # fmt: skip
     run = mamlpp.Trainer(recipe, _sampler("train"), _sampler("validation")).fit()
-    untrained = mamlpp.MetaLearner(recipe, run.setting.image_shape, run.ways)
+    untrained = mamlpp.MetaLearner(recipe, run.data.image_shape, run.ways)
     task = next(iter(_sampler("test", queries=1).sample(1)))
     predictions = run.learner.adapt(task.support_x, task.support_y)(task.query_x).argmax(-1)
     return {

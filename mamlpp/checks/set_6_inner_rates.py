@@ -18,7 +18,7 @@ from mamlpp.checks.core import (
     passed,
     pick,
 )
-from mamlpp.inner_rules import LSLR, MetaSGD, layer_of
+from mamlpp.inner_rates import LSLR, MetaSGD, layer_of
 
 Weights = dict[str, Tensor]
 

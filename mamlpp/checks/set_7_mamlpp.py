@@ -25,12 +25,13 @@ from mamlpp.checks.core import (
 )
 from mamlpp.data import load_images
 from mamlpp.data.images import ImageSet
-from mamlpp.data.tasks import Task, TaskBatch, TaskSampler
+from mamlpp.data.tasks import TaskBatch, TaskSampler
 from mamlpp.errors import InputError
-from mamlpp.maml import MetaLearner
+from mamlpp.learner import MetaLearner
+from mamlpp.maml import Task
 from mamlpp.recipe import RECIPES
-from mamlpp.run.checkpoints import Run
 from mamlpp.run.evaluation import evaluate_tasks
+from mamlpp.run.run import Run
 
 
 def _learner(seed: int) -> MetaLearner:

@@ -6,22 +6,13 @@ Letters: B tasks, N ways (classes of a task), K shots (support images a class), 
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from mamlpp.data.images import ImageSet
 from mamlpp.errors import InputError
-
-
-class Task(NamedTuple):
-    """One task: learn from the support set, be judged on the query set."""
-
-    support_x: Tensor
-    support_y: Tensor
-    query_x: Tensor
-    query_y: Tensor
+from mamlpp.maml import Task
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,8 +13,8 @@ from weakref import WeakValueDictionary
 
 from mamlpp.errors import InputError
 from mamlpp.run.changes import changed
-from mamlpp.run.checkpoints import Run
-from mamlpp.run.training import Trainer
+from mamlpp.run.run import Run
+from mamlpp.run.trainer import Trainer
 
 # By the id of its trainer, which lives as long as what is found here: that holds it.
 _KNOWN: "WeakValueDictionary[int, Background]" = WeakValueDictionary()

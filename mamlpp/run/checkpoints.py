@@ -1,56 +1,31 @@
-"""A run: what was trained, on what, and how it went; in memory, or as a folder.
+"""The files of a run that hold tensors: checkpoints, and the weights that were best on validation.
 
-The folder holds `run.json` (recipe and setting), `history.csv` and `gradients.csv`, `changes.csv`
-where the recipe was changed by hand while it ran, and safetensors files, which load without
-executing code: the latest two checkpoints, `checkpoint-00001500.safetensors`, with all that a
-training needs to go on after that iteration; and the weights that were best on validation,
-`best-00001000.safetensors`. Each is written whole or not at all, and knows its own checksum.
+They are safetensors files, which load without executing code: the latest two checkpoints, such as
+`checkpoint-00001500.safetensors`, with everything that a training needs to continue after that
+iteration; and the best weights, such as `best-00001000.safetensors`. Each is written whole or not
+at all, and holds its own checksum.
 """
 
-import copy
 import hashlib
 import json
-import math
 import warnings
-from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 from mamlpp.errors import InputError, InputWarning
 from mamlpp.files import replacing
-from mamlpp.maml import MetaLearner
-from mamlpp.recipe import Recipe
-from mamlpp.run.changes import CHANGE_COLUMNS, in_force
-from mamlpp.run.history import GRADIENT_COLUMNS, History
 
 KEPT_BEST = 5
 State = dict[str, Tensor]
 
 
-@dataclass(frozen=True)
-class Setting:
-    """What a run is trained on: images (dataset, split, checksum), its tasks and their seeds."""
-
-    dataset: str
-    ways: int
-    shots: int
-    queries: int
-    image_shape: tuple[int, int, int]
-    training_images: str
-    training_seed: int
-    training_rotate: bool
-    validation_images: str
-    validation_seed: int
-    validation_rotate: bool
-    validation_queries: int
-
-
 class Best(NamedTuple):
-    """Weights that were among the best on validation. They compare by accuracy, then iteration."""
+    """Weights that were among the best on validation, and their accuracy there, in 0 … 1."""
 
     accuracy: float
     iteration: int
@@ -58,157 +33,38 @@ class Best(NamedTuple):
 
 
 class Checkpoint(NamedTuple):
-    """All that a training goes on from: the tensors of each `part` of it, by name."""
+    """All that a training continues from: the tensors of learner, Adam and sampler, by name."""
 
     iteration: int
     history_size: int  # bytes of `history.csv`
-    parts: dict[str, State]
+    state: dict[str, State]
     best: list[Best]
 
 
-@dataclass(eq=False)
-class Run:
-    """A training that was done: `learner` carries the weights that were best on validation.
-
-    `kept` are the best few, best first; a run that was loaded has them where they were needed.
-    `gradients` are the norms along the inner loop, of the meta-steps that were diagnosed. `recipe`
-    is what it began with, `changes` what was changed by hand, and `learner.recipe` what it came to.
-    """
-
-    recipe: Recipe
-    setting: Setting
-    learner: MetaLearner
-    history: History
-    directory: Path | None = None
-    kept: tuple[Best, ...] = ()
-    gradients: History = field(default_factory=lambda: History(columns=GRADIENT_COLUMNS))
-    changes: History = field(default_factory=lambda: History(columns=CHANGE_COLUMNS))
-
-    @property
-    def ways(self) -> int:
-        """Classes of a task."""
-        return self.setting.ways
-
-    @property
-    def shots(self) -> int:
-        """Support images a class."""
-        return self.setting.shots
-
-    @property
-    def queries(self) -> int:
-        """Query images a class."""
-        return self.setting.queries
-
-    def best(self, k: int = KEPT_BEST) -> list[MetaLearner]:
-        """The `k` checkpoints that were best on validation, best first; fewer if there are not k.
-
-        At most `KEPT_BEST` are kept. Raises `InputError` where their files cannot be read.
-        """
-        if k < 1:
-            raise InputError(f"k must be at least 1, not {k}")
-        return [self._member(best) for best in self._kept()[:k]]
-
-    def _member(self, best: Best) -> MetaLearner:
-        learner = copy.deepcopy(self.learner)
-        learner.load_state_dict(best.weights)
-        learner.follow(in_force(self.recipe, self.changes, best.iteration))
-        return learner
-
-    def with_recipe(self, **changes: Any) -> "Run":
-        """The same weights under a changed recipe, as in `MetaLearner.with_recipe`."""
-        learner = self.learner.with_recipe(**changes)
-        kept = tuple(
-            Best(best.accuracy, best.iteration, member.with_recipe(**changes).state_dict())
-            for best, member in zip(self._kept(), self.best(), strict=True)
-        )
-        recipe, others = self.recipe.with_(**changes), History(columns=CHANGE_COLUMNS)
-        others.append(*(row for row in self.changes.rows if row["field"] not in changes))
-        return replace(self, recipe=recipe, learner=learner, kept=kept, changes=others)
-
-    def _kept(self) -> tuple[Best, ...]:
-        return self.kept or (read_best(self.directory) if self.directory else ())
-
-    @classmethod
-    def load(cls, directory: Path | str, weights: str = "best") -> "Run":
-        """The run in a folder, with its `"best"` or `"latest"` weights."""
-        if weights not in ("best", "latest"):
-            raise InputError(f"weights must be 'best' or 'latest', not {weights!r}")
-        directory = Path(directory)
-        recipe, setting = read_about(directory)
-        kept = read_best(directory) if weights == "best" else ()
-        state = kept[0].weights if kept else _latest_weights(directory)
-        learner = MetaLearner(recipe, setting.image_shape, setting.ways)
-        try:
-            learner.load_state_dict(state)
-        except RuntimeError as error:
-            reason = str(error).split("\n\t")[1]  # PyTorch has a line for each weight.
-            raise InputError(
-                f"the weights in {directory} are not those of its run.json ({reason})"
-            ) from error
-        history = History.load(directory / "history.csv")
-        run = cls(recipe, setting, learner, history, directory, kept)
-        if (directory / "gradients.csv").exists():
-            run.gradients = History.load(directory / "gradients.csv")
-        if (directory / "changes.csv").exists():
-            run.changes = History.load(directory / "changes.csv")
-            until = kept[0].iteration if kept else math.inf
-            learner.follow(in_force(recipe, run.changes, until))
-        return run
+def training_state(
+    learner: nn.Module, optimizer: torch.optim.Optimizer, generator: torch.Generator
+) -> dict[str, State]:
+    """All tensors that the next meta-step depends on."""
+    adam = optimizer.state_dict()["state"]
+    return {
+        "learner": learner.state_dict(),
+        "adam": {f"{i}/{name}": x for i, some in adam.items() for name, x in some.items()},
+        "sampler": {"generator": generator.get_state()},
+    }
 
 
-# The folder
-
-
-def open_directory(directory: Path, recipe: Recipe, setting: Setting) -> None:
-    """Make a new run's folder, or see that it is this run that the folder holds.
-
-    Raises `InputError`, and changes nothing, where the folder holds another run.
-    """
-    about = directory / "run.json"
-    if about.exists():
-        _check_same(directory, recipe, setting)
-        return
-    try:
-        with replacing(about) as part:
-            part.write_text(json.dumps({"recipe": asdict(recipe), "setting": asdict(setting)}))
-    except OSError as error:
-        raise InputError(
-            f"no run can be written to {directory} ({error}); choose another folder"
-        ) from error
-
-
-def read_about(directory: Path) -> tuple[Recipe, Setting]:
-    """Recipe and setting of the run in a folder."""
-    path = directory / "run.json"
-    try:
-        about = json.loads(path.read_text())
-        setting = about["setting"]
-        setting["image_shape"] = tuple(setting["image_shape"])  # JSON has lists only.
-        return Recipe(**about["recipe"]), Setting(**setting)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise InputError(
-            f"{directory} holds no run; give the folder that `mamlpp train --directory` wrote"
-        ) from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is damaged ({error}); train the run again") from error
-
-
-def _check_same(directory: Path, recipe: Recipe, setting: Setting) -> None:
-    there, here = (
-        {**asdict(r), **asdict(s)} for r, s in (read_about(directory), (recipe, setting))
-    )
-    differing = [
-        f"{name} is {there[name]} there and {here[name]} here"
-        for name in here
-        if there[name] != here[name]
-    ]
-    if differing:
-        raise InputError(
-            f"{directory} holds another run: {', '.join(differing)}; choose another folder"
-        )
-
-
-# Checkpoints
+def restore_state(
+    state: dict[str, State], learner: nn.Module, optimizer: torch.optim.Optimizer,
+    generator: torch.Generator,
+) -> None:  # fmt: skip
+    """The inverse of `training_state`, in place."""
+    learner.load_state_dict(state["learner"])
+    adam: dict[int, State] = {}
+    for name, tensor in state.get("adam", {}).items():
+        index, _, rest = name.partition("/")
+        adam.setdefault(int(index), {})[rest] = tensor
+    optimizer.load_state_dict(optimizer.state_dict() | {"state": adam})
+    generator.set_state(state["sampler"]["generator"])
 
 
 def save_checkpoint(directory: Path, checkpoint: Checkpoint) -> None:
@@ -240,7 +96,7 @@ def latest_checkpoint(directory: Path) -> Checkpoint | None:
             return _read_checkpoint(path)
         except InputError as error:
             message = f"{error}; the checkpoint before it, if there is one, is used instead"
-            warnings.warn(message, InputWarning, stacklevel=4)  # Who made the `Trainer`.
+            warnings.warn(message, InputWarning, stacklevel=5)  # The caller of `Trainer`.
     if paths:
         raise InputError(
             f"no checkpoint in {directory} can be read; choose another folder, or remove it"
@@ -262,21 +118,19 @@ def _read_checkpoint(path: Path) -> Checkpoint:
 
 
 def _all_parts(checkpoint: Checkpoint) -> dict[str, State]:
-    return checkpoint.parts | {f"best-{best.iteration}": best.weights for best in checkpoint.best}
+    return checkpoint.state | {f"best-{best.iteration}": best.weights for best in checkpoint.best}
 
 
 def _checkpoints(directory: Path) -> list[Path]:
     return sorted(directory.glob("checkpoint-*.safetensors"))
 
 
-def _latest_weights(directory: Path) -> State:
+def latest_weights(directory: Path) -> State:
+    """The weights of the latest checkpoint; raises `InputError` if there is none."""
     checkpoint = latest_checkpoint(directory)
     if checkpoint is None:
         raise InputError(f"{directory} holds no weights; has the run written a checkpoint?")
-    return checkpoint.parts["learner"]
-
-
-# The best weights
+    return checkpoint.state["learner"]
 
 
 def keep_best(kept: list[Best], new: Best) -> list[Best]:
@@ -304,9 +158,6 @@ def read_best(directory: Path) -> tuple[Best, ...]:
     if not kept:
         raise InputError(f"{directory} holds no best weights; has the run finished an epoch?")
     return tuple(kept)
-
-
-# One file
 
 
 def _write(path: Path, tensors: State, about: dict[str, Any]) -> None:

@@ -4,9 +4,8 @@ Letters: A protocols, S inner steps, T tasks, M query images a task, N ways.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -16,10 +15,10 @@ from tqdm.auto import tqdm
 
 from mamlpp.data.images import ImageSet
 from mamlpp.data.tasks import TaskBatch, TaskSampler, stream_seed
+from mamlpp.engine import Engine
 from mamlpp.errors import InputError
-from mamlpp.maml import MetaLearner
-from mamlpp.run.checkpoints import Run
-from mamlpp.together import gains, wide_logits, wide_path
+from mamlpp.learner import MetaLearner
+from mamlpp.run.run import Run
 
 EVALUATION_SEED = 600
 BINS = 15  # of confidence, as Guo et al. 2017 have them
@@ -170,20 +169,18 @@ def evaluate(
 
 
 def evaluate_tasks(
-    learners: MetaLearner | Sequence[MetaLearner],
-    sampler: TaskSampler,
-    tasks: int,
-    steps: int | None = None,
-    transductive: bool = False,
-    *,
-    every_step: bool = False,
-) -> Evaluation:
+    learners: MetaLearner | Sequence[MetaLearner], sampler: TaskSampler, tasks: int,
+    steps: int | None = None, transductive: bool = False, *, every_step: bool = False,
+    engine: Engine | None = None,
+) -> Evaluation:  # fmt: skip
     """The same for any learner, or an ensemble of them, and the next `tasks` tasks of a sampler.
 
-    Only after the last step, which takes less time, unless `every_step`.
+    Only after the last step, which takes less time, unless `every_step`. `engine` is the one that
+    trains the learners, where there is one.
     """
     members = [learners] if isinstance(learners, MetaLearner) else learners
-    logits, labels = _predict(members, sampler, tasks, steps, [transductive], every_step)
+    engine = engine or Engine()
+    logits, labels = _predict(engine, members, sampler, tasks, steps, [transductive], every_step)
     return Evaluation.of(logits.mean(0)[0], labels, transductive)
 
 
@@ -202,7 +199,8 @@ def evaluate_protocols(
     one is the first, and best, of the ensemble; there is no "ensemble" of one.
     """
     members, sampler = _members(run, ensemble), _sampler(run, images, seed)
-    logits, labels = _predict(members, sampler, tasks, steps, list(PROTOCOLS.values()), True)
+    protocols = list(PROTOCOLS.values())
+    logits, labels = _predict(Engine(), members, sampler, tasks, steps, protocols, True)
     sizes = {"single": 1} | ({"ensemble": ensemble} if ensemble > 1 else {})
     return {
         name: {
@@ -233,13 +231,9 @@ def _members(run: Run, ensemble: int) -> list[MetaLearner]:
 
 
 def _predict(
-    learners: Sequence[MetaLearner],
-    sampler: TaskSampler,
-    tasks: int,
-    steps: int | None,
-    protocols: Sequence[bool],
-    every_step: bool,
-) -> tuple[Tensor, Tensor]:
+    engine: Engine, learners: Sequence[MetaLearner], sampler: TaskSampler, tasks: int,
+    steps: int | None, protocols: Sequence[bool], every_step: bool,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Query logits `[learners, A, S + 1, T, M, N]` and labels `[T, M]`, on the CPU."""
     if tasks < 2:
         raise InputError(f"an interval over tasks needs at least 2 of them, not {tasks}")
@@ -248,51 +242,19 @@ def _predict(
     logits, labels = [], []
     with tqdm(desc="evaluating", total=tasks, leave=False, unit="task", delay=1) as bar:
         for batch in _draw(sampler, tasks, learners[0].recipe.meta_batch):
-            each = [_logits(learner, batch, steps, protocols, every_step) for learner in learners]
+            each = [
+                engine.logits(learner, batch, steps, protocols, every_step) for learner in learners
+            ]
             logits.append(torch.stack(each))
             labels.append(batch.query_y)
             bar.update(len(batch))
     return torch.cat(logits, dim=-3).cpu(), torch.cat(labels).cpu()
 
 
-def _draw(sampler: TaskSampler, tasks: int, together: int) -> Iterator[TaskBatch]:
-    """One by one; or, where that takes less time, so many `together`."""
+def _draw(sampler: TaskSampler, tasks: int, size: int) -> Iterator[TaskBatch]:
+    """So many tasks, in batches of at most `size`."""
     for done in range(0, tasks, 50):
-        drawn = sampler.sample(min(50, tasks - done))
-        yield from drawn.split(together if gains(drawn.support_x.device) else 1)
-
-
-def _logits(
-    learner: MetaLearner,
-    batch: TaskBatch,
-    steps: int | None,
-    protocols: Sequence[bool],
-    every_step: bool,
-) -> Tensor:
-    """Query logits of each task, `[A, S + 1, B, M, N]`; or `[A, 1, B, M, N]`, of the last step."""
-    last, answer = _adapt(learner, batch, steps)
-    logits = [
-        answer(step, transductive)
-        for transductive in protocols
-        for step in range(0 if every_step else last, last + 1)
-    ]
-    return torch.stack(logits).unflatten(0, (len(protocols), -1))
-
-
-def _adapt(
-    learner: MetaLearner, batch: TaskBatch, steps: int | None
-) -> tuple[int, Callable[[int, bool], Tensor]]:
-    """How many steps were taken; a function (step, transductive) to query logits `[B, M, N]`."""
-    if gains(batch.support_x.device):
-        path = wide_path(learner, batch, steps)
-        return len(path) - 1, partial(wide_logits, learner, batch, path)
-    (task,) = batch
-    path = learner.adapted_path(task.support_x, task.support_y, steps)
-
-    def answer(step: int, transductive: bool) -> Tensor:
-        return learner.classifier(path, step, task.support_x, transductive)(task.query_x)[None]
-
-    return len(path) - 1, answer
+        yield from sampler.sample(min(50, tasks - done)).split(size)
 
 
 def _finite(value: float) -> float | None:

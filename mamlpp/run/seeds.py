@@ -15,8 +15,8 @@ from tqdm.auto import tqdm
 from mamlpp.data.tasks import TaskSampler
 from mamlpp.errors import InputError
 from mamlpp.recipe import Recipe
-from mamlpp.run.checkpoints import Run
-from mamlpp.run.training import Trainer
+from mamlpp.run.run import Run
+from mamlpp.run.trainer import Trainer
 
 
 def train_seeds(

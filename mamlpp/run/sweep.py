@@ -33,9 +33,9 @@ from mamlpp.data.tasks import TaskSampler
 from mamlpp.errors import InputError
 from mamlpp.files import replacing
 from mamlpp.recipe import RECIPES, Recipe
-from mamlpp.run.checkpoints import Run
 from mamlpp.run.evaluation import Evaluation, evaluate_protocols
-from mamlpp.run.training import Trainer, default_device
+from mamlpp.run.run import Run
+from mamlpp.run.trainer import Trainer, default_device
 
 ATTEMPTS = 3  # at a cell whose process was killed
 Result = dict[str, Any]

@@ -6,7 +6,7 @@ from typing import Any
 import ipywidgets  # type: ignore[import-untyped]
 
 from mamlpp.recipe import RECIPES, Recipe
-from mamlpp.run.training import Trainer
+from mamlpp.run.trainer import Trainer
 
 # Each has its name in view: that is also the only name that a screen reader gets.
 
@@ -50,7 +50,7 @@ def _power(name: str, low: int, high: int) -> ipywidgets.FloatLogSlider:
 
 def fields(name: str, value: Any, trainer: Trainer) -> dict[str, float | None]:
     """What turning a knob to a value changes of the recipe."""
-    given = trainer.given
+    given = trainer.initial_recipe
     if name == "order":
         orders = {"recipe": given.second_order_from, "first": None, "second": 0.0}
         return {"second_order_from": orders[value]}
@@ -71,7 +71,7 @@ def fields(name: str, value: Any, trainer: Trainer) -> dict[str, float | None]:
 
 def positions(trainer: Trainer) -> dict[str, Any]:
     """Where the knobs stand under the recipe in force, at this epoch."""
-    recipe, given = trainer.recipe, trainer.given
+    recipe, given = trainer.recipe, trainer.initial_recipe
     orders = {given.second_order_from: "recipe"}
     order = orders.get(recipe.second_order_from) or (
         "first" if recipe.second_order_from is None else "second"
@@ -116,7 +116,7 @@ def with_method(trainer: Trainer, name: str) -> Trainer:
         return trainer
     folder = trainer.directory
     return Trainer(
-        method(trainer.given, name),
+        method(trainer.initial_recipe, name),
         trainer.train.with_seed(trainer.train.seed),
         trainer.validation,
         None if folder is None else folder.with_name(f"{folder.name}-{name}"),

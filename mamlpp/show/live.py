@@ -27,8 +27,8 @@ from IPython.display import display
 from mamlpp.errors import InputError
 from mamlpp.run.background import Background
 from mamlpp.run.changes import CHANGEABLE
-from mamlpp.run.checkpoints import Run
-from mamlpp.run.training import Trainer
+from mamlpp.run.run import Run
+from mamlpp.run.trainer import Trainer
 from mamlpp.show.knobs import fields, knobs, positions, with_method
 from mamlpp.show.live_picture import FourPanels, Pixels, SideBySide, drawing, png, status
 from mamlpp.show.plots import change_in_words, changes_in_words
@@ -358,7 +358,7 @@ def compare(
 
 def _names(trainers: Sequence[Trainer]) -> list[str]:
     """What each recipe has that not all have; a number where that tells too little."""
-    recipes = [trainer.given.as_dict() for trainer in trainers]
+    recipes = [trainer.initial_recipe.as_dict() for trainer in trainers]
     differing = [name for name in recipes[0] if len({recipe[name] for recipe in recipes}) > 1]
     names = [", ".join(_field(name, recipe[name]) for name in differing) for recipe in recipes]
     if len(set(names)) == len(names):

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-from mamlpp.run.training import Trainer
+from mamlpp.run.trainer import Trainer
 from mamlpp.show import schedule_plots
 from mamlpp.show.plots import (
     mark_changes,

@@ -16,8 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from mamlpp.data.tasks import Task
 from mamlpp.diagnostics import Diagnosis
+from mamlpp.maml import Task
 from mamlpp.run.evaluation import BINS, Evaluation
 from mamlpp.run.history import History, Row
 

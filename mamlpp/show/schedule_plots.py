@@ -16,7 +16,7 @@ from matplotlib.ticker import NullLocator
 from torch import Tensor
 
 from mamlpp import schedules
-from mamlpp.inner_rules import LSLR, FixedRate, MetaSGD
+from mamlpp.inner_rates import LSLR, FixedRate, MetaSGD
 from mamlpp.recipe import Recipe
 from mamlpp.show.plots import COLOURS
 

@@ -30,11 +30,12 @@ from torch.func import functional_call
 
 from mamlpp.data import load_images
 from mamlpp.data.sinusoids import SinusoidSampler
-from mamlpp.data.tasks import Task, TaskBatch, TaskSampler
+from mamlpp.data.tasks import TaskBatch, TaskSampler
 from mamlpp.errors import InputError
-from mamlpp.inner_rules import LSLR, MetaSGD
-from mamlpp.maml import MetaLearner, Model, Weights, inner_loop, task_loss
-from mamlpp.network import Seen
+from mamlpp.inner_rates import LSLR, MetaSGD
+from mamlpp.learner import MetaLearner
+from mamlpp.maml import Model, Task, Weights, inner_loop, task_loss
+from mamlpp.network import BatchStatistics
 from mamlpp.recipe import RECIPES, Recipe
 from mamlpp.run.history import History
 from mamlpp.show import diagrams
@@ -586,9 +587,9 @@ def norm_statistics(learner: MetaLearner, batch: TaskBatch) -> tuple[Tensor, Ten
 
 
 def _task_statistics(learner: MetaLearner, task: Task) -> tuple[Tensor, Tensor]:
-    seen: list[Seen] = []
+    seen: list[BatchStatistics] = []
     support, steps = (task.support_x, task.support_y), learner.recipe.inner_steps
-    model = learner.task_model(task, seen)
+    model, _ = learner.models(task, seen)
     path = inner_loop(model, learner.weights(), support, steps, learner.rule, False)
     model(path[-1], task.support_x, steps)
     # Noted step by step, block after block: [(S + 1)·blocks, F] to [blocks, S + 1, F].

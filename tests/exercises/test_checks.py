@@ -15,7 +15,7 @@ from nbformat import NotebookNode
 from mamlpp import checks
 from mamlpp.checks import core, set_7_mamlpp
 from mamlpp.checks.set_8_bug_hunt import BUGS, KINDS
-from mamlpp.maml import MetaLearner
+from mamlpp.learner import MetaLearner
 from mamlpp.recipe import RECIPES
 from tests.exercises.wrong_answers import WRONG_ANSWERS, WrongAnswer
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import mamlpp
-from mamlpp.inner_rules import FixedRate
+from mamlpp.inner_rates import FixedRate
 from mamlpp.maml import inner_loop, task_loss
 
 SHAPE = (1, 16, 16)

@@ -7,7 +7,7 @@ import torch
 from filelock import FileLock
 
 import mamlpp
-from mamlpp.run import training
+from mamlpp.run import trainer as training
 from mamlpp.run.changes import CHANGEABLE
 
 RECIPE = mamlpp.RECIPES["maml"].with_(

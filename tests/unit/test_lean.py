@@ -7,7 +7,7 @@ import torch
 
 import mamlpp
 from mamlpp.lean import backward, graph_bytes
-from mamlpp.run import training
+from mamlpp.run import trainer as training
 
 SHAPE, WAYS = (1, 16, 16), 3
 

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 import mamlpp
-from mamlpp.run import training
+from mamlpp.run import trainer as training
 from mamlpp.run.background import Background
 from mamlpp.show import live
 from mamlpp.show.knobs import method
@@ -297,7 +297,7 @@ def test_turned_back_to_the_recipe_it_is_as_the_recipe():
     for knob, value in (("clip", 1), ("clip", "recipe"), ("order", "first"), ("order", "recipe")):
         panel._knobs[knob].value = value
     assert panel.result().changes.rows
-    assert panel.trainer.recipe == panel.trainer.given
+    assert panel.trainer.recipe == panel.trainer.initial_recipe
 
 
 def test_a_knob_that_cannot_be_turned_says_why_and_turns_back():
@@ -498,7 +498,7 @@ def test_the_gradient_is_followed_now_and_then_and_not_without_a_panel(monkeypat
 
 def test_the_package_alone_loads_nothing_of_it(killed):
     _, modules = killed
-    assert "mamlpp.run.training" in modules.split()
+    assert "mamlpp.run.trainer" in modules.split()
     for name in ("mamlpp.show.live", "mamlpp.run.background", "ipywidgets", "IPython"):
         assert name not in modules.split()
 

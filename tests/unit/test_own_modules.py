@@ -7,7 +7,7 @@ from torch.func import functional_call
 
 import mamlpp
 from mamlpp import schedules
-from mamlpp.inner_rules import LSLR, FixedRate
+from mamlpp.inner_rates import LSLR, FixedRate
 from mamlpp.maml import inner_loop, task_loss
 
 # An MLP on sine waves: the README's "MAML++ of your own module" --------------------------------

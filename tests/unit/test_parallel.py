@@ -77,7 +77,7 @@ def test_workers_hear_of_a_changed_recipe(team):
     batch, learner, same = sampler().sample(3), make_learner("maml"), make_learner("maml")
     for rate in (0.1, 0.3):
         for one in (learner, same):
-            one.follow(one.recipe.with_(inner_rate=rate))
+            one.update_recipe(one.recipe.with_(inner_rate=rate))
         report = team.backward(learner, batch, 0.0)
         torch.testing.assert_close(report.loss, same.meta_loss(batch)[1].loss)
 

@@ -9,7 +9,7 @@ import torch
 
 import mamlpp
 from mamlpp.files import replacing
-from mamlpp.run import training
+from mamlpp.run import trainer as training
 from mamlpp.run.evaluation import Evaluation
 from mamlpp.run.history import COLUMNS, History
 
@@ -77,7 +77,7 @@ def test_a_run_comes_back_from_its_folder(trainer, folder):
     run = trainer.fit()
     loaded = mamlpp.Run.load(str(folder))
     assert torch.equal(logits(loaded.learner), logits(run.learner))
-    assert (loaded.recipe, loaded.setting, loaded.directory) == (RECIPE, run.setting, folder)
+    assert (loaded.recipe, loaded.setting, loaded.directory) == (RECIPE, run.data, folder)
     assert (loaded.ways, loaded.shots, loaded.queries) == (3, 1, 2)
     assert loaded.history.rows == run.history.rows
 

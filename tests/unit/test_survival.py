@@ -41,7 +41,7 @@ import os, signal, sys, time
 sys.path.insert(0, sys.argv[1])
 import mamlpp
 import test_survival
-from mamlpp.run import training
+from mamlpp.run import trainer as training
 
 def kill_self(*_):
     os.kill(os.getpid(), signal.SIGKILL)

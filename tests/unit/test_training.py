@@ -8,7 +8,7 @@ import torch
 
 import mamlpp
 from mamlpp import maml
-from mamlpp.run import training
+from mamlpp.run import trainer as training
 from mamlpp.run.evaluation import Evaluation
 from mamlpp.run.history import COLUMNS
 

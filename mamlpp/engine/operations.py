@@ -1,8 +1,8 @@
 """Convolution, batch norm, max-pooling: each with its gradient, and the gradient of that.
 
-Autograd would find the second derivatives of the first derivatives' own steps, one by one; in
-closed form they are a few passes over the maps. Equal to PyTorch's, but good for two derivatives
-only. `fast.py` and `together.py` are made of them.
+Autograd would differentiate the steps of the first derivative one by one; in closed form the second
+derivative takes a few passes over the maps. The results equal PyTorch's, but can be differentiated
+twice only. `fast_network.py` is made of these operations.
 """
 
 from typing import Any, cast
@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from mamlpp.network import per_channel
+
 aten = torch.ops.aten
 
 
@@ -22,10 +24,10 @@ def convolution(x: Tensor, kernel: Tensor, stride: int, padding: int, groups: in
 
 
 def batch_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, ...]:
-    """Maps `[M, F, H, W]` normalised by their own statistics; these, mean and variance `[F]`.
+    """Maps `[M, F, H, W]` normalised by their own statistics; and these, mean and variance `[F]`.
 
-    Good for one derivative only with respect to weight and bias `[F]`. Sums are torch's own, by
-    halves: those of `F.batch_norm` for channels last are ten times less exact.
+    It can be differentiated once with respect to weight and bias `[F]`. The sums are torch's own
+    pairwise sums: those of `F.batch_norm` for channels-last maps are ten times less exact.
     """
     return cast(tuple[Tensor, ...], _Norm.apply(x, weight, bias, eps))
 
@@ -84,7 +86,7 @@ def _convolve(x: Tensor, kernel: Tensor, layout: Layout) -> Tensor:
 def _gradients(
     gradient: Tensor, x: Tensor, kernel: Tensor, layout: Layout, to_x: bool, to_kernel: bool
 ) -> tuple[Tensor, Tensor]:
-    """Of a convolution, with respect to both; None where it is not wanted."""
+    """Gradients with respect to both inputs; None where it is not wanted."""
     stride, padding, groups = layout
     how = [stride, stride], [padding, padding], [1, 1], False, [0, 0], groups
     both = aten.convolution_backward(gradient, x, kernel, None, *how, [to_x, to_kernel, False])
@@ -95,7 +97,7 @@ class _Norm(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Any:
         mean = x.mean((0, 2, 3))
-        centred = x - over(mean)
+        centred = x - per_channel(mean)
         variance = _mean(centred, centred)
         scale = (variance + eps).rsqrt()
         ctx.save_for_backward(x, weight, mean, scale)
@@ -114,7 +116,7 @@ class _NormBackward(Function):
 
     @staticmethod
     def forward(ctx: Any, g: Tensor, x: Tensor, weight: Tensor, mean: Tensor, scale: Tensor) -> Any:
-        centred = x - over(mean)
+        centred = x - per_channel(mean)
         mean_g, mean_gx = g.mean((0, 2, 3)), _mean(g, centred) * scale
         ctx.save_for_backward(g, x, weight, mean, scale, mean_g, mean_gx)
         factor, count = weight * scale, g.numel() // len(scale)
@@ -130,7 +132,7 @@ class _NormBackward(Function):
     def backward(ctx: Any, v: Tensor, *_: Any) -> Any:
         """Of Σ v · weight · scale · P(g), where scale and x̂ depend on x."""
         g, x, weight, mean, scale, mean_g, mean_gx = ctx.saved_tensors
-        centred = x - over(mean)
+        centred = x - per_channel(mean)
         mean_v, mean_vx = v.mean((0, 2, 3)), _mean(v, centred) * scale
         both = _mean(v, g) - mean_v * mean_g - mean_vx * mean_gx  # ⟨v P(g)⟩
         factor = weight * scale
@@ -150,14 +152,14 @@ def _mean(one: Tensor, other: Tensor) -> Tensor:
 
 
 def _mix(constant: Tensor, *terms: tuple[Tensor, Tensor], out: Tensor | None = None) -> Tensor:
-    """`constant + Σ maps · factor`, with a number a map `[F]` for the constant and each factor.
+    """`constant + Σ maps · factor`; the constant and each factor have one number per channel `[F]`.
 
-    `out` may be the first term's maps, if nobody needs them any more.
+    `out` may be the maps of the first term, if they are not needed any more.
     """
     (maps, factor), *others = terms
-    out = torch.addcmul(over(constant), maps, over(factor), out=out)
+    out = torch.addcmul(per_channel(constant), maps, per_channel(factor), out=out)
     for maps, factor in others:
-        out.addcmul_(maps, over(factor))
+        out.addcmul_(maps, per_channel(factor))
     return out
 
 
@@ -179,7 +181,7 @@ class _PoolBackward(Function):
     def forward(ctx: Any, gradient: Tensor, chosen: Tensor, like: Any) -> Tensor:
         ctx.save_for_backward(chosen)
         halves = [2, 2], [2, 2], [0, 0], [1, 1], False
-        # Asked only for its size and layout; memory that nobody touches costs nothing.
+        # Only its size and layout are read; memory that is never touched costs nothing.
         x = gradient.new_empty_strided(*like)
         return aten.max_pool2d_with_indices_backward(gradient, x, *halves, chosen)
 
@@ -189,11 +191,6 @@ class _PoolBackward(Function):
         (chosen,) = ctx.saved_tensors
         picked = pixels(for_x).gather(1, pixels(chosen))
         return picked.unflatten(1, chosen.shape[2:]).permute(0, 3, 1, 2), None, None
-
-
-def over(numbers: Tensor) -> Tensor:
-    """A number a map, to be spread over `[M, F, H, W]`."""
-    return numbers[:, None, None]
 
 
 def pixels(maps: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
-"""The α of an inner step `θ' = θ − α ∇θ`: a number of its own for each step, layer or weight.
+"""The α of an inner step `θ' = θ − α ∇θ`: one number, or one for each layer and step, or weight.
 
-A rule is called with a weight's name and the step's number (from 0) and returns α. What it learns
-are its parameters, moved by the outer loop like all others.
+A rule is called with the name of a weight and the number of the step (from 0), and returns α. What
+it learns are its parameters, which the outer loop moves like all others.
 """
 
 import warnings
@@ -21,15 +21,15 @@ class FixedRate(nn.Module):
         self.rate = rate
 
     def forward(self, name: str, step: int) -> float:
-        """The same number always."""
+        """The rate, whatever the weight and the step."""
         return self.rate
 
 
 class LSLR(nn.Module):
     """A learned rate for each layer and step: `rates` `[L, S]` (Antoniou et al. 2019, section 4).
 
-    A layer's weight and bias share one. More steps than were learned use the last step's rates,
-    with a warning.
+    A layer's weight and bias share one. More steps than S use the last step's rates, with a
+    warning.
     """
 
     def __init__(self, names: Iterable[str], steps: int, rate: float) -> None:
@@ -39,12 +39,12 @@ class LSLR(nn.Module):
 
     def forward(self, name: str, step: int) -> Tensor:
         """A scalar."""
-        layer = self.layers.index(layer_of(name))
-        return self.rates[layer, learned_step(step, self.rates.shape[1])]
+        steps = self.rates.shape[1]
+        return self.rates[self.layers.index(layer_of(name)), learned_step(step, steps, steps)]
 
 
 class MetaSGD(nn.Module):
-    """A learned rate for each single weight, of any sign, at all steps (Li et al. 2017)."""
+    """A learned rate for each single weight, of any sign, for all steps (Li et al. 2017)."""
 
     def __init__(self, weights: Mapping[str, Tensor], rate: float) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class MetaSGD(nn.Module):
         self.rates = nn.ParameterList(torch.full_like(weight, rate) for weight in weights.values())
 
     def forward(self, name: str, step: int) -> Tensor:
-        """As many numbers as the weight has."""
+        """A tensor of the weight's own shape."""
         return self.rates[self.names.index(name)]
 
 
@@ -61,11 +61,14 @@ def layer_of(name: str) -> str:
     return name.rpartition(".")[0]
 
 
-def learned_step(step: int, learned: int) -> int:
-    """Which of `learned` sets of values serves for `step`: beyond them the last, with a warning."""
+def learned_step(step: int, learned: int, trained: int) -> int:
+    """The index to read, of `learned` sets of values, for `step`: the last for later steps.
+
+    Warns then that no more than `trained` inner steps were trained.
+    """
     if step >= learned:
         warnings.warn(
-            f"only {learned} steps were trained: the values of the last one serve for the others",
+            f"only {trained} inner steps were trained; later steps use the values of the last one",
             InputWarning,
             stacklevel=2,
         )

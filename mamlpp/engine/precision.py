@@ -1,7 +1,7 @@
-"""Float32 is float32 on a GPU too.
+"""Full float32 precision on a GPU.
 
-By default PyTorch lets a GPU's convolutions round what they multiply to ten bits (TF32), which is
-more than the kinks of a meta-gradient forgive.
+By default PyTorch lets a GPU's convolutions round their factors to ten bits (TF32). A meta-gradient
+through ReLU and max-pooling does not tolerate that: rounding flips some of their choices.
 """
 
 import threading
@@ -14,7 +14,7 @@ CONVOLUTIONS: Any = torch.backends.cudnn.conv  # type: ignore[attr-defined]
 
 
 class full_precision(ContextDecorator):
-    """While any thread is inside, no convolution rounds; afterwards PyTorch is as it was."""
+    """While any thread is inside, no convolution uses TF32; afterwards the setting is restored."""
 
     _lock, _inside, _before = threading.Lock(), 0, ""
 

@@ -1,0 +1,178 @@
+"""The engine's interface: the meta-gradient of a meta-batch, the logits of a batch of tasks."""
+
+import sys
+from collections.abc import Sequence
+
+import psutil
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from mamlpp import maml
+from mamlpp.data.tasks import TaskBatch
+from mamlpp.engine import batched
+from mamlpp.engine.agreement import engine_agrees
+from mamlpp.engine.cuda_graph import CapturedGradients
+from mamlpp.engine.precision import full_precision
+from mamlpp.engine.workers import Workers, start_workers
+from mamlpp.learner import MetaLearner, TaskResult, stack
+from mamlpp.maml import Report, Task
+
+
+class Engine:
+    """How a training or an evaluation computes: by the fast network where it equals the definition.
+
+    `memory` is the recipe's: "store", "recompute" or "auto". `workers` processes share the tasks of
+    a meta-batch: a number, or `Workers` that torchrun started. `batched` takes all tasks at once;
+    by default where the images are on a GPU, which one task alone would leave idle.
+    """
+
+    def __init__(
+        self, memory: str = "store", workers: "int | Workers" = 1, batched: bool | None = None
+    ) -> None:
+        self.recompute = {"store": False, "recompute": True}.get(memory)
+        self.workers, self._batched = workers, batched
+        self._captured = CapturedGradients()
+
+    @full_precision()
+    def meta_gradient(self, learner: MetaLearner, batch: TaskBatch, epoch: float) -> Report:
+        """`maml.meta_gradient`. Raises `InputError` where a worker process has been lost."""
+        learner.check(batch.support_x[0], batch.support_y)
+        if self.recompute is None:
+            self.recompute = self._choose_memory(learner, batch)
+        if self.workers != 1 and self._start_workers(learner):
+            return self.workers.meta_gradient(self, learner, batch, epoch)  # type: ignore[union-attr]
+        if not engine_agrees(learner, self.recompute):
+            return maml.meta_gradient(learner, batch, epoch)
+        result = self.task_results(learner, batch, epoch, len(batch))
+        learner.update_running(result.statistics)
+        return Report(result.loss.mean(), result.accuracy.mean())
+
+    def task_results(
+        self, learner: MetaLearner, batch: TaskBatch, epoch: float, tasks: int
+    ) -> TaskResult:
+        """Add to every `.grad` what these of `tasks` tasks give the meta-gradient; their results.
+
+        Running statistics stay as they are.
+        """
+        if not engine_agrees(learner, bool(self.recompute)):
+            return self._by_definition(learner, batch, epoch, tasks)
+        at_once = self.takes_tasks_at_once(batch)
+        parts = [batch] if at_once else batch.split()
+        step_weights, second_order = learner.schedule(epoch)
+        results = []
+        for part in parts:
+            arguments = learner, part, step_weights, second_order, tasks
+            if self.recompute:
+                results.append(batched.add_recomputed_gradients(*arguments))
+                continue
+            gradients, result = (self._captured if at_once else batched.task_gradients)(*arguments)
+            _add(learner, gradients)
+            results.append(result)
+        return _concatenate(results)
+
+    def takes_tasks_at_once(self, batch: TaskBatch) -> bool:
+        """Whether one pass through the network serves all tasks of the batch."""
+        if self._batched is None:
+            return batch.support_x.device.type == "cuda" and not self.recompute
+        return self._batched
+
+    @full_precision()
+    def logits(
+        self, learner: MetaLearner, batch: TaskBatch, steps: int | None,
+        protocols: Sequence[bool], every_step: bool,
+    ) -> Tensor:  # fmt: skip
+        """Query logits `[A, S + 1, B, M, N]`; or `[A, 1, B, M, N]`, of the last step alone.
+
+        For each of A protocols, transductive or not, after 0 … `steps` inner steps.
+        """
+        learner.check(batch.support_x[0], batch.support_y)
+        steps = learner.recipe.inner_steps if steps is None else steps
+        if engine_agrees(learner):
+            parts = [batch] if self.takes_tasks_at_once(batch) else batch.split()
+            each = [
+                batched.batch_logits(learner, part, steps, protocols, every_step) for part in parts
+            ]
+            return torch.cat(each, 2)
+        return torch.stack(
+            [_definition_logits(learner, task, steps, protocols, every_step) for task in batch], 2
+        )
+
+    def dismiss(self) -> None:
+        """Let worker processes end: the training is over."""
+        if isinstance(self.workers, Workers):
+            self.workers.dismiss()
+
+    def _by_definition(
+        self, learner: MetaLearner, batch: TaskBatch, epoch: float, tasks: int
+    ) -> TaskResult:
+        results = []
+        for task in batch:
+            result = learner.task_loss(task, epoch)
+            (result.loss / tasks).backward()
+            results.append(result)
+        return stack(results)
+
+    def _start_workers(self, learner: MetaLearner) -> bool:
+        """Whether worker processes share the tasks: not where they compute something else."""
+        if isinstance(self.workers, int):
+            self.workers = start_workers(self.workers)
+        if not self.workers.agree(learner):
+            self.workers.dismiss()
+            self.workers = 1
+        return self.workers != 1
+
+    def _choose_memory(self, learner: MetaLearner, batch: TaskBatch) -> bool:
+        """Whether to recompute: the graphs of all inner steps would take half of free memory."""
+        processes = self.workers if isinstance(self.workers, int) else self.workers.size
+        graphs = -(-len(batch) // processes) if self.takes_tasks_at_once(batch) else processes
+        need = graphs * batched.graph_bytes(learner, batch.split()[0])
+        free = _free_memory(batch.support_x.device)
+        recompute = need > free / 2
+        tqdm.write(
+            f"memory: {'recompute' if recompute else 'store'}; the graph of all inner steps would "
+            f"take about {need / 1e6:,.0f} MB, and {free / 1e6:,.0f} MB are free",
+            file=sys.stderr,
+        )
+        return recompute
+
+
+def _definition_logits(
+    learner: MetaLearner, task: Task, steps: int, protocols: Sequence[bool], every_step: bool
+) -> Tensor:
+    """`[A, S + 1, M, N]`, or `[A, 1, M, N]`."""
+    path = learner.adapted_path(task.support_x, task.support_y, steps)
+    logits = [
+        learner.classifier(path, step, task.support_x, transductive)(task.query_x)
+        for transductive in protocols
+        for step in range(0 if every_step else steps, steps + 1)
+    ]
+    return torch.stack(logits).unflatten(0, (len(protocols), -1))
+
+
+def _add(learner: MetaLearner, gradients: batched.Gradients) -> None:
+    for parameter, gradient in zip(learner.parameters(), gradients, strict=True):
+        if gradient is not None:
+            before = parameter.grad
+            parameter.grad = gradient if before is None else before + gradient
+
+
+def _concatenate(results: list[TaskResult]) -> TaskResult:
+    """The results of several batches of tasks as one."""
+    if len(results) == 1:
+        return results[0]
+    losses, accuracies, each = zip(*results, strict=True)
+    statistics = [
+        same[0]._replace(
+            mean=torch.cat([one.mean for one in same]),
+            variance=torch.cat([one.variance for one in same]),
+        )
+        for same in zip(*each, strict=True)
+    ]
+    return TaskResult(torch.cat(losses), torch.cat(accuracies), statistics)
+
+
+def _free_memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return psutil.virtual_memory().available

@@ -1,0 +1,265 @@
+"""A network, its recipe and its batch-norm statistics together: what MAML trains and a task adapts.
+
+Letters: B tasks, M images, N ways, K shots, F filters, S inner steps.
+"""
+
+import copy
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from mamlpp import schedules
+from mamlpp.errors import InputError
+from mamlpp.inner_rates import LSLR, FixedRate, MetaSGD
+from mamlpp.maml import Model, Report, Task, Weights, cross_entropy, inner_loop, task_loss
+from mamlpp.network import BatchNorm, BatchStatistics, ConvNet, Statistics
+from mamlpp.recipe import Recipe
+
+
+class TaskResult(NamedTuple):
+    """Of one task: its weighted query loss, its query accuracy after the last step, and the
+    batch-norm statistics of its images. Of B tasks each has one more dimension in front.
+    """
+
+    loss: Tensor
+    accuracy: Tensor
+    statistics: list[BatchStatistics]
+
+
+class MetaLearner(nn.Module):
+    """The initial weights that MAML learns, and how a task adapts them.
+
+    `image_shape` is (channels, height, width). The outer loop learns all parameters of the module;
+    the inner loop adapts `weights()`: all of the network but batch norm (section 4). `network`
+    takes the place of the recipe's `ConvNet`. It is called with images, and with `step`,
+    `statistics` and `collect` where its `forward` has parameters of these names.
+
+        learner = MetaLearner(RECIPES["maml++"], images.shape, ways=5)
+        classify = learner.adapt(support_x, support_y)  # a function: images to logits
+    """
+
+    def __init__(
+        self, recipe: Recipe, image_shape: tuple[int, ...], ways: int, seed: int | None = None,
+        network: nn.Module | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.recipe, self.image_shape, self.ways = recipe, tuple(image_shape), ways
+        sets = {"shared": 1, "per_step": recipe.inner_steps + 1, "batch": 0}
+        norm_sets = sets[recipe.norm_weights], sets[recipe.norm_statistics]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(recipe.seed if seed is None else seed)
+            self.network = network or ConvNet(
+                self.image_shape, ways, recipe.filters, recipe.pooling, norm_sets
+            )
+        self.rule = _rule(recipe, self.weights())
+
+    def weights(self) -> Weights:
+        """θ: the parameters that the inner loop adapts, by their names in `network`."""
+        norms = {id(p) for norm in self.norms() for p in norm.parameters()}
+        named = self.network.named_parameters()
+        return {name: parameter for name, parameter in named if id(parameter) not in norms}
+
+    def norms(self) -> list[BatchNorm]:
+        """The batch-norm layers of the network."""
+        return [module for module in self.network.modules() if isinstance(module, BatchNorm)]
+
+    def forward(self, weights: Weights, x: Tensor, step: int = 0, **norm: Any) -> Tensor:
+        """Logits `[M, N]` of images `[M, C, H, W]` under weights that have taken `step` steps.
+
+        `norm` are the options of `ConvNet.forward`; by default batch norm uses the images' own
+        statistics.
+        """
+        options = {"step": step} | norm
+        accepted = inspect.signature(self.network.forward).parameters.values()
+        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted):
+            options = {p.name: options[p.name] for p in accepted if p.name in options}
+        return functional_call(self.network, weights, (x,), options)
+
+    def meta_loss(self, batch: Iterable[Task], epoch: float = 0.0) -> tuple[Tensor, Report]:
+        """The mean over B tasks of their weighted query losses, to call `.backward()` on.
+
+        Running statistics, where the recipe has them, move towards those of the tasks. The graph of
+        all tasks is alive until `backward`; `batch.split()` gives the same gradient task by task,
+        in less memory. Raises `InputError` for images or labels that are not this learner's.
+        """
+        results = [self.task_loss(task, epoch) for task in batch]
+        together = stack(results)
+        self.update_running(together.statistics)
+        loss = torch.stack([result.loss for result in results]).mean()
+        return loss, Report(loss.detach(), together.accuracy.mean())
+
+    def task_loss(self, task: Task, epoch: float = 0.0) -> TaskResult:
+        """What one task adds to the meta-loss. Running statistics stay as they are."""
+        self.check(task.support_x, task.support_y)
+        statistics: list[BatchStatistics] = []
+        model, query_model = self.models(task, statistics if self.has_running else None)
+        step_weights, second_order = self.schedule(epoch)
+        loss, logits = task_loss(
+            model, self.weights(), task, step_weights, self.rule, second_order, cross_entropy,
+            query_model,
+        )  # fmt: skip
+        return TaskResult(loss, (logits.argmax(-1) == task.query_y).float().mean(), statistics)
+
+    def models(
+        self, task: Task, collect: list[BatchStatistics] | None = None
+    ) -> tuple[Model, Model]:
+        """The network as training calls it: on the support set, and on the query set.
+
+        Statistics that batch norm computes are appended to `collect`.
+        """
+        options = {} if collect is None else {"collect": collect}
+
+        def model(weights: Weights, x: Tensor, step: int) -> Tensor:
+            return self(weights, x, step, **options)
+
+        def query_model(weights: Weights, x: Tensor, step: int) -> Tensor:
+            return self(weights, x, step, statistics=by_support(weights, step))
+
+        def by_support(weights: Weights, step: int) -> Statistics:
+            seen: list[BatchStatistics] = []
+            self(weights, task.support_x, step, collect=seen)
+            if collect is not None:
+                collect.extend(seen)
+            return as_statistics(seen)
+
+        return model, query_model if self.recipe.query_statistics == "support" else model
+
+    def schedule(self, epoch: float) -> tuple[list[float], bool]:
+        """At an epoch: the weight of the query loss after each step, and whether second order."""
+        recipe = self.recipe
+        step_weights = schedules.step_weights(
+            recipe.inner_steps, recipe.msl_epochs, recipe.msl_floor, epoch
+        )
+        return step_weights, schedules.second_order(recipe.second_order_from, epoch)
+
+    @property
+    def has_running(self) -> bool:
+        """Whether batch norm has running statistics."""
+        return self.recipe.norm_statistics != "batch"
+
+    def update_running(self, statistics: Iterable[BatchStatistics]) -> None:
+        """Move the running statistics towards those of B tasks `[B, F]`, one after another."""
+        rows: dict[tuple[BatchNorm, int], list[tuple[Tensor, Tensor]]] = {}
+        for layer, step, mean, variance in statistics if self.has_running else ():
+            row = step if len(layer.running_mean) > 1 else 0
+            rows.setdefault((layer, row), []).append((mean, variance))
+        for (layer, row), pairs in rows.items():
+            both = (torch.stack(each, 1).flatten(0, 1) for each in zip(*pairs, strict=True))
+            layer.update_running(row, *both)
+
+    def adapt(
+        self, support_x: Tensor, support_y: Tensor, steps: int | None = None,
+        transductive: bool = False,
+    ) -> Callable[[Tensor], Tensor]:  # fmt: skip
+        """Learn one task from support images `[N·K, C, H, W]` with labels `[N·K]`: a classifier.
+
+        The result maps images `[M, C, H, W]` to logits `[M, N]`, without a graph, and no image's
+        logits depend on another image: batch norm uses the running statistics where the recipe has
+        them, else those of the support set under the adapted weights. `transductive=True` instead
+        normalises the M images by each other, as published code does. The learner does not change.
+        """
+        path = self.adapted_path(support_x, support_y, steps)
+        return self.classifier(path, len(path) - 1, support_x, transductive)
+
+    def adapted_path(
+        self, support_x: Tensor, support_y: Tensor, steps: int | None = None
+    ) -> list[Weights]:
+        """The weights before and after each step on a support set, θ_0 … θ_S, without a graph."""
+        self.check(support_x, support_y)
+        steps = self.recipe.inner_steps if steps is None else steps
+        start = {name: weight.detach().requires_grad_() for name, weight in self.weights().items()}
+        with torch.enable_grad():
+            model = self.models(Task(support_x, support_y, None, support_y))[0]
+            path = inner_loop(model, start, (support_x, support_y), steps, self.rule, False)
+        return [{name: w.detach() for name, w in weights.items()} for weights in path]
+
+    def classifier(
+        self, path: list[Weights], step: int, support_x: Tensor, transductive: bool = False
+    ) -> Callable[[Tensor], Tensor]:
+        """The classifier of `adapt` after `step` steps of an adapted path."""
+        statistics = None if transductive else self.statistics(path[step], support_x, step)
+
+        @torch.no_grad()
+        def classify(images: Tensor) -> Tensor:
+            options = {} if statistics is None else {"statistics": statistics}
+            return self(path[step], images, step, **options)
+
+        return classify
+
+    @torch.no_grad()
+    def statistics(self, weights: Weights, support_x: Tensor, step: int) -> Statistics | None:
+        """What inductive predictions normalise by; None where the network has no batch norm."""
+        if not self.norms():
+            return None
+        if self.has_running:
+            return {norm: norm.running(step) for norm in self.norms()}
+        collect: list[BatchStatistics] = []
+        self(weights, support_x, step, collect=collect)
+        return as_statistics(collect)
+
+    def check(self, images: Tensor, labels: Tensor) -> None:
+        """Raise `InputError` where images `[M, …]` or labels `[M]` are not this learner's."""
+        if tuple(images.shape[1:]) != self.image_shape:
+            raise InputError(
+                f"the learner was made for images {list(self.image_shape)}, but these are "
+                f"{list(images.shape[1:])}"
+            )
+        if labels.device.type == "cpu" and not (labels.min() >= 0 and labels.max() < self.ways):
+            raise InputError(
+                f"labels must be 0 … {self.ways - 1} for a {self.ways}-way learner, but these go "
+                f"from {labels.min()} to {labels.max()}"
+            )
+
+    def with_recipe(self, **changes: Any) -> "MetaLearner":
+        """A copy under a changed recipe, to be evaluated otherwise than it was trained.
+
+        Raises `InputError` where the change asks for weights that this learner does not have.
+        """
+        other = copy.deepcopy(self)
+        other.recipe = self.recipe.with_(**changes)
+        fresh = type(self)(other.recipe, self.image_shape, self.ways, network=None)
+        ours = self.state_dict()
+        for name, x in fresh.state_dict().items():
+            if x.numel() and (name not in ours or ours[name].shape != x.shape):
+                raise InputError(
+                    f"a recipe with {', '.join(changes)} changed like this has other weights "
+                    f"({name}), which have not been trained; train it"
+                )
+        return other
+
+    def update_recipe(self, recipe: Recipe) -> None:
+        """Continue under a recipe with another fixed inner rate or other schedules."""
+        self.recipe = recipe
+        if isinstance(self.rule, FixedRate):
+            self.rule.rate = recipe.inner_rate
+
+
+def stack(results: list[TaskResult]) -> TaskResult:
+    """The results of B tasks as one, detached: `[B]`, `[B]`, and statistics `[B, F]`."""
+    losses, accuracies, each = zip(*results, strict=True)
+    statistics = [
+        BatchStatistics(
+            same[0].layer, same[0].step,
+            torch.stack([one.mean for one in same]).detach(),
+            torch.stack([one.variance for one in same]).detach(),
+        )
+        for same in zip(*each, strict=True)
+    ]  # fmt: skip
+    return TaskResult(torch.stack(losses).detach(), torch.stack(accuracies), statistics)
+
+
+def as_statistics(collected: Iterable[BatchStatistics]) -> Statistics:
+    """What one pass through the network collected, by layer."""
+    return {layer: (mean, variance) for layer, _, mean, variance in collected}
+
+
+def _rule(recipe: Recipe, weights: Weights) -> nn.Module:
+    if recipe.inner_rule == "lslr":
+        return LSLR(weights, recipe.inner_steps, recipe.inner_rate)
+    if recipe.inner_rule == "meta-sgd":
+        return MetaSGD(weights, recipe.inner_rate)
+    return FixedRate(recipe.inner_rate)

@@ -1,0 +1,179 @@
+"""A run: what was trained, on what data, and how it went; in memory, or as a folder.
+
+The folder holds `run.json` (recipe and data), `history.csv`, `gradients.csv`, `changes.csv` where
+the recipe was changed by hand, and the checkpoints and best weights of `checkpoints.py`.
+"""
+
+import copy
+import json
+import math
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from mamlpp.errors import InputError
+from mamlpp.files import replacing
+from mamlpp.learner import MetaLearner
+from mamlpp.recipe import Recipe
+from mamlpp.run.changes import CHANGE_COLUMNS, in_force
+from mamlpp.run.checkpoints import KEPT_BEST, Best, latest_weights, read_best
+from mamlpp.run.history import GRADIENT_COLUMNS, History
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """What a run is trained on: images (dataset, split, checksum), tasks and their seeds."""
+
+    dataset: str
+    ways: int
+    shots: int
+    queries: int
+    image_shape: tuple[int, int, int]
+    training_images: str
+    training_seed: int
+    training_rotate: bool
+    validation_images: str
+    validation_seed: int
+    validation_rotate: bool
+    validation_queries: int
+
+
+@dataclass(eq=False)
+class Run:
+    """A finished training: `learner` has the weights that were best on validation.
+
+    `kept` are the best few weights, best first. `gradients` are the norms along the inner loop in
+    the meta-steps that were diagnosed. `recipe` is the recipe at the start, `changes` what was
+    changed by hand, and `learner.recipe` the recipe at the end.
+    """
+
+    recipe: Recipe
+    data: DataSettings
+    learner: MetaLearner
+    history: History
+    directory: Path | None = None
+    kept: tuple[Best, ...] = ()
+    gradients: History = field(default_factory=lambda: History(columns=GRADIENT_COLUMNS))
+    changes: History = field(default_factory=lambda: History(columns=CHANGE_COLUMNS))
+
+    @property
+    def ways(self) -> int:
+        """Classes of a task."""
+        return self.data.ways
+
+    @property
+    def shots(self) -> int:
+        """Support images a class."""
+        return self.data.shots
+
+    @property
+    def queries(self) -> int:
+        """Query images a class."""
+        return self.data.queries
+
+    def best(self, k: int = KEPT_BEST) -> list[MetaLearner]:
+        """The `k` learners that were best on validation, best first; fewer if there are not k.
+
+        At most `KEPT_BEST` are kept. Raises `InputError` where their files cannot be read.
+        """
+        if k < 1:
+            raise InputError(f"k must be at least 1, not {k}")
+        return [self._member(best) for best in self._kept()[:k]]
+
+    def _member(self, best: Best) -> MetaLearner:
+        learner = copy.deepcopy(self.learner)
+        learner.load_state_dict(best.weights)
+        learner.update_recipe(in_force(self.recipe, self.changes, best.iteration))
+        return learner
+
+    def with_recipe(self, **changes: Any) -> "Run":
+        """The same weights under a changed recipe; see `MetaLearner.with_recipe`."""
+        learner = self.learner.with_recipe(**changes)
+        kept = tuple(
+            Best(best.accuracy, best.iteration, member.with_recipe(**changes).state_dict())
+            for best, member in zip(self._kept(), self.best(), strict=True)
+        )
+        recipe, others = self.recipe.with_(**changes), History(columns=CHANGE_COLUMNS)
+        others.append(*(row for row in self.changes.rows if row["field"] not in changes))
+        return replace(self, recipe=recipe, learner=learner, kept=kept, changes=others)
+
+    def _kept(self) -> tuple[Best, ...]:
+        return self.kept or (read_best(self.directory) if self.directory else ())
+
+    @classmethod
+    def load(cls, directory: Path | str, weights: str = "best") -> "Run":
+        """The run in a folder, with its `"best"` or `"latest"` weights.
+
+        Raises `InputError` where the folder holds no run, or damaged files.
+        """
+        if weights not in ("best", "latest"):
+            raise InputError(f"weights must be 'best' or 'latest', not {weights!r}")
+        directory = Path(directory).expanduser().absolute()
+        recipe, data = read_about(directory)
+        kept = read_best(directory) if weights == "best" else ()
+        state = kept[0].weights if kept else latest_weights(directory)
+        learner = MetaLearner(recipe, data.image_shape, data.ways)
+        try:
+            learner.load_state_dict(state)
+        except RuntimeError as error:
+            reason = str(error).split("\n\t")[1]  # PyTorch has a line for each weight.
+            raise InputError(
+                f"the weights in {directory} are not those of its run.json ({reason})"
+            ) from error
+        run = cls(recipe, data, learner, History.load(directory / "history.csv"), directory, kept)
+        if (directory / "gradients.csv").exists():
+            run.gradients = History.load(directory / "gradients.csv")
+        if (directory / "changes.csv").exists():
+            run.changes = History.load(directory / "changes.csv")
+            until = kept[0].iteration if kept else math.inf
+            learner.update_recipe(in_force(recipe, run.changes, until))
+        return run
+
+
+def open_directory(directory: Path, recipe: Recipe, data: DataSettings) -> None:
+    """Make the folder of a new run, or check that the folder holds this run.
+
+    Raises `InputError`, and changes nothing, where the folder holds another run.
+    """
+    about = directory / "run.json"
+    if about.exists():
+        _check_same(directory, recipe, data)
+        return
+    try:
+        with replacing(about) as part:
+            part.write_text(
+                json.dumps({"recipe": asdict(recipe), "data": asdict(data)}), encoding="utf-8"
+            )
+    except OSError as error:
+        raise InputError(
+            f"no run can be written to {directory} ({error}); choose another folder"
+        ) from error
+
+
+def read_about(directory: Path) -> tuple[Recipe, DataSettings]:
+    """Recipe and data of the run in a folder."""
+    path = directory / "run.json"
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+        data = about.get("data") or about["setting"]  # The name in earlier versions.
+        data["image_shape"] = tuple(data["image_shape"])  # JSON has lists only.
+        return Recipe(**about["recipe"]), DataSettings(**data)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise InputError(
+            f"{directory} holds no run; give the folder that `mamlpp train --directory` wrote"
+        ) from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path} is damaged ({error}); train the run again") from error
+
+
+def _check_same(directory: Path, recipe: Recipe, data: DataSettings) -> None:
+    there, here = ({**asdict(r), **asdict(s)} for r, s in (read_about(directory), (recipe, data)))
+    differing = [
+        f"{name} is {there[name]} there and {here[name]} here"
+        for name in here
+        if there[name] != here[name]
+    ]
+    if differing:
+        raise InputError(
+            f"{directory} holds another run: {', '.join(differing)}; choose another folder"
+        )

@@ -1,0 +1,143 @@
+"""The folder of a training while it runs: its lock, tables and checkpoints, and how it resumes."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from mamlpp.errors import InputError
+from mamlpp.files import remove_leftovers
+from mamlpp.recipe import Recipe
+from mamlpp.run.changes import CHANGE_COLUMNS
+from mamlpp.run.checkpoints import (
+    Best,
+    Checkpoint,
+    State,
+    latest_checkpoint,
+    save_checkpoint,
+    write_best,
+)
+from mamlpp.run.history import GRADIENT_COLUMNS, History, Row
+from mamlpp.run.run import DataSettings, open_directory
+
+CHECKPOINT_SECONDS = 30.0  # between two checkpoints within an epoch: what a killed run can lose
+
+
+class RunFolder:
+    """What a training writes, as it happens; with `directory` None it is kept in memory only.
+
+    Only one training may use it at a time: `with folder.alone():`. Every method raises `InputError`
+    where the folder cannot be written.
+    """
+
+    def __init__(self, directory: Path | str | None) -> None:
+        # Absolute, so that a later change of the current folder moves nothing.
+        self.directory = None if directory is None else Path(directory).expanduser().absolute()
+        self.history = History()
+        self.gradients = History(columns=GRADIENT_COLUMNS)
+        self.changes = History(columns=CHANGE_COLUMNS)
+        self._saved_at, self._saved = time.monotonic(), -1
+        self._thread = threading.RLock()
+        self._lock = (
+            None if self.directory is None else FileLock(self.directory / ".lock", timeout=0)
+        )
+
+    def open(self, recipe: Recipe, data: DataSettings) -> Checkpoint | None:
+        """Begin, or read what is there up to the latest checkpoint, which is returned.
+
+        Raises `InputError` where the folder holds another run, or another process trains in it.
+        """
+        if self.directory is None:
+            return None
+        open_directory(self.directory, recipe, data)
+        history, gradients = self.directory / "history.csv", self.directory / "gradients.csv"
+        with self.alone(), self._writing():
+            remove_leftovers(self.directory)
+            checkpoint = latest_checkpoint(self.directory)
+            if checkpoint is None:
+                self.history = History(history)
+                self.gradients = History(gradients, GRADIENT_COLUMNS)
+                return None
+            self._saved = iteration = checkpoint.iteration
+            write_best(self.directory, checkpoint.best)
+            changes = self.directory / "changes.csv"
+            if changes.exists():  # Those made just before the next meta-step belong to it.
+                self.changes = History.resume_at(changes, CHANGE_COLUMNS, iteration + 1)
+            self.history = History.resume(history, checkpoint.history_size)
+            self.gradients = History.resume_at(gradients, GRADIENT_COLUMNS, iteration)
+            return checkpoint
+
+    def append(self, row: Row, gradients: list[Row]) -> None:
+        """A meta-step, and the gradient norms along its inner loop if it was diagnosed."""
+        with self._writing():
+            self.gradients.append(*gradients)
+            self.history.append(row)
+
+    def append_changes(self, rows: list[Row]) -> None:
+        """Changes that were made by hand."""
+        with self._writing():
+            if self.directory is not None and self.changes.path is None:
+                self.changes.path = History(self.directory / "changes.csv", CHANGE_COLUMNS).path
+            self.changes.append(*rows)
+
+    @property
+    def due(self) -> bool:
+        """Whether the last checkpoint is too old to risk what came after it."""
+        return time.monotonic() - self._saved_at >= CHECKPOINT_SECONDS
+
+    def save(self, iteration: int, state: dict[str, State], best: list[Best]) -> None:
+        """Write a checkpoint, unless there is no folder or the last one is of this iteration."""
+        if self.directory is None or self._saved == iteration:
+            return
+        with self._writing():
+            size = (self.directory / "history.csv").stat().st_size
+            save_checkpoint(self.directory, Checkpoint(iteration, size, state, best))
+        self._saved_at, self._saved = time.monotonic(), iteration
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other threads and processes out; the lock is released if this process dies.
+
+        The thread that holds it may enter again. Raises `InputError` where another one is inside.
+        """
+        if not self._thread.acquire(blocking=False):
+            raise InputError(
+                "this trainer is at work in another thread; wait for it, or stop it first"
+            )
+        try:
+            with self._alone_in_folder():
+                yield
+        finally:
+            self._thread.release()
+
+    @contextmanager
+    def _alone_in_folder(self) -> Iterator[None]:
+        if self._lock is None:
+            yield
+            return
+        with self._writing():
+            try:
+                self._lock.acquire()
+            except Timeout as error:
+                raise InputError(
+                    f"another training is at work in {self.directory}; wait for it, or choose "
+                    f"another folder"
+                ) from error
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Turn an `OSError` into a sentence that says what it means for the run."""
+        try:
+            yield
+        except OSError as error:
+            raise InputError(
+                f"the run cannot be written to {self.directory} ({error}); once it can, the same "
+                f"command continues from the last checkpoint"
+            ) from error
