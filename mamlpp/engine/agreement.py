@@ -126,9 +126,7 @@ def _shrink(learner: MetaLearner) -> None:
     if isinstance(learner.rule, MetaSGD):
         rates = learner.rule.rates
         for i, name in enumerate(learner.rule.names):
-            learner.rule.rates[i] = nn.Parameter(
-                _first_filters(learner, name, learner.rule.rates[i])
-            )
+            rates[i] = nn.Parameter(_first_filters(learner, name, rates[i]))
     for name, parameter in list(learner.network.named_parameters()):
         owner, _, own = name.rpartition(".")
         fewer = nn.Parameter(_first_filters(learner, name, parameter))

@@ -88,7 +88,7 @@ class Engine:
         """
         learner.check(batch.support_x[0], batch.support_y)
         steps = learner.recipe.inner_steps if steps is None else steps
-        if engine_agrees(learner):
+        if engine_agrees(learner, bool(self.recompute)):
             parts = [batch] if self.takes_tasks_at_once(batch) else batch.split()
             each = [
                 batched.batch_logits(learner, part, steps, protocols, every_step) for part in parts

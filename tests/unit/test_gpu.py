@@ -5,12 +5,12 @@
 
 import pytest
 import torch
-
-import mamlpp
-from mamlpp import recorded, together
 from mamlpp.precision import full_precision
 from tests.unit.test_fast import SHAPES, make
 from tests.unit.test_together import make_batch
+
+import mamlpp
+from mamlpp import recorded, together
 
 pytestmark = [
     pytest.mark.gpu,
