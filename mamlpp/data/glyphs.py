@@ -17,7 +17,8 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
-from mamlpp.data.images import ImageSet, cached
+from mamlpp.data.cache import cached
+from mamlpp.data.images import ImageSet
 
 if TYPE_CHECKING:
     from matplotlib.ft2font import FT2Font

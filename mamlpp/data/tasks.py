@@ -6,7 +6,7 @@ Letters: B tasks, N ways (classes of a task), K shots (support images a class), 
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -92,9 +92,30 @@ class TaskSampler:
         self._seed = stream_seed(seed, images.split)
         self.restart()
         self._rotations = 4 if rotate else 1
-        turned = [images.images.rot90(turns, (-2, -1)) for turns in range(self._rotations)]
-        # All pictures in one row, [turns·classes·samples, C, H, W]: a draw is then a single gather.
-        self._pictures = torch.cat([pictures.flatten(0, 1) for pictures in turned])
+        self._pictures = self._in_one_row()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the pictures in one row, which another process makes from the image set."""
+        return {name: value for name, value in vars(self).items() if name != "_pictures"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._pictures = self._in_one_row()
+
+    def _in_one_row(self) -> Tensor:
+        """All pictures, `[turns·classes·samples, C, H, W]`: a draw is then a single gather.
+
+        Without rotation this is a view of the image set, so that processes which map the same file
+        share it. With rotation it holds each picture four times: to turn pictures after the
+        gather instead makes a draw half as long again.
+        """
+        images = self.images.images
+        if not self.rotate:
+            return images.flatten(0, 1)
+        turned = images.new_empty(self._rotations, *images.shape)
+        for turns, pictures in enumerate(turned):
+            pictures.copy_(images.rot90(turns, (-2, -1)))
+        return turned.flatten(0, 2)
 
     def with_seed(self, seed: int) -> "TaskSampler":
         """The same sampler with another seed, at its first task."""
