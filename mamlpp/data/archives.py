@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 import os
+import stat
 import warnings
 import zipfile
 import zlib
@@ -16,7 +17,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -28,37 +29,54 @@ from tqdm.auto import tqdm
 from mamlpp.data.folders import is_junk, unreadable
 from mamlpp.errors import InputError
 
-SUFFIXES = {".png", ".jpg", ".jpeg"}
+SUFFIXES = (".png", ".jpg", ".jpeg")
 SAMPLED = 200  # Of pictures in folders, how many `fingerprint` reads, spread over all of them.
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture file: its path inside `source` (a zip or a folder) and how to get its bytes."""
+    """One picture file: its name inside `source` (a zip or a folder) and how to get its bytes."""
 
     source: Path
-    path: PurePosixPath
+    name: str
+    """Its path in the source, with slashes."""
     size: int
     """In bytes."""
     crc: int | None
     """The checksum that a zip keeps of it; None in a folder."""
     read: Callable[[], bytes]
 
+    @property
+    def path(self) -> PurePosixPath:
+        """Its name, taken apart."""
+        return PurePosixPath(self.name)
+
     def __str__(self) -> str:
-        return f"{self.path} in {self.source}"
+        return f"{self.name} in {self.source}"
 
 
-def fingerprint(pictures: Sequence[Picture]) -> str:
-    """16 hex digits that change with what the pictures show, but not with where or when they lie.
+def fingerprint(sources: Iterable[Path]) -> str:
+    """16 hex digits that change with the pictures in `sources`, but not with their place or time.
 
-    They are taken of each one's path and size, with its checksum in a zip. Of pictures in folders
-    at most `SAMPLED` are read, so that this takes no time: one that was replaced by another of
-    exactly the same size may be overlooked among more.
+    They are taken of the name and size of each picture, and of its checksum if it is in a zip. Of
+    the pictures in folders at most `SAMPLED` are read, to save time: among more, one that was
+    replaced by another of exactly the same size may be overlooked. Raises as `open_pictures` does.
     """
-    about: list[Any] = sorted((str(p.path), p.size, p.crc or 0) for p in pictures)
-    loose = sorted((p for p in pictures if p.crc is None), key=lambda p: p.path)
-    step = -(-len(loose) // SAMPLED) or 1
-    about += [zlib.crc32(_read(picture)) for picture in loose[::step]]
+    sources = tuple(sources)
+    files = [f for source in sources for f in (_files(source) if source.is_dir() else [source])]
+    stats = [file.stat() for file in files]
+    state = zip(files, [(s.st_size, s.st_mtime_ns, s.st_ctime_ns) for s in stats], strict=True)
+    return _fingerprint(sources, tuple(state))
+
+
+@lru_cache(maxsize=8)
+def _fingerprint(sources: tuple[Path, ...], state: tuple[Any, ...]) -> str:
+    """Taken anew only where the `state` of the files has changed: zips hold 60,000 pictures."""
+    with open_pictures(sources) as pictures:
+        about: list[Any] = sorted((p.name, p.size, p.crc or 0) for p in pictures)
+        loose = sorted((p for p in pictures if p.crc is None), key=lambda p: p.name)
+        step = -(-len(loose) // SAMPLED) or 1
+        about += [zlib.crc32(_read(picture)) for picture in loose[::step]]
     return hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
 
 
@@ -76,7 +94,7 @@ def open_pictures(sources: Iterable[Path]) -> Iterator[list[Picture]]:
                 found += _in_folder(source)
             else:
                 found += _in_zip(stack.enter_context(_open_zip(source)), source)
-        yield [p for p in found if len(p.path.parts) > 2]
+        yield [p for p in found if p.name.count("/") > 1]
 
 
 def zips_below(folder: Path) -> list[Path]:
@@ -171,21 +189,24 @@ def _open_zip(source: Path) -> zipfile.ZipFile:
 
 
 def _in_zip(archive: zipfile.ZipFile, source: Path) -> list[Picture]:
-    found: dict[PurePosixPath, Picture] = {}  # Of two entries of one name the last one counts.
+    found: dict[str, Picture] = {}  # Of two entries with one name the last one counts.
     for entry in archive.infolist():
         if _leads_out(entry.filename):
             raise InputError(
                 f"{source} has an entry {entry.filename!r} that leads out of the archive, which no "
                 f"dataset has; get it again from a source you trust"
             )
-        path = PurePosixPath(entry.filename.replace("\\", "/"))  # Some programs write backslashes.
-        if _is_picture(path):
+        name = entry.filename.replace("\\", "/")  # Some programs write backslashes.
+        if _is_picture(name):
+            name = PurePosixPath(name).as_posix() if "./" in name or "//" in name else name
             read = partial(archive.read, entry)
-            found[path] = Picture(source, path, entry.file_size, entry.CRC, read)
+            found[name] = Picture(source, name, entry.file_size, entry.CRC, read)
     return list(found.values())
 
 
 def _leads_out(name: str) -> bool:
+    if ".." not in name and ":" not in name and not name.startswith(("/", "\\")):
+        return False  # Most names, in a tenth of the time.
     path = PureWindowsPath(name)  # It knows both slashes, and drives.
     return ".." in path.parts or bool(path.anchor)
 
@@ -194,13 +215,13 @@ def _in_folder(source: Path) -> list[Picture]:
     return [
         Picture(
             source,
-            PurePosixPath(file.relative_to(source).as_posix()),
+            file.relative_to(source).as_posix(),
             file.stat().st_size,
             None,
             file.read_bytes,
         )
         for file in _files(source)
-        if _is_picture(PurePosixPath(file.name))
+        if _is_picture(file.name)
     ]
 
 
@@ -213,17 +234,20 @@ def _files(folder: Path) -> list[Path]:
     found = []
     # Links are followed because large pictures often live elsewhere.
     for parent, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
-        folders[:] = [name for name in folders if not is_junk(PurePosixPath(name))]
-        paths = (Path(parent, name) for name in names if not is_junk(PurePosixPath(name)))
-        found += [path for path in paths if _exists(path)]
+        folders[:] = [name for name in folders if not is_junk(name)]
+        paths = (Path(parent, name) for name in names if not is_junk(name))
+        found += [path for path in paths if _is_file(path)]
     return found
 
 
-def _exists(path: Path) -> bool:
-    if path.is_symlink() and not path.exists():
-        raise InputError(f"{path} is a link to what is not there; mend it or remove it")
-    return path.is_file()
+def _is_file(path: Path) -> bool:
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except FileNotFoundError:
+        raise InputError(f"{path} is a link to what is not there; mend or remove it") from None
+    except OSError as error:
+        raise unreadable(error) from error
 
 
-def _is_picture(path: PurePosixPath) -> bool:
-    return path.suffix.lower() in SUFFIXES and not is_junk(path)
+def _is_picture(name: str) -> bool:
+    return name.lower().endswith(SUFFIXES) and not is_junk(*name.split("/"))

@@ -6,7 +6,7 @@ neither a later `os.chdir` nor a process that starts elsewhere looks in another 
 
 import os
 from contextlib import suppress
-from pathlib import Path, PurePath
+from pathlib import Path
 
 import platformdirs
 
@@ -68,14 +68,14 @@ def child(folder: Path, name: str) -> Path | None:
 def visible(folder: Path) -> list[Path]:
     """What `folder` holds, in order of name, without what operating systems leave there."""
     try:
-        return sorted(path for path in folder.iterdir() if not is_junk(PurePath(path.name)))
+        return sorted(path for path in folder.iterdir() if not is_junk(path.name))
     except OSError as error:
         raise unreadable(error) from error
 
 
-def is_junk(path: PurePath) -> bool:
-    """Whether a path leads to what operating systems leave about: hidden files, `__MACOSX`, …"""
-    return any(part.startswith(".") or part.casefold() in _JUNK for part in path.parts)
+def is_junk(*names: str) -> bool:
+    """Whether one of the names is of what operating systems leave about, or hidden."""
+    return any(name.startswith(".") or name.casefold() in _JUNK for name in names)
 
 
 def unreadable(error: OSError) -> InputError:

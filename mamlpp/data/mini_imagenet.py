@@ -51,27 +51,26 @@ def load(split: str) -> ImageSet:
     folder = user_folder("mini_imagenet", HOW_TO_GET)
     if folder is None:
         raise InputError(f"there is no folder MAMLPP_DATA/mini_imagenet; {HOW_TO_GET}")
-    with open_pictures([folder, *zips_below(folder)]) as pictures:
-        key = f"v{VERSION}-{fingerprint(pictures)}"
-        images = cached(
-            "mini_imagenet", split, key, lambda: {split: _build(folder, pictures, split)}
-        )
+    sources = [folder, *zips_below(folder)]
+    key = f"v{VERSION}-{fingerprint(sources)}"
+    images = cached("mini_imagenet", split, key, lambda: {split: _build(sources, split)})
     _warn_if_not_standard(images)
     return images
 
 
-def _build(folder: Path, pictures: list[Picture], split: str) -> ImageSet:
-    chosen = [picture for picture in pictures if _split(picture) == split]
-    if not chosen:
-        raise InputError(
-            f"{folder} holds no picture of the split {split!r}; lay out its folders or zips "
-            f"as {LAYOUT}"
-        )
-    classes = group_by_class(chosen, _class)
-    _check_in_one_split(pictures, classes, split)
-    usual = Counter(len(files) for files in classes.values()).most_common(1)[0][0]
-    check_samples(classes, usual, "the others have")
-    images = decode(classes, SHAPE, f"mini_imagenet {split}")
+def _build(sources: list[Path], split: str) -> ImageSet:
+    with open_pictures(sources) as pictures:
+        chosen = [picture for picture in pictures if _split(picture) == split]
+        if not chosen:
+            raise InputError(
+                f"{sources[0]} holds no picture of the split {split!r}; lay out its folders or "
+                f"zips as {LAYOUT}"
+            )
+        classes = group_by_class(chosen, _class)
+        _check_in_one_split(pictures, classes, split)
+        usual = Counter(len(files) for files in classes.values()).most_common(1)[0][0]
+        check_samples(classes, usual, "the others have")
+        images = decode(classes, SHAPE, f"mini_imagenet {split}")
     return ImageSet(images, tuple(classes), "mini_imagenet", split)
 
 

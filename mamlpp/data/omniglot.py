@@ -66,10 +66,7 @@ def at_hand() -> bool:
 
 
 def _key(sources: dict[str, Path]) -> str:
-    if not sources:
-        return f"v{VERSION}-official"
-    with open_pictures(sources.values()) as pictures:
-        return f"v{VERSION}-{fingerprint(pictures)}"
+    return f"v{VERSION}-{fingerprint(sources.values()) if sources else 'official'}"
 
 
 def split_characters(names: list[str]) -> dict[str, list[int]]:

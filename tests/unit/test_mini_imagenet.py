@@ -377,7 +377,7 @@ def test_a_file_that_cannot_be_read(folder, cache, monkeypatch):
 @pytest.mark.parametrize("place", ["train/n02/n02_9.jpg", "train/n09"])
 def test_a_link_to_nothing(folder, cache, place):
     (folder / place).symlink_to(folder / "gone")
-    refuse(cache, f"{place} is a link to what is not there; mend it or remove it")
+    refuse(cache, f"{place} is a link to what is not there; mend or remove it")
 
 
 def test_cut_off_zip(folder, cache):
