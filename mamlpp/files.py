@@ -1,5 +1,6 @@
 """Paths that a person gives, text that a person wrote, and files that are written as a whole."""
 
+import errno
 import os
 import shutil
 import tempfile
@@ -11,6 +12,8 @@ from pathlib import Path
 from mamlpp.errors import InputError
 
 _PART = ".part-"
+# What some network drives answer, which know no `fsync`.
+_NO_SYNC = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
 # A byte-order mark says how a text is encoded. UTF-32 comes first: its mark begins like UTF-16's.
 _MARKS = {
     b"\xff\xfe\0\0": "utf-32",
@@ -66,9 +69,18 @@ def replacing(path: Path) -> Iterator[Path]:
     ) as folder:
         part = Path(folder) / path.name
         yield part
-        with part.open("rb+") as file:
-            os.fsync(file)  # Without this, a power cut could leave the new name on an empty file.
+        _sync(part)
         os.replace(part, path)
+
+
+def _sync(path: Path) -> None:
+    """Bring a file to the disk: else a power cut could leave the new name on an empty file."""
+    with path.open("rb+") as file:
+        try:
+            os.fsync(file)
+        except OSError as error:
+            if error.errno not in _NO_SYNC:
+                raise
 
 
 def remove_leftovers(folder: Path, older_than: float = 0) -> None:

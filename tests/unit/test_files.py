@@ -1,6 +1,7 @@
 """Paths as people give them, text as editors save it, files written as a whole."""
 
 import codecs
+import errno
 import os
 import time
 from pathlib import Path
@@ -71,6 +72,26 @@ def test_a_block_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
         part.write_text("new", encoding="utf-8")
         raise RuntimeError
     assert [path.read_text(encoding="utf-8") for path in tmp_path.iterdir()] == ["old"]
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EIO])
+def test_a_drive_that_knows_no_sync_will_do_but_a_broken_one_will_not(
+    tmp_path, monkeypatch, number
+):
+    def fsync(_):
+        raise OSError(number, "sync")
+
+    def write():
+        with replacing(tmp_path / "a") as part:
+            part.write_text("new", encoding="utf-8")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    if number == errno.EINVAL:
+        write()
+    else:
+        with pytest.raises(OSError, match="sync"):
+            write()
+    assert len(list(tmp_path.iterdir())) == (number == errno.EINVAL)
 
 
 def test_leftovers_go_once_they_are_old_enough(tmp_path):

@@ -1,6 +1,7 @@
 """What `MAMLPP_DATA` and `MAMLPP_CACHE` may name, and what is said of anything else."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -85,7 +86,8 @@ def test_the_folder_of_a_dataset_in_place_of_the_one_above(data, monkeypatch, na
         (data / name / path).parent.mkdir(parents=True, exist_ok=True)
         (data / name / path).touch()
     monkeypatch.setenv("MAMLPP_DATA", str(data / name))
-    refuse(rf"{name}, which is the folder of one dataset; set it to the folder above, {data}, and")
+    above = re.escape(str(data))
+    refuse(f"{name}, which is the folder of one dataset; set it to the folder above, {above}, and")
 
 
 @pytest.mark.parametrize("inside", [[], [".DS_Store"], ["letters/a.txt", "train/x"], ["omniglot"]])
@@ -196,9 +198,10 @@ def test_a_change_of_folder_after_the_import_moves_nothing_here_or_in_other_proc
 
 def test_names_in_capitals_serve_and_the_exact_name_comes_first(tmp_path):
     (tmp_path / "OMNIGLOT").touch()
-    assert child(tmp_path, "omniglot").name.casefold() == "omniglot"
-    (tmp_path / "omniglot").touch()
-    assert child(tmp_path, "omniglot").name == "omniglot"
+    assert child(tmp_path, "omniglot").name == "OMNIGLOT"
+    if not (tmp_path / "omniglot").exists():  # Some file systems take both for the same.
+        (tmp_path / "omniglot").touch()
+        assert child(tmp_path, "omniglot").name == "omniglot"
     assert child(tmp_path, "else") is None
 
 
