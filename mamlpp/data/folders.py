@@ -51,7 +51,7 @@ def cache_folder() -> Path:
         return Path(platformdirs.user_cache_dir("mamlpp"))
     if os.path.isfile(folder):
         raise InputError(f"{CACHE} is {folder}, which is a file; set it to a folder, or unset it")
-    if os.path.isdir(folder) and _is_dataset(folder):
+    if _is_dataset(folder):
         raise InputError(
             f"{CACHE} is {folder}, which holds a dataset; set it to a folder of its own, or unset "
             f"it (your own data goes where {DATA} points)"
@@ -124,7 +124,9 @@ def _has_dataset(data: Path, dataset: str) -> bool:
 
 def _is_dataset(folder: Path) -> bool:
     """Whether a folder looks like Omniglot's or Mini-ImageNet's own, by what is in it."""
-    held = {path.stem.casefold() for path in visible(folder)}
+    held: set[str] = set()
+    with suppress(InputError):  # A cache that is not there yet, or cannot be listed, is none.
+        held = {path.stem.casefold() for path in visible(folder)}
     omniglot = held & {"images_background", "images_evaluation"}
     return bool(omniglot or ("train" in held and held & {"val", "validation", "test"}))
 

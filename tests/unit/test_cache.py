@@ -163,6 +163,14 @@ def test_a_cache_that_is_read_only_serves_without_a_word(stored, monkeypatch):
         assert len(cached("small", "train", "v2", build)) == 3
 
 
+def test_a_cache_that_cannot_be_listed_serves_too(stored, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    assert len(cached("small", "train", "v1", never_built)) == 3
+
+
 def test_a_file_system_without_permissions_will_do(cache, monkeypatch):
     def refuse(*_, **__):
         raise PermissionError("no permissions here")
