@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from mamlpp.run.parallel import local_team
+
 import mamlpp
 from benchmarks import peers
 from benchmarks.published import published
 from benchmarks.race import Player, Step
 from benchmarks.workloads import Workload
-from mamlpp.run.parallel import local_team
 
 Memory = Literal["fast", "lean"]
 Name = Literal[

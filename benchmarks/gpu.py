@@ -14,6 +14,9 @@ from typing import Any, Literal, get_args
 
 import torch
 import tyro
+from mamlpp.lean import backward as one_by_one
+from mamlpp.precision import full_precision
+from mamlpp.recorded import Recorder
 
 import mamlpp
 from benchmarks import report
@@ -22,10 +25,7 @@ from benchmarks.race import Step
 from benchmarks.timing import seconds
 from benchmarks.workloads import WORKLOADS, Workload
 from mamlpp import together
-from mamlpp.lean import backward as one_by_one
 from mamlpp.network import BLOCKS
-from mamlpp.precision import full_precision
-from mamlpp.recorded import Recorder
 
 WorkloadName = Literal["W1", "W2", "W3", "W4"]
 PAPER = 75_000  # meta-steps of the paper's training on Omniglot: 150 epochs of 500

@@ -18,11 +18,11 @@ from unittest.mock import patch
 
 import torch
 import tyro
+from mamlpp.fast import fast_model
 from torch import Tensor
 
 import mamlpp
 from benchmarks import report
-from mamlpp.fast import fast_model
 from mamlpp.maml import Model, task_loss
 from mamlpp.network import ConvNet
 

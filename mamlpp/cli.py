@@ -1,8 +1,14 @@
-"""The command line: `mamlpp data | train | evaluate | sweep`; a recipe's fields are options."""
+"""The command line: `mamlpp data | train | evaluate | sweep | cache`.
+
+Every field of a recipe is an option of `train`. Paths may begin with `~`.
+"""
 
 import argparse
+import itertools
 import json
+import os
 import shlex
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -13,12 +19,13 @@ from typing import Annotated, Any, Literal
 import torch
 import tyro
 
-from mamlpp.data import SPLITS, load_images
+from mamlpp.data import SPLITS, cache, load_images
+from mamlpp.data.folders import cache_folder
 from mamlpp.data.images import ImageSet
 from mamlpp.data.tasks import TaskSampler
 from mamlpp.engine import Workers, torchrun_workers
 from mamlpp.errors import InputError
-from mamlpp.files import replacing
+from mamlpp.files import replacing, user_path
 from mamlpp.recipe import RECIPES, Recipe
 from mamlpp.run import sweep
 from mamlpp.run.evaluation import EVALUATION_SEED, Evaluation, evaluate_protocols
@@ -30,16 +37,16 @@ Dataset = Literal["glyphs", "omniglot", "mini_imagenet"]
 
 @dataclass
 class Data:
-    """Build or fetch a dataset, say what is in it, and draw a page of it."""
+    """Build or download a dataset, say what is in it, and draw a page of its images."""
 
     dataset: tyro.conf.Positional[Dataset] = "glyphs"
-    """glyphs is built in; omniglot is downloaded, or read from MAMLPP_DATA; mini_imagenet is read
+    """glyphs is built in. omniglot is read from MAMLPP_DATA, or downloaded. mini_imagenet is read
     from MAMLPP_DATA."""
     picture: Path | None = None
-    """Also draw the first 20 drawings of 20 classes of each split: a PNG or SVG file."""
+    """PNG or SVG file to draw 20 images of 20 classes of each split to."""
 
     def __call__(self) -> None:
-        """Print one line a split."""
+        """Print one line for each split."""
         if self.picture is not None and self.picture.suffix.lower() not in (".png", ".svg"):
             raise InputError(f"the picture must be a .png or .svg file, not {self.picture.name}")
         sets = [load_images(self.dataset, split) for split in SPLITS]
@@ -50,58 +57,61 @@ class Data:
                 f"{height}x{width}x{channels}   {images.name}"
             )
         if self.picture is not None:
-            _draw_page(sets, self.picture)
-            print(f"drawn to {self.picture}")
+            picture = user_path(self.picture)
+            _draw_page(sets, picture)
+            print(f"drawn to {picture}")
 
 
 @dataclass
 class Train:
-    """Meta-train a recipe and write the run to a folder; the same command again goes on with it."""
+    """Meta-train a recipe and keep the run in a folder. The same command again continues it."""
 
     directory: Path
-    """Folder of the run, new or to go on with: recipe, history (CSV), checkpoints and weights."""
+    """Folder of the run, new or to be continued. It gets the recipe, the history (as CSV), the
+    checkpoints and the weights."""
     recipe: Annotated[str, tyro.conf.arg(help=f"Recipe to start from: {', '.join(RECIPES)}.")] = (
         "maml"
     )
     dataset: Dataset = "glyphs"
     """What to train on."""
     ways: int = 5
-    """Classes of a task."""
+    """Classes in each task."""
     shots: int = 1
-    """Support images a class: what the inner loop learns from."""
+    """Support images of each class: what the inner loop learns from."""
     queries: int = 1
-    """Query images a class: what the adapted weights are judged on."""
+    """Query images of each class: what the adapted weights are judged on."""
     sampling_seed: int = 0
-    """Seed of the tasks that are drawn."""
+    """Seed that decides which tasks are drawn."""
     diagnose_every: int | None = None
-    """Meta-steps between two looks at the gradient on its way back, written to gradients.csv."""
+    """Record the gradient on its way back through the inner loop once in this many meta-steps, in
+    gradients.csv."""
     device: str | None = None
-    """cpu, cuda, …; the GPU if there is one, unless said."""
+    """cpu, cuda, …; by default the GPU if there is one."""
     workers: int = 1
-    """Processes that share the tasks of each meta-batch, on as many cores. On several GPUs:
+    """Processes that share the tasks of each meta-batch, one for each core. To use several GPUs:
     torchrun --nproc-per-node GPUS -m mamlpp train …"""
     settings: tyro.conf.OmitArgPrefixes[Recipe] = field(default_factory=Recipe)
 
     def __call__(self) -> None:
-        """Train, then say what came out and what to type next."""
+        """Train, then print the best accuracy and what to type next."""
         others = torchrun_workers(_device(self.device))
         if others is not None and others.rank:
             return others.serve()
         device = _device(self.device) if others is None else others.device
+        directory = user_path(self.directory)
         try:
-            run = self._trainer(device, self.workers if others is None else others).fit()
+            workers = self.workers if others is None else others
+            run = self._trainer(directory, device, workers).fit()
         finally:
             if others is not None:
                 others.dismiss()
         best = max(run.history.column("validation_accuracy"))
-        print(f"best validation accuracy {100 * best:.2f} %; the run is in {self.directory}")
-        print(f"next: mamlpp evaluate {self.directory}")
+        print(f"best validation accuracy {100 * best:.2f} %; the run is in {directory}")
+        print(f"next: {_command('evaluate', str(self.directory))}")
 
-    def _trainer(self, device: torch.device, workers: int | Workers) -> Trainer:
+    def _trainer(self, directory: Path, device: torch.device, workers: int | Workers) -> Trainer:
         train, validation = (self._sampler(split, device) for split in ("train", "validation"))
-        return Trainer(
-            self.settings, train, validation, self.directory, self.diagnose_every, workers
-        )
+        return Trainer(self.settings, train, validation, directory, self.diagnose_every, workers)
 
     def _sampler(self, split: str, device: torch.device) -> TaskSampler:
         images = load_images(self.dataset, split).to(device)
@@ -114,27 +124,28 @@ class Train:
 
 @dataclass
 class Evaluate:
-    """How good a run is on tasks of unseen classes: a table, and all numbers as a JSON file."""
+    """Measure a run on tasks of unseen classes: print tables, and keep all numbers as JSON."""
 
     directory: tyro.conf.Positional[Path]
-    """Folder of the run; the numbers go to evaluation-SPLIT.json in it."""
+    """Folder of the run. The numbers are written to evaluation-SPLIT.json in it."""
     tasks: int = 600
-    """How many tasks."""
+    """Number of tasks."""
     split: Literal["train", "validation", "test"] = "test"
-    """Classes to draw from."""
+    """Which classes the tasks are drawn from."""
     steps: int | None = None
-    """Inner steps; as many as in training, unless said."""
+    """Inner steps; by default as many as in training."""
     ensemble: int = 5
-    """Checkpoints, the best on validation, whose logits the ensemble averages."""
+    """How many checkpoints, the best on validation, the ensemble averages the logits of."""
     seed: int = EVALUATION_SEED
-    """Seed of the tasks; whatever it is, they are none of training's or validation's."""
+    """Seed that decides which tasks are drawn. With any seed, these are other tasks than those of
+    training and validation."""
     device: str | None = None
-    """cpu, cuda, …; the GPU if there is one, unless said."""
+    """cpu, cuda, …; by default the GPU if there is one."""
 
     def __call__(self) -> None:
-        """Evaluate under both protocols, alone and as an ensemble; print and write the numbers."""
-        device = _device(self.device)
-        run = Run.load(self.directory)
+        """Evaluate with both protocols, single and ensemble; print and write the numbers."""
+        device, directory = _device(self.device), user_path(self.directory)
+        run = Run.load(directory)
         run.learner.to(device)
         images = load_images(run.data.dataset, self.split).to(device)
         members = min(self.ensemble, len(run.kept))
@@ -146,13 +157,13 @@ class Evaluate:
         if members < self.ensemble:
             print(f"note: {self.ensemble} checkpoints were asked for, the run keeps {members}")
         print(_tables(results, members))
-        path = self.directory / f"evaluation-{self.split}.json"
+        path = directory / f"evaluation-{self.split}.json"
         about = self._about(run, images, steps, members) | {"results": _plain(results)}
         _write(path, json.dumps(about, indent=1, allow_nan=False) + "\n")
         print(f"\nall numbers are in {path}")
 
     def _about(self, run: Run, images: ImageSet, steps: int, members: int) -> dict[str, Any]:
-        """What was evaluated, and how to do it again."""
+        """What was evaluated, and the command that does it again."""
         device = str(images.images.device)
         options = {
             **{"tasks": self.tasks, "split": self.split, "steps": steps},
@@ -179,7 +190,7 @@ _PROTOCOLS = (
 
 
 def _tables(results: Results, members: int) -> str:
-    """Accuracy, accuracy after each step, and calibration: tables with a row a protocol."""
+    """Accuracy, accuracy after each step, and calibration: tables with a row for each protocol."""
 
     def each(say: Callable[[Evaluation], str]) -> list[list[str]]:
         return [[say(one) for one in pair.values()] for pair in results.values()]
@@ -204,7 +215,7 @@ def _tables(results: Results, members: int) -> str:
 
 
 def _table(title: str, columns: list[str], rows: list[list[str]]) -> str:
-    """A title over right-aligned columns, a row a protocol."""
+    """A title above right-aligned columns, with a row for each protocol."""
     lines = [["", *columns], *([name, *row] for name, row in zip(_PROTOCOLS, rows, strict=True))]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return f"\n{title}\n" + "\n".join(
@@ -225,37 +236,39 @@ def _write(path: Path, text: str) -> None:
             part.write_text(text, encoding="utf-8")
     except OSError as error:
         raise InputError(
-            f"the results cannot be written to {path} ({error}); make room there"
+            f"the results cannot be written to {path} ({error}); make room there, or choose "
+            f"another place"
         ) from error
 
 
 @dataclass
 class Sweep:
-    """Run a table of trainings: what is missing of it, side by side; the same command goes on."""
+    """Run the trainings of a table side by side. The same command again runs what is missing."""
 
     file: tyro.conf.Positional[Path]
-    """The sweep, such as sweeps/laptop.toml: recipes, tasks, seeds and sizes."""
+    """File of the sweep, such as sweeps/laptop.toml: its recipes, tasks, seeds and sizes."""
     directory: Path | None = None
-    """Folder of the runs; runs/NAME, after the file, unless said."""
+    """Folder of the runs; by default runs/NAME, where NAME is that of the file."""
     workers: int | None = None
-    """Runs side by side; as many as GPUs, or as cores if there is none, unless said."""
+    """How many runs at the same time; by default one for each GPU, or for each core if there is no
+    GPU."""
     device: str | None = None
-    """cpu or cuda; the GPUs if there are any, unless said."""
+    """cpu or cuda; by default the GPUs if there are any."""
     cluster: str | None = None
-    """Address of a Ray cluster to run on, or auto; its machines must share the directory."""
+    """Address of a Ray cluster to run on, or auto. Its machines must share the directory."""
     cores: float = 1.0
-    """Cores that each run takes on a cluster; and a GPU, where it has any."""
+    """Cores for each run on a cluster. Each run also gets a GPU if the cluster has any."""
     status: bool = False
-    """Only say how far each run is."""
+    """Only show how far each run is."""
     table: Literal["text", "markdown", "json", "figure"] | None = None
-    """Only write the tables of what is done: ours beside the paper's."""
+    """Only show the tables of the runs that are done, beside the paper's."""
     output: Path | None = None
-    """File for the table; a figure needs one, everything else is printed without."""
+    """File for the table. A figure needs one; other tables are printed if there is none."""
 
     def __call__(self) -> None:
-        """Run it, or tell of it; exit code 1 where a run failed."""
-        cells = sweep.read_sweep(self.file)
-        directory = self.directory or Path("runs", self.file.stem)
+        """Run the sweep or show it; exit code 1 where a run failed."""
+        cells = sweep.read_sweep(user_path(self.file))
+        directory = user_path(self._directory())
         if self.status:
             print(_status(cells, directory))
         elif self.table is not None:
@@ -263,12 +276,17 @@ class Sweep:
         else:
             self._run(cells, directory)
 
+    def _directory(self) -> Path:
+        """The folder of the runs as a person would type it."""
+        return self.directory or Path("runs", self.file.stem)
+
     def _run(self, cells: list[sweep.Cell], directory: Path) -> None:
         from mamlpp.run import sweep
         from mamlpp.show import tables
 
-        for name in sorted({cell.dataset for cell in cells}):
-            load_images(name, "train")  # Missing data is said once, and fetched once.
+        # Here, so that missing data is reported once, and data is downloaded and decoded once.
+        for name, split in itertools.product(sorted({cell.dataset for cell in cells}), SPLITS):
+            load_images(name, split)
         engine = (
             sweep.Processes(directory, self.workers, self.device)
             if self.cluster is None
@@ -292,7 +310,7 @@ class Sweep:
             self._draw(found)
             return
         if form == "json":
-            text = json.dumps(self._about(directory) | {"tables": found}, indent=1, allow_nan=False)
+            text = json.dumps(self._about() | {"tables": found}, indent=1, allow_nan=False)
         else:
             show = tables.as_text if form == "text" else tables.as_markdown
             kinds = ["single", "ensemble"]
@@ -300,8 +318,9 @@ class Sweep:
         if self.output is None:
             print(text)
         else:
-            _write(self.output, text + "\n")
-            print(f"written to {self.output}")
+            output = user_path(self.output)
+            _write(output, text + "\n")
+            print(f"written to {output}")
 
     def _draw(self, found: list[dict[str, Any]]) -> None:
         from mamlpp.show import plots, tables
@@ -309,19 +328,20 @@ class Sweep:
         if self.output is None or self.output.suffix.lower() not in (".png", ".svg", ".pdf"):
             raise InputError("a figure needs --output with a .png, .svg or .pdf file")
         plots.use_style()
-        figure = tables.draw_tables(found)
+        figure, output = tables.draw_tables(found), user_path(self.output)
         try:
-            with replacing(self.output) as part:
+            with replacing(output) as part:
                 figure.savefig(part, facecolor="white")
         except OSError as error:
             raise InputError(
-                f"no figure can be written to {self.output} ({error}); choose another file"
+                f"no figure can be written to {output} ({error}); choose another file"
             ) from error
-        print(f"drawn to {self.output}")
+        print(f"drawn to {output}")
 
-    def _about(self, directory: Path) -> dict[str, Any]:
-        """Where the numbers come from."""
-        words = ["mamlpp", "sweep", self.file.as_posix(), "--directory", directory.as_posix()]
+    def _about(self) -> dict[str, Any]:
+        """Where the numbers come from; paths as they were typed, so that they fit elsewhere too."""
+        paths = self.file.as_posix(), self._directory().as_posix()
+        words = ["mamlpp", "sweep", paths[0], "--directory", paths[1]]
         return {
             "command": shlex.join(words),
             "date": datetime.now(UTC).date().isoformat(),
@@ -329,8 +349,47 @@ class Sweep:
         }
 
 
+@dataclass
+class Cache:
+    """List the decoded images and the downloads that are kept on disk, or remove them."""
+
+    clear: bool = False
+    """Remove all of them. They are decoded or downloaded again when they are needed."""
+
+    def __call__(self) -> None:
+        """Print one line for each file, and the total; or remove them."""
+        if self.clear:
+            freed = cache.clear()
+            print(f"removed {freed / 1e6:,.1f} MB from {cache_folder()}")
+        found = cache.entries()
+        if found or not self.clear:
+            print(_cache_table(found))
+
+
+def _cache_table(found: list[cache.Entry]) -> str:
+    """A line for each file in the cache, the most recently used first, and the total."""
+    rows = [("dataset", "split", "MB", "last use", "file")]
+    for entry in found:
+        used = datetime.fromtimestamp(entry.used).isoformat(" ", "minutes")
+        size = f"{entry.size / 1e6:,.1f}"
+        rows.append((entry.dataset, entry.split or "download", size, used, entry.path.name))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        f"{dataset:<{widths[0]}}  {split:<{widths[1]}}  {size:>{widths[2]}}  "
+        f"{used:<{widths[3]}}  {file}"
+        for dataset, split, size, used, file in rows
+    ]
+    total = sum(entry.size for entry in found) / 1e6
+    files = "1 file" if len(found) == 1 else f"{len(found)} files"
+    lines.append(
+        f"{files}, {total:,.1f} MB in {cache_folder()}; decoded images are kept up to "
+        f"{cache.limit_gb():g} GB ({cache.LIMIT})"
+    )
+    return "\n".join(lines if found else lines[1:])
+
+
 def _status(cells: list[sweep.Cell], directory: Path) -> str:
-    """A line a cell, and how many are in which state."""
+    """A line for each cell, and how many are in each state."""
     lines, words = [], []
     for cell in cells:
         found = sweep.state(cell, directory)
@@ -343,9 +402,9 @@ def _status(cells: list[sweep.Cell], directory: Path) -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run one command; what the user got wrong is said in one sentence, with exit code 1.
+    """Run one command. A user's mistake is explained in one sentence, with exit code 1.
 
-    Ctrl-C ends it with exit code 130; a training first finishes its meta-step and is saved.
+    Ctrl-C ends it with exit code 130. A training first finishes its meta-step, and is saved.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
@@ -357,8 +416,8 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(130)  # What shells expect of a program that Ctrl-C ended.
 
 
-def _parse(arguments: list[str]) -> Data | Train | Evaluate | Sweep:
-    # --recipe chooses the defaults of the other options, so it is looked up before they are parsed.
+def _parse(arguments: list[str]) -> Data | Train | Evaluate | Sweep | Cache:
+    # --recipe sets the defaults of the other options, so it is read before they are parsed.
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     early.add_argument("--recipe", nargs="?", const="maml", default="maml")
     name = early.parse_known_args(arguments)[0].recipe
@@ -369,7 +428,8 @@ def _parse(arguments: list[str]) -> Data | Train | Evaluate | Sweep:
         Annotated[Data, tyro.conf.subcommand("data")]
         | Annotated[Train, tyro.conf.subcommand("train", default=train)]
         | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
-        | Annotated[Sweep, tyro.conf.subcommand("sweep")],
+        | Annotated[Sweep, tyro.conf.subcommand("sweep")]
+        | Annotated[Cache, tyro.conf.subcommand("cache")],
         prog="mamlpp",
         description="Meta-learning on a laptop: MAML, step by step to MAML++.",
         args=arguments,
@@ -377,8 +437,14 @@ def _parse(arguments: list[str]) -> Data | Train | Evaluate | Sweep:
     )
 
 
+def _command(*words: str) -> str:
+    """`mamlpp` and the words, as one types them here; the file system's odd names in quotes."""
+    line = ["mamlpp", *words]
+    return subprocess.list2cmdline(line) if os.name == "nt" else shlex.join(line)
+
+
 def _device(name: str | None) -> torch.device:
-    """The device of that name; raises `InputError` where this machine has none."""
+    """The device with that name; raises `InputError` where this machine has none."""
     try:
         return torch.empty(0, device=name or default_device()).device
     except (RuntimeError, AssertionError, ImportError) as error:
@@ -397,7 +463,7 @@ def _draw_page(sets: list[ImageSet], path: Path) -> None:
     for images, ax in zip(sets, axes, strict=True):
         page = images.images[:20, :20].flatten(0, 1).float() / 255
         plot_images(page, ax, columns=min(20, images.samples))
-        ax.set_title(f"{images.dataset}, {images.split}: a row is a class")
+        ax.set_title(f"{images.dataset}, {images.split}: one class in each row")
     try:
         with replacing(path) as part:
             figure.savefig(part)

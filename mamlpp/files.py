@@ -1,28 +1,95 @@
-"""Files that are written whole or not at all."""
+"""Paths that a person gives, text that a person wrote, and files that are written as a whole."""
 
+import errno
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from mamlpp.errors import InputError
+
 _PART = ".part-"
+# What some network drives answer, which know no `fsync`.
+_NO_SYNC = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
+# A byte-order mark says how a text is encoded. UTF-32 comes first: its mark begins like UTF-16's.
+_MARKS = {
+    b"\xff\xfe\0\0": "utf-32",
+    b"\0\0\xfe\xff": "utf-32",
+    b"\xff\xfe": "utf-16",
+    b"\xfe\xff": "utf-16",
+}
+
+
+def user_path(path: str | os.PathLike[str]) -> Path:
+    """The path that a person means, absolute, so that a later change of folder does not move it.
+
+    A leading `~` becomes the home folder. Raises `InputError` where nobody has that home folder.
+    """
+    try:
+        return Path(path).expanduser().absolute()
+    except RuntimeError:
+        raise InputError(
+            f"{os.fspath(path)} begins with the home folder of a user who does not exist here; "
+            f"write the whole path"
+        ) from None
+
+
+def read_text(path: Path) -> str:
+    """The text of a file in UTF-8, or in UTF-16 or UTF-32 with a byte-order mark.
+
+    The mark is left out, and every line ends in a newline alone. Raises `InputError` where the
+    file cannot be read or is no such text.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror or error})") from error
+    encoding = next((name for mark, name in _MARKS.items() if data.startswith(mark)), "utf-8-sig")
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:  # No text has it: most often this is UTF-16 without its mark.
+        raise InputError(f"{path} is not text in UTF-8; save it in your editor as UTF-8")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A path to write to, moved to `path` once the block ends well: nobody sees half a file."""
+    """A path to write to. Once the block has ended well, its file takes the place of `path`.
+
+    So nobody ever sees half a file. The file must be closed when the block ends.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=_PART) as folder:
+    with tempfile.TemporaryDirectory(
+        dir=path.parent, prefix=_PART, ignore_cleanup_errors=True
+    ) as folder:
         part = Path(folder) / path.name
         yield part
-        with part.open("rb+") as file:
-            os.fsync(file)  # Else a power cut could leave the new name on an empty file.
+        _sync(part)
         os.replace(part, path)
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove what a process that was killed inside `replacing` left in `folder`."""
+def _sync(path: Path) -> None:
+    """Bring a file to the disk: else a power cut could leave the new name on an empty file."""
+    with path.open("rb+") as file:
+        try:
+            os.fsync(file)
+        except OSError as error:
+            if error.errno not in _NO_SYNC:
+                raise
+
+
+def remove_leftovers(folder: Path, older_than: float = 0) -> None:
+    """Remove what a process that was killed inside `replacing` left in `folder`.
+
+    `older_than` spares what another process may still be writing: it is an age in seconds.
+    """
+    now = time.time()
     for part in folder.glob(f"{_PART}*"):
-        shutil.rmtree(part, ignore_errors=True)
+        with suppress(OSError):
+            if now - part.stat().st_mtime >= older_than:
+                shutil.rmtree(part, ignore_errors=True)

@@ -47,7 +47,7 @@ from nbformat import NotebookNode
 from tqdm import tqdm
 
 from mamlpp import load_images
-from mamlpp.data.images import cache_folder
+from mamlpp.data.folders import cache_folder
 
 TOOLS = Path(__file__).resolve().parent
 PACKAGE = ROOT / "mamlpp"

@@ -1,21 +1,24 @@
 """Pictures in zips and in folders, seen the same way; a zip is read in memory, never unpacked.
 
-`open_pictures` lists them, `group_by_class` and `check_samples` sort and check them by name alone,
-`decode` turns them into one tensor. Each bad file ends in one sentence (`InputError`).
+`open_pictures` lists them, `fingerprint` tells whether they have changed, `group_by_class` and
+`check_samples` sort and check them by name alone, `decode` turns them into one tensor. Whatever
+cannot be read ends in one sentence (`InputError`) that names the file.
 """
 
 import hashlib
 import io
 import json
 import os
+import stat
+import warnings
 import zipfile
 import zlib
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
+from functools import lru_cache, partial
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import numpy as np
@@ -23,41 +26,66 @@ import torch
 from PIL import Image
 from tqdm.auto import tqdm
 
+from mamlpp.data.folders import is_junk, unreadable
 from mamlpp.errors import InputError
+
+SUFFIXES = (".png", ".jpg", ".jpeg")
+SAMPLED = 200  # Of pictures in folders, how many `fingerprint` reads, spread over all of them.
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture file: its path inside `source` (a zip or a folder) and how to get its bytes."""
+    """One picture file: its name inside `source` (a zip or a folder) and how to get its bytes."""
 
     source: Path
-    path: PurePosixPath
+    name: str
+    """Its path in the source, with slashes."""
+    size: int
+    """In bytes."""
+    crc: int | None
+    """The checksum that a zip keeps of it; None in a folder."""
     read: Callable[[], bytes]
 
+    @property
+    def path(self) -> PurePosixPath:
+        """Its name, taken apart."""
+        return PurePosixPath(self.name)
+
     def __str__(self) -> str:
-        return f"{self.path} in {self.source}"
+        return f"{self.name} in {self.source}"
 
 
-def user_folder(dataset: str) -> Path | None:
-    """`MAMLPP_DATA/<dataset>`, or None where the variable is not set or has no such folder."""
-    data = os.environ.get("MAMLPP_DATA")
-    folder = Path(data) / dataset if data else None
-    return folder if folder is not None and folder.is_dir() else None
+def fingerprint(sources: Iterable[Path]) -> str:
+    """16 hex digits that change with the pictures in `sources`, but not with their place or time.
+
+    They are taken of the name and size of each picture, and of its checksum if it is in a zip. Of
+    the pictures in folders at most `SAMPLED` are read, to save time: among more, one that was
+    replaced by another of exactly the same size may be overlooked. Raises as `open_pictures` does.
+    """
+    sources = tuple(sources)
+    files = [f for source in sources for f in (_files(source) if source.is_dir() else [source])]
+    stats = [file.stat() for file in files]
+    state = zip(files, [(s.st_size, s.st_mtime_ns, s.st_ctime_ns) for s in stats], strict=True)
+    return _fingerprint(sources, tuple(state))
 
 
-def fingerprint(folder: Path) -> str:
-    """16 hex digits that change with the name, size or time of any file in `folder`."""
-    stats = [(file.relative_to(folder).as_posix(), file.stat()) for file in _files(folder)]
-    about = sorted((path, stat.st_size, stat.st_mtime_ns) for path, stat in stats)
+@lru_cache(maxsize=8)
+def _fingerprint(sources: tuple[Path, ...], state: tuple[Any, ...]) -> str:
+    """Taken anew only where the `state` of the files has changed: zips hold 60,000 pictures."""
+    with open_pictures(sources) as pictures:
+        about: list[Any] = sorted((p.name, p.size, p.crc or 0) for p in pictures)
+        loose = sorted((p for p in pictures if p.crc is None), key=lambda p: p.name)
+        step = -(-len(loose) // SAMPLED) or 1
+        about += [zlib.crc32(_read(picture)) for picture in loose[::step]]
     return hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
 
 
 @contextmanager
-def open_pictures(sources: Iterable[Path], suffixes: Collection[str]) -> Iterator[list[Picture]]:
-    """The pictures of all `sources` (zips or folders), readable until the context ends.
+def open_pictures(sources: Iterable[Path]) -> Iterator[list[Picture]]:
+    """The pictures (PNG or JPEG) of all `sources` (zips or folders), readable inside the context.
 
-    A picture has one of the `suffixes` (such as `".png"`) and lies at least two folders deep.
-    Raises InputError for a source that is no zip, is cut off, or has a path that leads out of it.
+    Only those that lie at least two folders deep. Raises `InputError` for a source that is no zip,
+    is cut off, or has a path that leads out of it, and for a folder that cannot be read.
     """
     with ExitStack() as stack:
         found: list[Picture] = []
@@ -66,28 +94,35 @@ def open_pictures(sources: Iterable[Path], suffixes: Collection[str]) -> Iterato
                 found += _in_folder(source)
             else:
                 found += _in_zip(stack.enter_context(_open_zip(source)), source)
-        wanted = [p for p in found if p.path.suffix.lower() in suffixes]
-        yield [p for p in wanted if len(p.path.parts) > 2]
+        yield [p for p in found if p.name.count("/") > 1]
+
+
+def zips_below(folder: Path) -> list[Path]:
+    """All zips in a folder and in those inside it."""
+    return sorted(path for path in _files(folder) if path.suffix.lower() == ".zip")
 
 
 def group_by_class(
     pictures: Iterable[Picture], class_of: Callable[[Picture], str]
 ) -> dict[str, list[Picture]]:
-    """Pictures by class, both in order of name; InputError where a class has a file name twice."""
+    """Pictures by class, both in order of name; `InputError` where a class has a picture twice."""
     classes: defaultdict[str, dict[str, Picture]] = defaultdict(dict)
     for picture in pictures:
         files = classes[class_of(picture)]
-        twin = files.setdefault(picture.path.name, picture)
+        twin = files.setdefault(picture.path.stem, picture)  # As PNG and as JPEG is twice, too.
         if twin is not picture:
             raise InputError(
                 f"{picture} is there a second time ({twin}); each picture may be there only "
                 f"once, so remove one of the two"
             )
-    return {name: [files[f] for f in sorted(files)] for name, files in sorted(classes.items())}
+    return {
+        name: sorted(files.values(), key=lambda picture: picture.path.name)
+        for name, files in sorted(classes.items())
+    }
 
 
 def check_samples(classes: Mapping[str, Sequence[Picture]], samples: int, wanted_by: str) -> None:
-    """Raise InputError naming the first class that does not have `samples` pictures."""
+    """Raise `InputError` with the name of the first class that does not have `samples` pictures."""
     for name, pictures in classes.items():
         if len(pictures) != samples:
             raise InputError(
@@ -101,10 +136,10 @@ def decode(
 ) -> torch.Tensor:
     """All pictures as uint8 `[classes, samples, *shape]`, with a progress bar named `title`.
 
-    `shape` is channels (1 grey, 3 RGB), height, width. A picture of another size is resized with
-    Lanczos, which antialiases and is what MAML's published scripts ask for on both datasets
-    (github.com/cbfinn/maml, `data/*/*_images.py`). Raises InputError naming a picture that cannot
-    be read. Every class must have as many pictures as the first.
+    `shape` is channels (1 for grey, 3 for RGB), height and width. A picture of another size is
+    resized with Lanczos, which antialiases and is what MAML's published scripts ask for on both
+    datasets (github.com/cbfinn/maml, `data/*/*_images.py`). Raises `InputError` with the name of a
+    picture that cannot be read. Every class must have as many pictures as the first.
     """
     samples = len(next(iter(classes.values())))
     images = torch.empty(len(classes), samples, *shape, dtype=torch.uint8)
@@ -119,13 +154,14 @@ def _pixels(picture: Picture, shape: tuple[int, int, int]) -> np.ndarray[Any, An
     channels, height, width = shape
     data = _read(picture)
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with warnings.catch_warnings(), Image.open(io.BytesIO(data)) as image:
+            warnings.simplefilter("ignore")  # Pillow warns of transparency that it leaves out.
             # Convert first: Pillow resizes a 1-bit picture without any filter.
             pixels = image.convert("L" if channels == 1 else "RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+    except Exception as error:  # Pillow's decoders raise all kinds for a damaged file.
         raise InputError(
             f"{picture} is not a picture that can be decoded, or was cut off; replace that file"
-        ) from None
+        ) from error
     if pixels.size != (width, height):
         pixels = pixels.resize((width, height), Image.Resampling.LANCZOS)
     return np.atleast_3d(np.asarray(pixels)).transpose(2, 0, 1)  # [C, H, W]
@@ -138,51 +174,80 @@ def _read(picture: Picture) -> bytes:
     except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(
             f"{picture} cannot be read ({error}); get a whole copy of {picture.source.name}"
-        ) from None
+        ) from error
 
 
 def _open_zip(source: Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(source)
-    except (OSError, zipfile.BadZipFile):
+    except PermissionError as error:
+        raise unreadable(error) from error
+    except (OSError, zipfile.BadZipFile) as error:
         raise InputError(
             f"{source} is not a zip file or was cut off; get it again and check that it unpacks"
-        ) from None
+        ) from error
 
 
 def _in_zip(archive: zipfile.ZipFile, source: Path) -> list[Picture]:
-    for name in archive.namelist():
-        if _leads_out(name):
+    found: dict[str, Picture] = {}  # Of two entries with one name the last one counts.
+    for entry in archive.infolist():
+        if _leads_out(entry.filename):
             raise InputError(
-                f"{source} has an entry {name!r} that leads out of the archive, which no dataset "
-                f"has; get it again from a source you trust"
+                f"{source} has an entry {entry.filename!r} that leads out of the archive, which no "
+                f"dataset has; get it again from a source you trust"
             )
-    paths = {name: PurePosixPath(name) for name in archive.namelist() if not name.endswith("/")}
-    return [
-        Picture(source, path, partial(archive.read, name))
-        for name, path in paths.items()
-        if not _is_junk(path)
-    ]
+        name = entry.filename.replace("\\", "/")  # Some programs write backslashes.
+        if _is_picture(name):
+            name = PurePosixPath(name).as_posix() if "./" in name or "//" in name else name
+            read = partial(archive.read, entry)
+            found[name] = Picture(source, name, entry.file_size, entry.CRC, read)
+    return list(found.values())
 
 
 def _leads_out(name: str) -> bool:
-    path = PureWindowsPath(name)  # Knows both slashes, and drives.
+    if ".." not in name and ":" not in name and not name.startswith(("/", "\\")):
+        return False  # Most names, in a tenth of the time.
+    path = PureWindowsPath(name)  # It knows both slashes, and drives.
     return ".." in path.parts or bool(path.anchor)
 
 
 def _in_folder(source: Path) -> list[Picture]:
     return [
-        Picture(source, PurePosixPath(file.relative_to(source).as_posix()), file.read_bytes)
+        Picture(
+            source,
+            file.relative_to(source).as_posix(),
+            file.stat().st_size,
+            None,
+            file.read_bytes,
+        )
         for file in _files(source)
+        if _is_picture(file.name)
     ]
 
 
 def _files(folder: Path) -> list[Path]:
-    walk = os.walk(folder, followlinks=True)  # Large pictures often live elsewhere.
-    found = (Path(parent, name) for parent, _, names in walk for name in names)
-    return [f for f in found if not _is_junk(f.relative_to(folder)) and f.is_file()]
+    """All files below a folder but junk, links followed; `InputError` for what cannot be read."""
+
+    def refuse(error: OSError) -> None:
+        raise unreadable(error) from error
+
+    found = []
+    # Links are followed because large pictures often live elsewhere.
+    for parent, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+        folders[:] = [name for name in folders if not is_junk(name)]
+        paths = (Path(parent, name) for name in names if not is_junk(name))
+        found += [path for path in paths if _is_file(path)]
+    return found
 
 
-def _is_junk(path: PurePath) -> bool:
-    """Whether it is what macOS leaves about: `__MACOSX/`, `.DS_Store`, `._name`."""
-    return any(part == "__MACOSX" or part.startswith(".") for part in path.parts)
+def _is_file(path: Path) -> bool:
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except FileNotFoundError:
+        raise InputError(f"{path} is a link to what is not there; mend or remove it") from None
+    except OSError as error:
+        raise unreadable(error) from error
+
+
+def _is_picture(name: str) -> bool:
+    return name.lower().endswith(SUFFIXES) and not is_junk(*name.split("/"))

@@ -1,10 +1,11 @@
 """Glyphs: the built-in stand-in for Omniglot, drawn from the fonts that matplotlib ships.
 
 A class is one letter of one of the world's scripts. Its glyph is thinned to the line that a pen
-would follow, and twenty drawers trace that line: each copies one typeface and has a pen, a slant,
-a size and a bend of the hand of its own, and each drawing wobbles a little around them. Of letters
-that look alike, in one script or in two, one is kept; whole scripts are held out for validation and
-test. Only upright letters were compared: some are another one turned, as in Canadian syllabics.
+would follow, and twenty drawers trace that line. Each drawer copies one typeface and has a pen, a
+slant, a size and a bend of their own, and each drawing varies a little around these. Where letters
+look alike, in one script or in two, only one is kept. Whole scripts are held out for validation and
+test. Letters were compared upright only: some are turned copies of others, as in Canadian
+syllabics.
 """
 
 import unicodedata
@@ -17,39 +18,42 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
-from mamlpp.data.images import ImageSet, cached
+from mamlpp.data.cache import cached
+from mamlpp.data.images import ImageSet
 
 if TYPE_CHECKING:
     from matplotlib.ft2font import FT2Font
 
 VERSION = 1
 SEED = 28
-# A script goes by the first word of its letters' Unicode names.
+# A script is named by the first word of its letters' Unicode names.
 SCRIPTS = {
     "train": ("LATIN", "CANADIAN", "ARABIC", "CYRILLIC", "LISU"),
     "validation": ("GREEK", "COPTIC", "OGHAM"),
     "test": ("GEORGIAN", "ARMENIAN", "HEBREW", "TIFINAGH", "LAO", "NKO", "OLD"),
 }
-# Upper case, lower case, no case: neither marks that sit on letters nor modifiers.
+# Letters in upper case, in lower case and without case, but no combining marks or modifiers.
 CATEGORIES = ("Lu", "Ll", "Lo")
-# The first draws the letters that another lacks. Upright ones, since slant is the drawers' own, and
-# sans serif: pens draw no serifs, and DejaVu Serif gives some Armenian letters another shape.
+# Letters that a typeface lacks are taken from the first one. All are upright, because drawers have
+# a slant of their own, and sans serif, because pens draw no serifs, and DejaVu Serif gives some
+# Armenian letters another shape.
 FACES = ("DejaVuSans", "DejaVuSans-Bold", "DejaVuSansMono", "DejaVuSansMono-Bold")
 DRAWERS = 20
 
-# Sides in pixels: of the square that a glyph is rendered in, of that square with the room that a
-# drawing has around it, of a drawing while it is drawn and of a finished one.
+# Sides in pixels: of the square in which a glyph is rendered, of the canvas (that square with a
+# margin), of a drawing while it is drawn, and of a finished drawing.
 GLYPH, CANVAS, FINE, SIDE = 66, 106, 56, 28
-# How many pixels of line a letter has: fewer are but dots, more run together in a finished drawing.
+# How many pixels the line of a letter may have: less is only a dot, and more runs together in a
+# finished drawing.
 SHORTEST, LONGEST = 24, 280
-# Two letters look alike when `unlikeness` puts them nearer than this, chosen by eye.
+# Two letters look alike when their `unlikeness` is below this number, which was chosen by eye.
 ALIKE = 280
-# How much narrower, for its height, one of two letters may be made before they are compared.
+# How much narrower, for its height, one of two letters is made when they are compared.
 STRETCHES = (0.7, 0.85)
 # Half the width of a pen's stroke, in pixels of a finished drawing.
 PEN = 0.85
-# How far drawers differ from one another, and one drawer's drawings among themselves, as standard
-# deviations: lengths in half canvases, angles in radians, the others as logarithms.
+# How much the drawers differ, and how much the drawings of one drawer differ: standard deviations,
+# of lengths in half canvases, of angles in radians, and of logarithms of the others.
 SPREAD = {
     "angle": (0.05, 0.08),
     "slant": (0.15, 0.06),
@@ -65,14 +69,14 @@ Pixels = npt.NDArray[np.uint8]
 
 
 def load(split: str) -> ImageSet:
-    """One split of the glyphs, uint8 `[classes, 20, 1, 28, 28]`, from the cache or built."""
+    """One split of the glyphs, uint8 `[classes, 20, 1, 28, 28]`, from the cache or newly built."""
     import matplotlib
 
     return cached("glyphs", split, f"{VERSION}-matplotlib-{matplotlib.__version__}", build)
 
 
 def build() -> dict[str, ImageSet]:
-    """All three splits, made from the fonts in some seconds; the same bits every time."""
+    """All three splits, made from the fonts in a few seconds; every time the same to the bit."""
     letters = distinct_letters()
     images = draw(letters)
     sets = {}
@@ -99,9 +103,9 @@ def all_letters() -> list[str]:
 
 
 def distinct_letters() -> list[str]:
-    """The letters in use, in Unicode order: no two alike, and none empty or too full to draw.
+    """The letters in use, in Unicode order: no two look alike, none is empty or too full to draw.
 
-    Those with the fewest look-alikes are kept first, because that keeps the most.
+    Letters with the fewest look-alikes are kept first, because this keeps the most letters.
     """
     letters = all_letters()
     lines = thin(silhouettes(letters, FACES[0]))
@@ -117,12 +121,13 @@ def distinct_letters() -> list[str]:
 
 
 def unlikeness(lines: Pixels) -> torch.Tensor:
-    """How unlike each two letters are, `[n, n]`, from their lines `[n, 66, 66]`.
+    """How different the letters of each pair are, `[n, n]`, from their lines `[n, 66, 66]`.
 
-    Every mark of one letter counts the fourth power of its distance to the other letter's nearest
-    mark: a line that is a little off counts next to nothing, a dot that the other lacks counts. One
-    letter may be stretched to meet the other, as drawers do. The sums are of whole numbers small
-    enough to be exact, so that their order (the number of threads) cannot change which are kept.
+    Every mark of one letter adds the fourth power of its distance to the nearest mark of the other:
+    a line that is slightly off adds almost nothing, a dot that the other letter lacks adds a lot.
+    One letter may be stretched to fit the other, since drawers stretch letters too. The sums are of
+    whole numbers small enough to be exact, so neither their order nor the number of threads can
+    change which letters are kept.
     """
     strokes = F.max_pool2d(torch.from_numpy(lines).float().unsqueeze(1), 3, stride=1, padding=1)
     marks, distances = marks_and_distances(strokes)
@@ -134,7 +139,7 @@ def unlikeness(lines: Pixels) -> torch.Tensor:
 
 
 def stretched(strokes: torch.Tensor, stretch: float) -> torch.Tensor:
-    """Pictures `[n, 1, 66, 66]` made wider by the square root of `stretch`, and as much lower."""
+    """Pictures `[n, 1, 66, 66]` made wider by the root of `stretch`, and lower by as much."""
     squeeze = torch.tensor([[[stretch**-0.5, 0, 0], [0, stretch**0.5, 0]]])
     grid = F.affine_grid(squeeze, [1, 1, GLYPH, GLYPH], align_corners=False)
     wide = grid.expand(len(strokes), -1, -1, -1)
@@ -142,7 +147,7 @@ def stretched(strokes: torch.Tensor, stretch: float) -> torch.Tensor:
 
 
 def marks_and_distances(strokes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """On a coarse grid, where the marks are and the fourth powers of the distances to them."""
+    """Where the marks are on a coarse grid, and the fourth powers of the distances to them."""
     marks = F.max_pool2d(strokes.squeeze(1), kernel_size=4, stride=3, padding=1)
     squares = squared_distances(marks.to(torch.uint8).numpy(), reach=7)
     return marks.flatten(1), torch.from_numpy(squares).float().square().flatten(1)
@@ -152,7 +157,7 @@ def marks_and_distances(strokes: torch.Tensor) -> tuple[torch.Tensor, torch.Tens
 
 
 def open_font(face: str) -> "FT2Font":
-    """A typeface from matplotlib's own files, never one that the system happens to have."""
+    """A typeface from matplotlib's own files, never one that is installed on the system."""
     import matplotlib
     from matplotlib.ft2font import FT2Font
 
@@ -160,14 +165,14 @@ def open_font(face: str) -> "FT2Font":
 
 
 def silhouettes(letters: list[str], face: str) -> Pixels:
-    """The letters in one typeface, or the first where it lacks them: 0 or 1, `[n, 66, 66]`."""
+    """The letters in a typeface, or in the first one if it lacks them: 0 or 1, `[n, 66, 66]`."""
     own, spare = open_font(face), open_font(FACES[0])
     available = own.get_charmap()
     return np.stack([silhouette(own if ord(x) in available else spare, x) for x in letters])
 
 
 def silhouette(font: "FT2Font", letter: str) -> Pixels:
-    """One letter, 0 or 1, centred in a square `[66, 66]` that its longer side all but fills."""
+    """One letter, 0 or 1, centred in a square `[66, 66]` that its longer side almost fills."""
     from matplotlib.ft2font import LoadFlags
     from PIL import Image
 
@@ -186,10 +191,10 @@ def silhouette(font: "FT2Font", letter: str) -> Pixels:
 
 
 def thin(ink: Pixels) -> Pixels:
-    """Pictures of 0 and 1 `[n, height, width]` peeled down to lines one pixel wide.
+    """Pictures of 0 and 1 `[n, height, width]` thinned to lines that are one pixel wide.
 
-    The thinning of Guo and Hall (1989): the edges are peeled from two sides in turn, never breaking
-    a line nor losing a dot, until nothing changes.
+    This is the thinning of Guo and Hall (1989): edge pixels are removed from two sides in turn
+    until nothing changes. It never breaks a line or loses a dot.
     """
     tables = [np.array([stays(code, turn) for code in range(256)], np.uint8) for turn in (0, 4)]
     thinned, busy = ink.copy(), np.arange(len(ink))
@@ -204,7 +209,7 @@ def thin(ink: Pixels) -> Pixels:
 
 
 def neighbourhoods(ink: Pixels) -> Pixels:
-    """The eight neighbours of each inner pixel as bits, from north clockwise."""
+    """The eight neighbours of each inner pixel as bits, clockwise from north."""
     height, width = ink.shape[1] - 2, ink.shape[2] - 2
     codes = np.zeros_like(ink[:, 1:-1, 1:-1])
     ring = [(0, 1), (0, 2), (1, 2), (2, 2), (2, 1), (2, 0), (1, 0), (0, 0)]
@@ -214,10 +219,10 @@ def neighbourhoods(ink: Pixels) -> Pixels:
 
 
 def stays(code: int, turn: int) -> bool:
-    """Whether a pixel stays, from its neighbours, when edges are peeled from the side of `turn`.
+    """Whether a pixel with these neighbours stays when edges are removed on the side of `turn`.
 
-    One strand of line passes through a pixel on an edge, and two or three pairs of neighbours touch
-    it; fewer are the end of a line.
+    A pixel on an edge has one strand of line passing through it, and two or three pairs of
+    neighbours that touch it. With fewer pairs it is the end of a line.
     """
     ring = [bool(code >> bit & 1) for bit in range(8)]
     strands = sum(not ring[i] and (ring[i + 1] or ring[(i + 2) % 8]) for i in (0, 2, 4, 6))
@@ -228,7 +233,7 @@ def stays(code: int, turn: int) -> bool:
 
 
 def squared_distances(marks: Pixels, reach: int) -> Pixels:
-    """Each pixel's squared distance to the nearest mark, at most `reach` squared, like `marks`."""
+    """The squared distance of each pixel to the nearest mark, at most `reach` squared."""
     nearest = np.where(marks, 0, reach**2).astype(np.uint8)
     for axis in (1, 2):
         room = [(reach, reach) if axis == a else (0, 0) for a in range(3)]
@@ -255,27 +260,27 @@ def draw(letters: list[str]) -> torch.Tensor:
 
 
 def line_distances(lines: Pixels) -> torch.Tensor:
-    """How far the line is from each pixel of the canvas, `[n, 1, 106, 106]`, in its pixels."""
+    """The distance from each pixel of the canvas to the line, `[n, 1, 106, 106]`, in pixels."""
     room = (CANVAS - GLYPH) // 2
     marks = np.pad(lines, ((0, 0), (room, room), (room, room)))
     return torch.from_numpy(squared_distances(marks, reach=10)).float().sqrt().unsqueeze(1)
 
 
 def draw_hand(rng: np.random.Generator, drawings: int) -> Iterator[tuple[str, torch.Tensor]]:
-    """One drawer's ways, one for each drawing: `[n]`, but for `bend`, which is `[n, 2, 4, 4]`."""
+    """One drawer's habits in each drawing: `[n]` each, except `bend`, which is `[n, 2, 4, 4]`."""
     for way, (between, within) in SPREAD.items():
         shape = (2, 4, 4) if way == "bend" else ()
         own, wobble = rng.normal(size=shape), rng.normal(size=(drawings, *shape))
-        # Nobody is further from the mean than two standard deviations: letters stay readable.
+        # At most two standard deviations from the mean, so that letters stay readable.
         values = between * own.clip(-2, 2) + within * wobble.clip(-2, 2)
         yield way, torch.from_numpy(values).float()
 
 
 def trace(distances: torch.Tensor, hand: dict[str, torch.Tensor]) -> torch.Tensor:
-    """The line drawn with a pen by a hand: uint8 `[n, 1, 28, 28]`.
+    """The drawings that a hand makes of a line: uint8 `[n, 1, 28, 28]`.
 
-    A pixel is inked where the line, looked up where the hand took that pixel from, is less than
-    half a stroke away. It is drawn at twice the size, and shrunk.
+    For each pixel, `origins` says where on the canvas the hand took it from. The pixel is inked if
+    the line is less than half a stroke away there. This is drawn at twice the size and then shrunk.
     """
     # [n, 1, 56, 56]
     found = F.grid_sample(distances, origins(hand), padding_mode="border", align_corners=False)
@@ -286,7 +291,7 @@ def trace(distances: torch.Tensor, hand: dict[str, torch.Tensor]) -> torch.Tenso
 
 
 def origins(hand: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Where on the canvas a drawing's pixels come from: `[n, 56, 56, 2]`, x and y in -1..1."""
+    """The place on the canvas of each pixel of a drawing: `[n, 56, 56, 2]`, x and y in -1..1."""
     way = {name: values.view(-1, 1, 1) for name, values in hand.items() if name != "bend"}
     bend = F.interpolate(hand["bend"], (FINE, FINE), mode="bicubic", align_corners=True)
     axis = (torch.arange(FINE) + 0.5) * 2 / FINE - 1

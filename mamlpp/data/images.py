@@ -1,33 +1,30 @@
-"""Image sets: what every dataset becomes before tasks are drawn from it, and their cache on disk.
+"""Image sets: what every dataset becomes before tasks are drawn from it.
 
-A decoded set is one safetensors file in the cache folder (`MAMLPP_CACHE`, or the user's own cache
-folder): written whole or not at all, checked by checksum when it is read, rebuilt when damaged.
+On disk an image set is one safetensors file. It is mapped into memory, not copied: all processes
+that open the same file share one copy of its pictures.
 """
 
 import hashlib
 import json
-import os
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-import platformdirs
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from mamlpp.errors import InputError, InputWarning
-from mamlpp.files import replacing
+from mamlpp.errors import InputError
 
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
     """The pictures of one split of one dataset.
 
-    `images` is uint8 `[classes, samples, channels, height, width]`, ink 255 on paper 0 where the
-    pictures are drawings; `class_names` has one name a class.
+    `images` is uint8 `[classes, samples, channels, height, width]`. In drawings the ink is 255 and
+    the paper 0. `class_names` has one name for each class.
     """
 
     images: torch.Tensor
@@ -44,7 +41,7 @@ class ImageSet:
         if len(self.class_names) != len(self.images):
             raise InputError(
                 f"{len(self.images)} classes came with {len(self.class_names)} class names; "
-                f"give one name a class"
+                f"give one name for each class"
             )
 
     def __len__(self) -> int:
@@ -53,96 +50,86 @@ class ImageSet:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Channels, height, width of one image."""
+        """Channels, height and width of one image."""
         channels, height, width = self.images.shape[2:]
         return channels, height, width
 
     @property
     def samples(self) -> int:
-        """Images per class."""
+        """Images in each class."""
         return self.images.shape[1]
 
     @cached_property
     def checksum(self) -> str:
-        """SHA-256 of shape, class names and pixels."""
+        """SHA-256 of the shape, the class names and the pixels."""
         digest = hashlib.sha256(json.dumps([list(self.images.shape), self.class_names]).encode())
         digest.update(self.images.cpu().contiguous().numpy().data)
         return digest.hexdigest()
 
     @property
     def name(self) -> str:
-        """Dataset, split and the head of the checksum, such as `omniglot-train-1a2b3c4d`."""
+        """Dataset, split and the start of the checksum, such as `omniglot-train-1a2b3c4d`."""
         return f"{self.dataset}-{self.split}-{self.checksum[:8]}"
 
     def to(self, device: torch.device | str) -> "ImageSet":
-        """The same set on another device, still uint8."""
-        return replace(self, images=self.images.to(device))
+        """The same set on a device, still uint8; itself where it is there already."""
+        images = self.images.to(device)
+        if images is self.images:
+            return self
+        moved = replace(self, images=images)
+        if "checksum" in vars(self):
+            vars(moved)["checksum"] = self.checksum  # The same pictures: no need to read them back.
+        return moved
+
+    def __reduce__(self) -> tuple[Callable[..., "ImageSet"], tuple[Any, ...]]:
+        """How to send the set to another process: unchanged pictures from a file, by its name."""
+        path, version = vars(self).get("_mapped", (None, 0))
+        if path is not None and self.images._version == version and path.is_file():
+            return _map_again, (path, self.dataset, self.split, self.checksum)
+        return ImageSet, (self.images, self.class_names, self.dataset, self.split)
 
 
-def cache_folder() -> Path:
-    """Where decoded sets and downloads are kept: `MAMLPP_CACHE`, or the user's cache folder."""
-    return Path(os.environ.get("MAMLPP_CACHE") or platformdirs.user_cache_dir("mamlpp"))
-
-
-def cached(
-    dataset: str, split: str, key: str, build: Callable[[], dict[str, ImageSet]]
-) -> ImageSet:
-    """The `split` of `dataset` from the cache, or built by `build` (which may make several splits).
-
-    `key` names the source (a version, a fingerprint of the files): another key is another file. A
-    cache that cannot be written costs a warning and the time to build again, not the result.
-    """
-    stored = _read(_path(dataset, split, key), dataset, split)
-    if stored is not None:
-        return stored
-    built = build()
-    try:
-        for image_set in built.values():
-            _write(image_set, _path(dataset, image_set.split, key))
-    except (OSError, SafetensorError) as error:
-        warnings.warn(
-            f"{cache_folder()} cannot be written ({error}), so {dataset} will be built again next "
-            f"time; set MAMLPP_CACHE to a folder that can",
-            InputWarning,
-            stacklevel=4,  # Who called `load_images`.
-        )
-    return built[split]
-
-
-def is_cached(dataset: str, split: str, key: str) -> bool:
-    """Whether `cached` would find a file."""
-    return _path(dataset, split, key).exists()
-
-
-def _path(dataset: str, split: str, key: str) -> Path:
-    return cache_folder() / f"{dataset}-{split}-{key}.safetensors"
-
-
-def _read(path: Path, dataset: str, split: str) -> ImageSet | None:
-    if not path.exists():
-        return None
-    try:
-        with safe_open(path, framework="pt") as file:
-            about = file.metadata()
-            class_names = tuple(json.loads(about["class_names"]))
-            stored = ImageSet(file.get_tensor("images"), class_names, dataset, split)
-        if stored.checksum == about["checksum"]:
-            return stored
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError, InputError):
-        pass
-    warnings.warn(
-        f"the cached file {path} is damaged or cannot be read, and is built again",
-        InputWarning,
-        stacklevel=5,
-    )
-    return None
-
-
-def _write(image_set: ImageSet, path: Path) -> None:
+def write_images(image_set: ImageSet, path: Path) -> None:
+    """Store a set in a file, with its class names and its checksum."""
     about = {
         "class_names": json.dumps(image_set.class_names),
         "checksum": image_set.checksum,
     }
-    with replacing(path) as part:
-        save_file({"images": image_set.images}, part, about)
-        part.chmod(0o644)  # Saved for its owner alone, but a class may share one cache.
+    save_file({"images": image_set.images}, path, about)
+
+
+def map_images(path: Path, dataset: str, split: str) -> ImageSet:
+    """The set in a file, mapped into memory; its `checksum` is the stored one, not yet verified.
+
+    A tensor operation that writes to `images` changes only this process's copy, never the file.
+    Raises one of `SafetensorError`, `OSError`, `KeyError`, `TypeError`, `ValueError` or
+    `InputError` for a file that is not such a set.
+    """
+    with safe_open(path, framework="pt") as file:
+        about = file.metadata()
+        images = file.get_tensor("images")
+    image_set = ImageSet(images, tuple(json.loads(about["class_names"])), dataset, split)
+    vars(image_set)["_mapped"] = path, images._version
+    vars(image_set)["checksum"] = about["checksum"]
+    return image_set
+
+
+def verified(image_set: ImageSet) -> bool:
+    """Whether the pictures and names are still those that the set's checksum was taken of.
+
+    Reads all pictures, but keeps no copy of them.
+    """
+    return replace(image_set).checksum == image_set.checksum
+
+
+def _map_again(path: Path, dataset: str, split: str, checksum: str) -> ImageSet:
+    try:
+        image_set = map_images(path, dataset, split)
+    except (OSError, SafetensorError) as error:
+        raise InputError(
+            f"the pictures of {dataset} {split} were in {path}, which cannot be read any more "
+            f"({error}); load them again with load_images"
+        ) from error
+    if image_set.checksum != checksum:
+        raise InputError(f"{path} holds other pictures by now; load them again with load_images")
+    return image_set

@@ -15,9 +15,11 @@ from mamlpp.data.archives import (
     fingerprint,
     group_by_class,
     open_pictures,
-    user_folder,
+    zips_below,
 )
-from mamlpp.data.images import ImageSet, cached
+from mamlpp.data.cache import cached
+from mamlpp.data.folders import user_folder
+from mamlpp.data.images import ImageSet
 from mamlpp.errors import InputError, InputWarning
 
 FOLDERS = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
@@ -27,41 +29,42 @@ SHAPE = (3, 84, 84)
 VERSION = 1  # Part of the cache's key: raise it when the same files would give other pictures.
 
 LAYOUT = "train/<class>/*.jpg, val/<class>/*.jpg and test/<class>/*.jpg"
+HOW_TO_GET = (
+    "the kit does not download Mini-ImageNet, because ImageNet allows non-commercial research "
+    "only: get ILSVRC-2012 from image-net.org, choose the 84x84 pictures by the lists of Ravi and "
+    "Larochelle, github.com/twitter-research/meta-learning-lstm, and put them, as folders or zips, "
+    f"at MAMLPP_DATA/mini_imagenet/ as {LAYOUT}"
+)
 
 
 def load(split: str) -> ImageSet:
     """The photographs of one split, uint8 `[64 | 16 | 20, 600, 3, 84, 84]`, RGB.
 
     `split` is `"train"`, `"validation"` or `"test"`. Read from `MAMLPP_DATA/mini_imagenet`: any
-    number of zips, or folders, that hold `{train,val,test}/<class>/*.jpg`; pictures of another
-    size are resized (see `archives.decode`).
+    number of zips, or folders, that hold `{train,val,test}/<class>/*.jpg` (or `.png`). They may lie
+    in further folders. Pictures of another size are resized (see `archives.decode`).
 
-    Raises InputError, in one sentence, where the folder or the split is missing, a file is
+    Raises `InputError`, in one sentence, where the folder or the split is missing, a file is
     damaged, a class is in two splits, or one has more or fewer pictures than the others. A copy
-    of another size, such as a reduced one, is loaded with an InputWarning.
+    of another size, such as a reduced one, is loaded with an `InputWarning`.
     """
-    folder = user_folder("mini_imagenet")
+    folder = user_folder("mini_imagenet", HOW_TO_GET)
     if folder is None:
-        raise InputError(
-            f"there is no folder mini_imagenet where MAMLPP_DATA points, and the kit does not "
-            f"download it (ImageNet allows non-commercial research only); get ILSVRC-2012 from "
-            f"image-net.org, choose the 84x84 pictures by the lists of Ravi and Larochelle "
-            f"(github.com/twitter-research/meta-learning-lstm), and put them, as folders or zips, "
-            f"at MAMLPP_DATA/mini_imagenet/ as {LAYOUT}"
-        )
-    key = f"v{VERSION}-{fingerprint(folder)}"
-    images = cached("mini_imagenet", split, key, lambda: {split: _build(folder, split)})
+        raise InputError(f"there is no folder MAMLPP_DATA/mini_imagenet; {HOW_TO_GET}")
+    sources = [folder, *zips_below(folder)]
+    key = f"v{VERSION}-{fingerprint(sources)}"
+    images = cached("mini_imagenet", split, key, lambda: {split: _build(sources, split)})
     _warn_if_not_standard(images)
     return images
 
 
-def _build(folder: Path, split: str) -> ImageSet:
-    with open_pictures([folder, *sorted(folder.glob("*.zip"))], {".jpg", ".jpeg"}) as pictures:
+def _build(sources: list[Path], split: str) -> ImageSet:
+    with open_pictures(sources) as pictures:
         chosen = [picture for picture in pictures if _split(picture) == split]
         if not chosen:
             raise InputError(
-                f"{folder} holds no picture of the split {split!r}; lay out its folders or zips "
-                f"as {LAYOUT}"
+                f"{sources[0]} holds no picture of the split {split!r}; lay out its folders or "
+                f"zips as {LAYOUT}"
             )
         classes = group_by_class(chosen, _class)
         _check_in_one_split(pictures, classes, split)
@@ -72,7 +75,7 @@ def _build(folder: Path, split: str) -> ImageSet:
 
 
 def _split(picture: Picture) -> str | None:
-    return FOLDERS.get(picture.path.parts[-3])
+    return FOLDERS.get(picture.path.parts[-3].lower())
 
 
 def _class(picture: Picture) -> str:

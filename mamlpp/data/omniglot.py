@@ -1,10 +1,11 @@
 """Omniglot: 1623 characters of 50 alphabets, each drawn by 20 people (Lake et al., Science 2015).
 
-The two archives are read from `MAMLPP_DATA/omniglot` where that folder exists, and else downloaded
-once (14 MB, MIT license) into the cache folder.
+The two archives are read from `MAMLPP_DATA/omniglot` where that folder exists. Otherwise they are
+downloaded once (14 MB, MIT license) into the cache folder.
 """
 
 import hashlib
+import os
 from itertools import accumulate
 from pathlib import Path
 
@@ -17,9 +18,10 @@ from mamlpp.data.archives import (
     fingerprint,
     group_by_class,
     open_pictures,
-    user_folder,
 )
-from mamlpp.data.images import ImageSet, cache_folder, cached, is_cached
+from mamlpp.data.cache import cached, is_cached
+from mamlpp.data.folders import cache_folder, child, user_folder, visible
+from mamlpp.data.images import ImageSet
 from mamlpp.errors import InputError
 
 URL = "https://github.com/brendenlake/omniglot/raw/master/python/"
@@ -35,38 +37,41 @@ SHAPE = (1, 28, 28)
 SPLIT_SIZES = {"train": 1150, "validation": 50, "test": 423}
 SPLIT_SEED = 0
 VERSION = 1  # Part of the cache's key: raise it when the same files would give other pictures.
+HOW_TO_GET = "where MAMLPP_DATA is not set, Omniglot is downloaded"
 
 
 def load(split: str) -> ImageSet:
     """The characters of one split, uint8 `[1150 | 50 | 423, 20, 1, 28, 28]`, ink 255 on paper 0.
 
-    `split` is `"train"`, `"validation"` or `"test"`; characters of all alphabets and both archives
-    are drawn at random into the three, the same ones on every machine. `class_names` are such as
-    `"Balinese/character01"`; sample `i` of each is drawing `i + 1`.
+    `split` is `"train"`, `"validation"` or `"test"`. The characters of all alphabets and of both
+    archives are spread over the three at random, in the same way on every machine. `class_names`
+    are such as `"Balinese/character01"`; sample `i` of each is drawing `i + 1`.
 
     Read from `MAMLPP_DATA/omniglot` (`images_background.zip` and `images_evaluation.zip`, or
-    folders of these names, checked to be 964 + 659 characters of 20 drawings). Where `MAMLPP_DATA`
-    is not set, or has no folder `omniglot`, the official archives are downloaded, checked by
-    checksum. Raises InputError, in one sentence, for archives that are damaged or not Omniglot,
-    and for a download that fails.
+    folders with these names, checked to hold 964 + 659 characters of 20 drawings). Where
+    `MAMLPP_DATA` is not set, or has no folder `omniglot`, the official archives are downloaded and
+    checked by their checksums. Raises `InputError`, in one sentence, for archives that are damaged
+    or not Omniglot, and for a download that fails.
     """
-    folder = user_folder("omniglot")
-    return cached("omniglot", split, _key(folder), lambda: _build(folder))
+    folder = user_folder("omniglot", HOW_TO_GET)
+    sources = {} if folder is None else _given(folder)
+    return cached("omniglot", split, _key(sources), lambda: _build(sources or _download()))
 
 
 def at_hand() -> bool:
     """Whether `load` needs no download: `MAMLPP_DATA` has it, or it was downloaded before."""
-    folder = user_folder("omniglot")
-    return folder is not None or is_cached("omniglot", "train", _key(None))
+    return user_folder("omniglot", HOW_TO_GET) is not None or is_cached(
+        "omniglot", "train", _key({})
+    )
 
 
-def _key(folder: Path | None) -> str:
-    return f"v{VERSION}-{'official' if folder is None else fingerprint(folder)}"
+def _key(sources: dict[str, Path]) -> str:
+    return f"v{VERSION}-{fingerprint(sources.values()) if sources else 'official'}"
 
 
 def split_characters(names: list[str]) -> dict[str, list[int]]:
     """Which characters (indices into `names`, in order) each split holds; none is in two."""
-    # Ordered by a hash of the name, not by a random generator: those may change between releases.
+    # In the order of a hash of the name: what a random generator gives may change with a release.
     order = sorted(range(len(names)), key=lambda i: _hash(f"{SPLIT_SEED}/{names[i]}"))
     ends = accumulate(SPLIT_SIZES.values())
     return {
@@ -79,8 +84,7 @@ def _hash(text: str) -> bytes:
     return hashlib.sha256(text.encode()).digest()
 
 
-def _build(folder: Path | None) -> dict[str, ImageSet]:
-    sources = _download() if folder is None else _given(folder)
+def _build(sources: dict[str, Path]) -> dict[str, ImageSet]:
     names: list[str] = []
     parts: list[torch.Tensor] = []
     for archive, source in sources.items():
@@ -95,7 +99,7 @@ def _build(folder: Path | None) -> dict[str, ImageSet]:
 
 
 def _decode_archive(archive: str, source: Path) -> tuple[list[str], torch.Tensor]:
-    with open_pictures([source], {".png"}) as pictures:
+    with open_pictures([source]) as pictures:
         classes = group_by_class(pictures, _character)
         if len(classes) != CHARACTERS[archive]:
             raise InputError(
@@ -103,7 +107,7 @@ def _decode_archive(archive: str, source: Path) -> tuple[list[str], torch.Tensor
                 f"{CHARACTERS[archive]}; put the whole official archive there"
             )
         check_samples(classes, DRAWINGS, "Omniglot has")
-        return list(classes), 255 - decode(classes, SHAPE, archive)  # There ink is 0.
+        return list(classes), 255 - decode(classes, SHAPE, archive)  # There, ink is 0.
 
 
 def _character(picture: Picture) -> str:
@@ -111,12 +115,23 @@ def _character(picture: Picture) -> str:
 
 
 def _given(folder: Path) -> dict[str, Path]:
-    return {archive: _given_archive(folder, archive) for archive in CHARACTERS}
+    return {archive: _given_archive(_place(folder), archive) for archive in CHARACTERS}
+
+
+def _place(folder: Path) -> Path:
+    """Where the archives lie: `folder` itself, one that is alone in it, or the repository's own."""
+    inside = visible(folder)
+    if len(inside) == 1 and inside[0].name.lower() not in CHARACTERS and inside[0].is_dir():
+        return _place(inside[0])
+    names = {path.stem.lower() for path in inside}
+    python = child(folder, "python")
+    return folder if python is None or names & set(CHARACTERS) else python
 
 
 def _given_archive(folder: Path, archive: str) -> Path:
-    for source in (folder / archive, folder / f"{archive}.zip"):
-        if source.exists():
+    for name in (archive, f"{archive}.zip"):
+        source = child(folder, name)
+        if source is not None and os.path.exists(source):
             return source
     raise InputError(
         f"{folder} has no {archive}.zip and no folder {archive}; put one there, or rename "
@@ -129,7 +144,7 @@ def _download() -> dict[str, Path]:
 
 
 def _download_archive(name: str) -> Path:
-    # Imported here because they take long and most runs read the cache.
+    # Imported here because that takes long, and most runs read the cache.
     import pooch
     from requests import RequestException
 

@@ -5,27 +5,25 @@ import math
 import torch
 from torch import Tensor
 
-from mamlpp.data.tasks import TaskBatch, stream_seed
-from mamlpp.errors import InputError
+from mamlpp.data.tasks import TaskBatch, stream_seed, whole_number
 
 
 class SinusoidSampler:
     """Draws regression tasks `y = amplitude · sin(x + phase)`.
 
-    Amplitude is uniform in [0.1, 5], phase in [0, π], x in [-5, 5]. A task shows `shots` points and
-    asks for `queries` others.
+    The amplitude is uniform in [0.1, 5], the phase in [0, π], x in [-5, 5]. A task shows `shots`
+    points and asks for `queries` others. Raises `InputError` where these are not whole numbers, 1
+    or more (0 or more for `seed`).
     """
 
     def __init__(self, shots: int = 10, queries: int = 10, *, seed: int = 0) -> None:
-        if shots < 1 or queries < 1:
-            raise InputError(f"shots and queries must be at least 1, not {shots} and {queries}")
-        self.shots, self.queries = shots, queries
+        self.shots = whole_number("shots", shots)
+        self.queries = whole_number("queries", queries)
         self.generator = torch.Generator().manual_seed(stream_seed(seed, "sinusoids"))
 
     def sample(self, tasks: int) -> TaskBatch:
         """The next `tasks` tasks: x and y `[B, K, 1]` for support, `[B, Q, 1]` for query."""
-        if tasks < 1:
-            raise InputError(f"cannot draw {tasks} tasks; ask for at least one")
+        tasks = whole_number("tasks", tasks)
         amplitude = self._uniform(0.1, 5.0, (tasks, 1, 1))
         phase = self._uniform(0.0, math.pi, (tasks, 1, 1))
         x = self._uniform(-5.0, 5.0, (tasks, self.shots + self.queries, 1))

@@ -1,11 +1,14 @@
 """Tasks: N-way K-shot classification problems, drawn a meta-batch at a time.
 
-Letters: B tasks, N ways (classes of a task), K shots (support images a class), Q queries a class.
+Letters: B tasks, N ways (classes of a task), K shots (support images of a class), Q queries (query
+images of a class).
 """
 
 import hashlib
+import operator
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -59,12 +62,13 @@ class TaskBatch:
 class TaskSampler:
     """Draws N-way K-shot tasks from an image set: N different classes, K + Q different images each.
 
-    The labels of a task are dealt at random. With `rotate`, each class of a task is turned by a
-    random multiple of 90° (the paper's augmentation of Omniglot, for training only). The images
-    stay where they live, as uint8; the draw itself happens on the CPU, so that the same seed and
-    split give the same tasks on every device, and two splits never share a stream.
+    The labels of a task are given to its classes at random. With `rotate`, each class of a task is
+    turned by a random multiple of 90° (the paper's augmentation of Omniglot, for training only).
+    The images stay on their device, as uint8. What is drawn is decided on the CPU, so that the same
+    seed and split give the same tasks on every device. Two splits never share random numbers.
 
-    Raises `InputError` where the image set cannot supply such tasks.
+    Raises `InputError` where a number is not a whole number, 1 or more (0 or more for `seed`), or
+    where the image set cannot supply such tasks.
     """
 
     def __init__(
@@ -77,15 +81,45 @@ class TaskSampler:
         seed: int = 0,
         rotate: bool = False,
     ) -> None:
-        _check(images, ways, shots, queries, rotate)
-        self.images, self.ways, self.shots, self.queries = images, ways, shots, queries
-        self.seed, self.rotate = seed, rotate
+        if not isinstance(images, ImageSet):
+            raise InputError(
+                f"images must be an ImageSet, such as load_images gives, not a "
+                f"{type(images).__name__}"
+            )
+        self.images, self.rotate = images, rotate
+        self.ways, self.shots, self.queries = (
+            whole_number(name, number)
+            for name, number in (("ways", ways), ("shots", shots), ("queries", queries))
+        )
+        self.seed = whole_number("seed", seed, least=0)
+        self._check()
         self._seed = stream_seed(seed, images.split)
         self.restart()
         self._rotations = 4 if rotate else 1
-        turned = [images.images.rot90(turns, (-2, -1)) for turns in range(self._rotations)]
-        # All pictures in one row, [turns·classes·samples, C, H, W]: a draw is then a single gather.
-        self._pictures = torch.cat([pictures.flatten(0, 1) for pictures in turned])
+        self._pictures = self._in_one_row()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the pictures in one row, which another process makes from the image set."""
+        return {name: value for name, value in vars(self).items() if name != "_pictures"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._pictures = self._in_one_row()
+
+    def _in_one_row(self) -> Tensor:
+        """All pictures, `[turns·classes·samples, C, H, W]`: a draw is then a single gather.
+
+        Without rotation this is a view of the image set, so that processes which map the same file
+        share it. With rotation it holds each picture four times: to turn pictures after the
+        gather instead makes a draw half as long again.
+        """
+        images = self.images.images
+        if not self.rotate:
+            return images.flatten(0, 1)
+        turned = images.new_empty(self._rotations, *images.shape)
+        for turns, pictures in enumerate(turned):
+            pictures.copy_(images.rot90(turns, (-2, -1)))
+        return turned.flatten(0, 2)
 
     def with_seed(self, seed: int) -> "TaskSampler":
         """The same sampler with another seed, at its first task."""
@@ -94,18 +128,17 @@ class TaskSampler:
         )
 
     def restart(self) -> None:
-        """Begin again: the next tasks are those that came first."""
+        """Start over: the next tasks are the first ones again."""
         self.generator = torch.Generator().manual_seed(self._seed)
 
     @property
     def device(self) -> torch.device:
-        """Where the images live and the tasks arrive."""
+        """The device of the images, and of the tasks."""
         return self._pictures.device
 
     def sample(self, tasks: int) -> TaskBatch:
         """The next `tasks` tasks."""
-        if tasks < 1:
-            raise InputError(f"cannot draw {tasks} tasks; ask for at least one")
+        tasks = whole_number("tasks", tasks)
         chosen = self._draw(tasks).to(self.device)  # [B, N, K+Q]
         label = torch.arange(self.ways, device=self.device)
         label = label.expand(tasks, self.ways).unsqueeze(-1)  # [B, N, 1]
@@ -114,9 +147,30 @@ class TaskSampler:
             parts += [self._look_up(picture.flatten(1)), label.expand_as(picture).flatten(1)]
         return TaskBatch(*parts)
 
+    def _check(self) -> None:
+        images, each = self.images, self.shots + self.queries
+        if self.ways > len(images):
+            raise InputError(
+                f"{self.ways} ways need {self.ways} classes, but {images.dataset} {images.split} "
+                f"has {len(images)}; choose fewer ways"
+            )
+        if each > images.samples:
+            raise InputError(
+                f"{self.shots} shots and {self.queries} queries need {each} images in each class, "
+                f"but {images.dataset} {images.split} has {images.samples}; choose fewer"
+            )
+        if not isinstance(self.rotate, bool):
+            raise InputError(f"rotate must be True or False, not {self.rotate!r}")
+        if self.rotate and images.shape[1] != images.shape[2]:
+            raise InputError(
+                f"only square images can be turned by 90°, and these are "
+                f"{images.shape[1]}x{images.shape[2]}; choose rotate=False"
+            )
+
     def _look_up(self, picture: Tensor) -> Tensor:
         """Rows of `_pictures` as numbers in [0, 1]: `[B, N·K]` to `[B, N·K, C, H, W]`."""
-        # index_select and float-then-divide: each 20 times as fast on a CPU as what they stand for.
+        # On a CPU, index_select is 20 times as fast as indexing, and dividing floats in place 20
+        # times as fast as dividing the bytes.
         x = self._pictures.index_select(0, picture.flatten()).float().div_(255)
         return x.unflatten(0, picture.shape)
 
@@ -137,27 +191,20 @@ class TaskSampler:
 
 
 def stream_seed(seed: int, stream: str) -> int:
-    """A 63-bit seed for one named stream of random numbers: train, validation and test differ."""
-    digest = hashlib.sha256(f"{seed}/{stream}".encode()).digest()
+    """A 63-bit seed for one named stream of random numbers: train, validation and test differ.
+
+    Raises `InputError` where `seed` is not a whole number, 0 or more.
+    """
+    digest = hashlib.sha256(f"{whole_number('seed', seed, least=0)}/{stream}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
 
-def _check(images: ImageSet, ways: int, shots: int, queries: int, rotate: bool) -> None:
-    for name, number in (("ways", ways), ("shots", shots), ("queries", queries)):
-        if number < 1:
-            raise InputError(f"{name} must be at least 1, not {number}")
-    if ways > len(images):
-        raise InputError(
-            f"{ways} ways need {ways} classes, but {images.dataset} {images.split} has "
-            f"{len(images)}; choose fewer ways"
-        )
-    if shots + queries > images.samples:
-        raise InputError(
-            f"{shots} shots and {queries} queries need {shots + queries} images a class, but "
-            f"{images.dataset} {images.split} has {images.samples}; choose fewer"
-        )
-    if rotate and images.shape[1] != images.shape[2]:
-        raise InputError(
-            f"only square images can be turned by 90°, and these are "
-            f"{images.shape[1]}x{images.shape[2]}; choose rotate=False"
-        )
+def whole_number(name: str, value: int, least: int = 1) -> int:
+    """`value` as an int; `InputError` where it is a truth value, has a fraction or is too small."""
+    try:
+        number = None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or number < least:
+        raise InputError(f"{name} must be a whole number, {least} or more, not {value!r}")
+    return number

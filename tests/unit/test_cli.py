@@ -6,10 +6,12 @@ import inspect
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
 import textwrap
+from datetime import datetime
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -64,7 +66,7 @@ def train(command, tmp_path):
     def run(*options):
         result = command("train", "--directory", tmp_path / "run", *TINY, *options)
         assert result.code == 0, result.err
-        return result, json.loads((tmp_path / "run" / "run.json").read_text())
+        return result, json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8"))
 
     return run
 
@@ -149,6 +151,143 @@ def test_data_draws_a_page(command, tmp_path, name, begins):
     assert [path.name for path in picture.parent.iterdir()] == [name]
 
 
+# Paths, as a person types them
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """The home folder, which is not the current one."""
+    for name in ("home", "here"):
+        (tmp_path / name).mkdir()
+    for variable in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(variable, str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path / "here")
+    return tmp_path / "home"
+
+
+def test_train_and_evaluate_take_the_home_folder(command, home):
+    trained = command("train", "--directory=~/my runs/one", *TINY)
+    assert trained.code == 0, trained.err
+    assert f"the run is in {home / 'my runs' / 'one'}\n" in trained.out
+    assert (home / "my runs" / "one" / "run.json").exists()
+    words = shlex.split(trained.out.splitlines()[-1].removeprefix("next: mamlpp "))
+    assert words == ["evaluate", "~/my runs/one"]
+    evaluated = command(*words, "--tasks", 3, "--device", "cpu")
+    assert evaluated.code == 0, evaluated.err
+    written = home / "my runs" / "one" / "evaluation-test.json"
+    assert f"all numbers are in {written}\n" in evaluated.out
+    assert str(home) not in json.loads(written.read_text(encoding="utf-8"))["command"]
+    assert not list((home.parent / "here").iterdir())
+
+
+def test_data_takes_the_home_folder(command, home):
+    assert f"drawn to {home / 'page.png'}" in command("data", "--picture", "~/page.png").out
+    assert (home / "page.png").exists()
+
+
+SWEEP = """
+recipes = ["maml"]
+seeds = [0]
+test_tasks = 3
+ensemble = 1
+[profile]
+filters = 4
+[[tasks]]
+dataset = "glyphs"
+ways = 3
+shots = 1
+queries = 1
+"""
+
+
+def test_sweep_takes_the_home_folder(command, home):
+    (home / "tiny.toml").write_text(SWEEP, encoding="utf-8")
+    options = ("sweep", "~/tiny.toml", "--directory", "~/out")
+    assert command(*options, "--status").out.endswith("1 runs: 1 missing\n")
+    out = re.escape(str(home / "out"))
+    refuse(command(*options, "--table=json"), f"is done in {out}; run the sweep first")
+
+
+def test_a_sweeps_table_goes_to_the_home_folder_and_names_no_folder_of_this_machine(
+    command, home, monkeypatch
+):
+    (home / "tiny.toml").write_text(SWEEP, encoding="utf-8")
+    found = [{"rows": {"maml": {"runs": 1}}}]
+    monkeypatch.setattr("mamlpp.show.tables.sweep_tables", lambda *_: found)
+    said = command("sweep", "~/tiny.toml", "--table=json", "--output=~/table.json")
+    assert said.out == f"written to {home / 'table.json'}\n", said.err
+    text = (home / "table.json").read_text(encoding="utf-8")
+    assert json.loads(text)["tables"] == found
+    assert str(home) not in text
+    assert shlex.split(json.loads(text)["command"])[2:] == [
+        "~/tiny.toml",
+        "--directory",
+        "runs/tiny",
+    ]
+
+
+def test_sweep_loads_every_split_before_it_starts(command, home, monkeypatch):
+    (home / "tiny.toml").write_text(SWEEP, encoding="utf-8")
+    loaded = []
+
+    def load(dataset, split):
+        loaded.append((dataset, split))
+        if split == "test":
+            raise mamlpp.InputError("no test split")
+
+    monkeypatch.setattr(cli, "load_images", load)
+    refuse(command("sweep", "~/tiny.toml"), "^mamlpp: no test split$")
+    assert loaded == [("glyphs", "train"), ("glyphs", "validation"), ("glyphs", "test")]
+
+
+# The cache
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """A cache with two sets and a download, used one, two and three days ago."""
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("MAMLPP_CACHE", str(folder))
+    (folder / "omniglot").mkdir(parents=True)
+    names = (
+        *("omniglot-train-v1-ab.safetensors", "mini_imagenet-test-v1-cd.safetensors"),
+        "omniglot/images_background.zip",
+    )
+    for days, name in enumerate(names, 1):
+        (folder / name).write_bytes(bytes(days * 1_000_000))
+        used = datetime(2026, 1, 10 - days, 12, 30).timestamp()
+        os.utime(folder / name, (used, used))
+    (folder / "mine.txt").write_text("not of the cache", encoding="utf-8")
+    return folder
+
+
+def test_cache_lists_what_is_kept(command, cache):
+    lines = command("cache").out.splitlines()
+    assert [line.split() for line in lines[:-1]] == [
+        ["dataset", "split", "MB", "last", "use", "file"],
+        ["omniglot", "train", "1.0", "2026-01-09", "12:30", "omniglot-train-v1-ab.safetensors"],
+        [
+            *("mini_imagenet", "test", "2.0", "2026-01-08", "12:30"),
+            "mini_imagenet-test-v1-cd.safetensors",
+        ],
+        ["omniglot", "download", "3.0", "2026-01-07", "12:30", "images_background.zip"],
+    ]
+    assert lines[-1] == (
+        f"3 files, 6.0 MB in {cache}; decoded images are kept up to 10 GB (MAMLPP_CACHE_LIMIT)"
+    )
+
+
+def test_cache_clear_removes_what_is_kept_and_nothing_else(command, cache):
+    assert command("cache", "--clear").out == f"removed 6.0 MB from {cache}\n"
+    assert [path.name for path in cache.rglob("*") if path.is_file()] == ["mine.txt"]
+    assert command("cache").out.startswith(f"0 files, 0.0 MB in {cache}; ")
+
+
+def test_cache_says_what_is_wrong_with_its_folder(command, cache, monkeypatch):
+    monkeypatch.setenv("MAMLPP_CACHE", str(cache / "mine.txt"))
+    refuse(command("cache"), "^mamlpp: MAMLPP_CACHE is .*, which is a file; set it to a folder")
+
+
 # What help says
 
 
@@ -169,6 +308,8 @@ def comments(kind):
         ("train", cli.Train),
         ("train", mamlpp.Recipe),
         ("evaluate", cli.Evaluate),
+        ("sweep", cli.Sweep),
+        ("cache", cli.Cache),
     ],
 )
 def test_help_has_the_comment_of_every_field(command, name, kind):
@@ -187,7 +328,7 @@ def test_every_field_of_a_recipe_is_an_option_of_train(command):
 
 def test_help_names_the_commands(command):
     said = command("--help").out
-    assert all(name in said for name in ("data", "train", "evaluate"))
+    assert all(name in said for name in ("data", "train", "evaluate", "sweep", "cache"))
 
 
 # What users get wrong
@@ -253,7 +394,7 @@ def pressing_ctrl_c(method):
 
 @pytest.mark.parametrize("arguments", [["frobnicate"], []])
 def test_an_unknown_command_is_refused(command, arguments):
-    refuse(command(*arguments), "data.*train.*evaluate")
+    refuse(command(*arguments), "data.*train.*evaluate.*sweep.*cache")
 
 
 def test_evaluate_says_that_there_is_no_run(command, tmp_path):
@@ -283,7 +424,7 @@ def test_evaluate_says_what_is_wrong(train, command, tmp_path, options, said):
     ],
 )
 def test_data_says_where_it_cannot_draw(command, tmp_path, picture, said):
-    (tmp_path / "file").write_text("no folder")
+    (tmp_path / "file").write_text("no folder", encoding="utf-8")
     refuse(command("data", "--picture", tmp_path / picture), said)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 

@@ -1,13 +1,18 @@
-import multiprocessing
-import warnings
-from dataclasses import replace
-from pathlib import Path
+"""Image sets: their sizes, their checksums, and how they reach other processes."""
 
+import copy
+import multiprocessing
+import pickle
+import sys
+from dataclasses import replace
+
+import psutil
 import pytest
 import torch
 
-from mamlpp.data.images import ImageSet, cached
-from mamlpp.errors import InputError, InputWarning
+import mamlpp
+from mamlpp.data.images import ImageSet, map_images, verified, write_images
+from mamlpp.errors import InputError
 
 
 def small_set(split="train", value=7):
@@ -15,26 +20,10 @@ def small_set(split="train", value=7):
     return ImageSet(images, ("a", "b", "c"), "small", split)
 
 
-def build():
-    return {split: small_set(split) for split in ("train", "test")}
-
-
-def never_built():
-    raise AssertionError("the cache was there, and was not used")
-
-
 @pytest.fixture
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("MAMLPP_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
-@pytest.fixture
-def stored(cache):
-    """The one file in which the cache keeps the train split."""
-    cached("small", "train", "v1", build)
-    (path,) = cache.glob("small-train-*")
-    return path
+def mapped(tmp_path):
+    write_images(small_set(), tmp_path / "set.safetensors")
+    return map_images(tmp_path / "set.safetensors", "small", "train")
 
 
 def test_sizes():
@@ -79,96 +68,87 @@ def test_name_tells_dataset_split_and_checksum():
     assert small_set().name == f"small-train-{small_set().checksum[:8]}"
 
 
-def test_cache_gives_back_what_was_built(cache):
-    built = cached("small", "train", "v1", build)
-    again = cached("small", "train", "v1", never_built)
-    assert torch.equal(again.images, built.images)
-    assert (again.class_names, again.name) == (built.class_names, built.name)
+def test_moving_to_the_same_device_keeps_the_set_and_to_another_its_checksum(monkeypatch):
+    images = small_set()
+    assert images.to("cpu") is images
+    checksum = images.checksum
+    monkeypatch.setattr("mamlpp.data.images.hashlib", None)  # Nothing is read again.
+    assert images.to("meta").checksum == checksum
 
 
-def test_one_build_fills_the_cache_for_all_its_splits(stored):
-    assert cached("small", "test", "v1", never_built).split == "test"
+def test_what_was_stored_comes_back(mapped):
+    assert torch.equal(mapped.images, small_set().images)
+    assert (mapped.class_names, mapped.name) == (("a", "b", "c"), small_set().name)
+    assert verified(mapped)
 
 
-def test_another_key_is_built_anew(stored):
-    newer = cached("small", "train", "v2", lambda: {"train": small_set(value=8)})
-    assert newer.images.max() == 8
-    assert cached("small", "train", "v1", never_built).images.max() == 7
+def test_writing_to_mapped_images_changes_no_file(mapped, tmp_path):
+    mapped.images[0] = 99
+    again = map_images(tmp_path / "set.safetensors", "small", "train")
+    assert again.images.max() == 7
+    assert not verified(mapped)
 
 
-def test_cached_file_can_be_read_by_others(stored):
-    assert stored.stat().st_mode & 0o777 == 0o644
+def test_a_mapped_set_travels_as_the_name_of_its_file(tmp_path):
+    images = replace(small_set(), images=torch.zeros(3, 2, 1, 400, 400, dtype=torch.uint8))
+    write_images(images, tmp_path / "set.safetensors")
+    mapped = map_images(tmp_path / "set.safetensors", "small", "train")
+    sampler = mamlpp.TaskSampler(mapped, 2, 1, 1)
+    for thing in (mapped, sampler):
+        assert len(pickle.dumps(thing)) < 20_000
+    assert pickle.loads(pickle.dumps(mapped)).checksum == images.checksum
+    there = pickle.loads(pickle.dumps(sampler))
+    assert torch.equal(there.sample(3).query_x, sampler.sample(3).query_x)
 
 
-def cut(data):
-    return data[: len(data) // 2]
+@pytest.mark.parametrize("changed", ["pixels", "file"])
+def test_a_set_that_is_not_what_its_file_holds_travels_as_it_is(mapped, tmp_path, changed):
+    if changed == "pixels":
+        mapped.images[0] = 99
+    else:
+        (tmp_path / "set.safetensors").unlink()
+    for there in (pickle.loads(pickle.dumps(mapped)), copy.deepcopy(mapped)):
+        assert torch.equal(there.images, mapped.images)
+        assert there.class_names == mapped.class_names
 
 
-def flip_a_pixel(data):
-    return data[:-5] + bytes([data[-5] ^ 1]) + data[-4:]
+def test_a_file_that_went_or_changed_on_the_way_is_said(mapped, tmp_path):
+    sent = pickle.dumps(mapped)
+    write_images(small_set(value=8), tmp_path / "set.safetensors")
+    with pytest.raises(InputError, match="holds other pictures by now; load them again with load_"):
+        pickle.loads(sent)
+    for data in (b"junk", None):
+        (tmp_path / "set.safetensors").unlink()
+        if data:
+            (tmp_path / "set.safetensors").write_bytes(data)
+        with pytest.raises(InputError, match=r"small train were in .*cannot be read any more"):
+            pickle.loads(sent)
 
 
-def rename_a_class(data):
-    return data.replace(b'\\"b\\"', b'\\"B\\"')
+def private_memory():
+    about = psutil.Process().memory_info()
+    return about.rss - about.shared
 
 
-def empty(data):
-    return b""
+def measure(path, answers):
+    """How much memory of its own a process takes to load a set and to draw from all of it."""
+    before = private_memory()
+    images = map_images(path, "large", "train")
+    assert verified(images)
+    mamlpp.TaskSampler(images, 5, 1, 15).sample(10)
+    answers.put((private_memory() - before, images.images.numel()))
 
 
-@pytest.mark.parametrize("damage", [cut, flip_a_pixel, rename_a_class, empty])
-def test_damaged_cache_is_built_again(stored, damage):
-    whole = stored.read_bytes()
-    damaged = damage(whole)
-    assert damaged != whole
-    stored.write_bytes(damaged)
-    with pytest.warns(InputWarning, match="damaged") as caught:
-        rebuilt = cached("small", "train", "v1", build)
-    assert len(caught) == 1
-    assert rebuilt.checksum == small_set().checksum
-    assert cached("small", "train", "v1", never_built).checksum == rebuilt.checksum
-
-
-def test_cache_that_cannot_be_written_costs_one_warning(tmp_path, monkeypatch):
-    (tmp_path / "file").touch()
-    monkeypatch.setenv("MAMLPP_CACHE", str(tmp_path / "file" / "cache"))
-    with pytest.warns(InputWarning, match="set MAMLPP_CACHE") as caught:
-        built = cached("small", "train", "v1", build)
-    assert len(caught) == 1
-    assert built.checksum == small_set().checksum
-
-
-def test_failed_build_leaves_nothing_behind(cache):
-    def fail():
-        raise InputError("no good")
-
-    with pytest.raises(InputError, match="no good"):
-        cached("small", "train", "v1", fail)
-    assert not cache.exists()
-
-
-def test_only_whole_files_are_left_behind(stored, cache):
-    assert sorted(path.suffix for path in cache.rglob("*")) == [".safetensors"] * 2
-
-
-def build_at_once(barrier):
-    def build_when_both_are_there():
-        barrier.wait(timeout=60)
-        return build()
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        built = cached("small", "train", "v1", build_when_both_are_there)
-    assert built.checksum == small_set().checksum
-
-
-def test_two_processes_may_build_at_once(cache: Path):
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells private memory from shared")
+def test_a_process_takes_no_copy_of_the_pictures(tmp_path):
+    images = torch.zeros(50, 100, 3, 84, 84, dtype=torch.uint8)
+    names = tuple(map(str, range(50)))
+    write_images(ImageSet(images, names, "large", "train"), tmp_path / "set.safetensors")
     spawn = multiprocessing.get_context("spawn")
-    barrier = spawn.Barrier(2)
-    other = spawn.Process(target=build_at_once, args=(barrier,))
-    other.start()
-    build_at_once(barrier)
-    other.join()
-    assert other.exitcode == 0
-    assert len(list(cache.rglob("*"))) == 2
-    assert cached("small", "train", "v1", never_built).checksum == small_set().checksum
+    answers = spawn.Queue()
+    process = spawn.Process(target=measure, args=(tmp_path / "set.safetensors", answers))
+    process.start()
+    own, size = answers.get(timeout=120)
+    process.join()
+    assert size > 100e6
+    assert own < size / 3

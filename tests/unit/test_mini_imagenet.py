@@ -1,5 +1,7 @@
 import io
 import os
+import shutil
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -142,12 +144,84 @@ def test_folders_may_lie_in_another_one_or_be_links(empty_folder, tmp_path):
     assert len(mini_imagenet.load("train")) == 3
 
 
-def test_what_macos_leaves_about_is_ignored(folder):
+def test_what_systems_leave_about_is_ignored(folder):
     clean = mini_imagenet.load("train").name
-    junk = {"__MACOSX/train/n01/._n01_0.jpg": b"", "train/n01/._n01_0.jpg": b"", "._n01": b""}
+    junk = {
+        "__MACOSX/train/n01/._n01_0.jpg": b"",
+        "train/n01/._n01_0.jpg": b"",
+        "._n01": b"",
+        "train/.DS_Store": b"",
+        "train/n01/Thumbs.db": b"",
+        "train/n01/desktop.ini": b"",
+        "train/.ipynb_checkpoints/a.jpg": b"",
+        "train/n01/@eaDir/n01_0.jpg/thumb.jpg": b"",
+        "train/@eaDir/a.jpg": b"",
+    }
     write_folders(folder, junk)
     write_zip(folder / "junk.zip", junk)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert mini_imagenet.load("train").name == clean
+
+
+def backslashes(files):
+    return {name.replace("/", "\\"): data for name, data in files.items()} | {"train\\": b""}
+
+
+def in_one_folder(files):
+    return {f"mini-imagenet/images/{name}": data for name, data in files.items()}
+
+
+def in_capitals(files):
+    return {name.replace("train", "Train").replace("jpg", "JPG"): d for name, d in files.items()}
+
+
+@pytest.mark.parametrize("changed", [backslashes, in_one_folder, in_capitals])
+def test_zips_as_other_programs_make_them(folder, tmp_path, monkeypatch, changed):
+    clean = mini_imagenet.load("train").name
+    write_zip(tmp_path / "other" / "Mini_ImageNet" / "A.ZIP", changed(split_files("train")))
+    monkeypatch.setenv("MAMLPP_DATA", str(tmp_path / "other"))
     assert mini_imagenet.load("train").name == clean
+
+
+def test_zips_and_folders_may_lie_in_an_outer_folder(folder, tmp_path, monkeypatch):
+    clean = mini_imagenet.load("train").name
+    outer = tmp_path / "other" / "mini_imagenet" / "Mini-ImageNet"
+    write_zip(outer / "a.zip", split_files("train"))
+    write_folders(outer / "more", split_files("test"))
+    monkeypatch.setenv("MAMLPP_DATA", str(tmp_path / "other"))
+    assert mini_imagenet.load("train").name == clean
+    assert len(mini_imagenet.load("test")) == 2
+
+
+def png(red, green):
+    file = io.BytesIO()
+    Image.open(io.BytesIO(jpg(red, green))).save(file, "PNG")
+    return file.getvalue()
+
+
+def test_png_serves_too_with_the_same_pixels(folder, tmp_path, monkeypatch):
+    clean = mini_imagenet.load("test").name
+    files = {
+        f"test/{name}/{name}_{i}.PNG": png(40 * int(name[1:]), 60 * (i + 1))
+        for name in CLASSES["test"]
+        for i in range(3)
+    }
+    write_folders(tmp_path / "other" / "mini_imagenet", files)
+    monkeypatch.setenv("MAMLPP_DATA", str(tmp_path / "other"))
+    assert mini_imagenet.load("test").name == clean
+
+
+def test_transparency_is_left_out_without_a_word(empty_folder):
+    file = io.BytesIO()
+    image = Image.open(io.BytesIO(png(200, 100))).convert("P")
+    image.save(file, "PNG", transparency=bytes(range(256)))
+    write_folders(
+        empty_folder, {f"train/n0{c}/{i}.png": file.getvalue() for c in "123" for i in "abc"}
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert mini_imagenet.load("train").images[0, 0, 0, :40].float().mean() > 190
 
 
 @pytest.mark.parametrize("side", [42, 168])
@@ -190,19 +264,42 @@ def test_changed_data_is_decoded_again(folder):
     assert mini_imagenet.load("train").name != before
 
 
-@pytest.mark.parametrize("more", [{"size": 0, "time": 1}, {"size": 1, "time": 0}])
-def test_size_and_time_each_tell_that_data_changed(folder, more):
+def test_a_changed_picture_of_the_same_size_and_time_is_noticed(folder):
     before = mini_imagenet.load("train").name
     file = folder / "train/n01/n01_0.jpg"
     stat = file.stat()
-    file.write_bytes(jpg(7, 7).ljust(stat.st_size + more["size"], b"\0"))
-    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns + more["time"]))
-    assert file.stat().st_size == stat.st_size + more["size"]
+    file.write_bytes(jpg(7, 7).ljust(stat.st_size, b"\0"))
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert file.stat().st_size == stat.st_size
     assert mini_imagenet.load("train").name != before
 
 
-@pytest.mark.parametrize("data", [None, "", "."])
+@pytest.mark.parametrize("kind", ["folders", "zip"])
+def test_data_that_was_touched_moved_or_renamed_is_not_decoded_again(
+    empty_folder, tmp_path, monkeypatch, kind
+):
+    if kind == "zip":
+        write_zip(empty_folder / "a.zip", split_files("train"))
+    else:
+        write_folders(empty_folder, split_files("train"))
+    before = mini_imagenet.load("train").name
+    monkeypatch.setattr(mini_imagenet, "decode", None)
+    for path in empty_folder.rglob("*"):
+        os.utime(path, (0, 0))
+    (empty_folder / "README.txt").write_text("what this is", encoding="utf-8")
+    assert mini_imagenet.load("train").name == before
+    shutil.copytree(empty_folder, tmp_path / "copy" / "mini_imagenet")
+    if kind == "zip":
+        (tmp_path / "copy" / "mini_imagenet" / "a.zip").rename(
+            tmp_path / "copy" / "mini_imagenet" / "b.zip"
+        )
+    monkeypatch.setenv("MAMLPP_DATA", str(tmp_path / "copy"))
+    assert mini_imagenet.load("train").name == before
+
+
+@pytest.mark.parametrize("data", [None, "", ".", "only_omniglot"])
 def test_missing_folder(cache, tmp_path, monkeypatch, data):
+    (tmp_path / "only_omniglot" / "omniglot").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     if data is None:
         monkeypatch.delenv("MAMLPP_DATA", raising=False)
@@ -237,6 +334,50 @@ def test_pictures_that_are_there_twice(folder, cache):
 def test_picture_that_cannot_be_decoded(folder, cache):
     (folder / "train/n02/n02_1.jpg").write_bytes(jpg(1, 1)[:300])
     refuse(cache, r"train/n02/n02_1\.jpg in .* is not a picture that can be decoded")
+
+
+def test_a_picture_that_is_there_as_png_and_as_jpeg(folder, cache):
+    (folder / "train/n02/n02_1.png").write_bytes(png(1, 1))
+    refuse(cache, r"n02_1\.(png|jpg) in .* is there a second time .* remove one of the two")
+
+
+@pytest.mark.parametrize("error", [ValueError, IndexError, KeyError, TypeError, MemoryError])
+def test_whatever_pillow_says_of_a_broken_picture(folder, cache, monkeypatch, error):
+    def broken(*_):
+        raise error("struct")
+
+    monkeypatch.setattr(Image.Image, "convert", broken)
+    refuse(cache, r"train/n01/n01_0\.jpg in .* is not a picture that can be decoded")
+
+
+def test_a_folder_that_cannot_be_read(folder, cache, monkeypatch):
+    real = os.scandir
+
+    def scandir(path):
+        if Path(path).name == "n02":
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    refuse(cache, r"train/n02 cannot be read \(Permission denied\); allow it to be read, or remove")
+
+
+def test_a_file_that_cannot_be_read(folder, cache, monkeypatch):
+    real = Path.read_bytes
+
+    def read_bytes(path):
+        if path.name == "n02_1.jpg":
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    refuse(cache, r"train/n02/n02_1\.jpg in .* cannot be read .*Permission denied")
+
+
+@pytest.mark.parametrize("place", ["train/n02/n02_9.jpg", "train/n09"])
+def test_a_link_to_nothing(folder, cache, place):
+    (folder / place).symlink_to(folder / "gone")
+    refuse(cache, f"{place} is a link to what is not there; mend or remove it")
 
 
 def test_cut_off_zip(folder, cache):

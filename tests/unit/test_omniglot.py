@@ -1,6 +1,7 @@
 import hashlib
 import io
 import os
+import shutil
 import threading
 import warnings
 import zipfile
@@ -119,6 +120,42 @@ def test_folders_give_what_zips_give(folder, tmp_path, monkeypatch):
         write_folders(unpacked, archive_files(archive))
     monkeypatch.setenv("MAMLPP_DATA", str(tmp_path / "other"))
     assert omniglot.load("test").name == zipped.name
+
+
+@pytest.mark.parametrize("outer", ["python", "omniglot-master/python", "Omniglot"])
+def test_archives_may_lie_in_an_outer_folder_and_have_names_in_capitals(folder, outer):
+    clean = omniglot.load("test").name
+    (folder / outer).mkdir(parents=True)
+    if outer == "python":
+        (folder / "README.md").touch()
+        (folder / "matlab").mkdir()
+    (folder / "images_background.zip").rename(folder / outer / "Images_Background.ZIP")
+    (folder / "images_evaluation.zip").rename(folder / outer / "images_evaluation.zip")
+    assert omniglot.load("test").name == clean
+
+
+def test_an_archive_unpacked_into_a_folder_of_its_own_name(folder):
+    clean = omniglot.load("test").name
+    (folder / "images_background.zip").unlink()
+    write_folders(folder / "images_background", archive_files("images_background"))
+    assert omniglot.load("test").name == clean
+
+
+def test_zips_with_backslashes(folder):
+    clean = omniglot.load("test").name
+    files = {n.replace("/", "\\"): d for n, d in archive_files("images_background").items()}
+    (folder / "images_background.zip").write_bytes(zip_bytes(files))
+    assert omniglot.load("test").name == clean
+
+
+def test_an_archive_that_was_touched_or_copied_is_not_decoded_again(folder, tmp_path, monkeypatch):
+    clean = omniglot.load("test").name
+    monkeypatch.setattr(omniglot, "decode", None)
+    os.utime(folder / "images_background.zip", (0, 0))
+    assert omniglot.load("test").name == clean
+    shutil.copytree(folder, tmp_path / "copy" / "omniglot")
+    monkeypatch.setenv("MAMLPP_DATA", str(tmp_path / "copy"))
+    assert omniglot.load("test").name == clean
 
 
 def test_second_load_reads_the_cache(folder, monkeypatch):
@@ -268,6 +305,7 @@ def test_download_gives_what_the_zips_give(server, folder, monkeypatch):
 
 
 def test_download_where_the_users_data_has_no_omniglot(server, tmp_path, monkeypatch):
+    (tmp_path / "mini_imagenet").mkdir()
     monkeypatch.setenv("MAMLPP_DATA", str(tmp_path))
     assert len(omniglot.load("train")) == 5
     assert len(server.asked) == 2

@@ -1,7 +1,13 @@
+import hashlib
+import pickle
+import re
+
+import numpy as np
 import pytest
 import torch
 
 import mamlpp
+from mamlpp.data.tasks import stream_seed
 
 CLASSES, SAMPLES = 12, 6
 
@@ -95,10 +101,8 @@ def test_rotation_turns_whole_classes_by_right_angles():
     ("changes", "said"),
     [
         ({"ways": 13}, "13 ways need 13 classes, but labelled train has 12"),
-        ({"ways": 0}, "ways must be at least 1, not 0"),
-        ({"shots": 0}, "shots must be at least 1, not 0"),
-        ({"queries": 0}, "queries must be at least 1"),
-        ({"shots": 4, "queries": 3}, "need 7 images a class, but labelled train has 6"),
+        ({"shots": 4, "queries": 3}, "need 7 images in each class, but labelled train has 6"),
+        ({"rotate": "no"}, "rotate must be True or False, not 'no'"),
     ],
 )
 def test_what_the_images_cannot_supply(changes, said):
@@ -106,9 +110,81 @@ def test_what_the_images_cannot_supply(changes, said):
         sampler(**changes)
 
 
+@pytest.mark.parametrize("number", [0, -1, 1.0, 2.5, True, "2", None, float("nan")])
+@pytest.mark.parametrize("name", ["ways", "shots", "queries"])
+def test_what_is_no_whole_number(name, number):
+    said = re.escape(f"{name} must be a whole number, 1 or more, not {number!r}")
+    with pytest.raises(mamlpp.InputError, match=f"^{said}$"):
+        sampler(**{name: number})
+    if name != "ways":
+        with pytest.raises(mamlpp.InputError, match=f"^{said}$"):
+            mamlpp.SinusoidSampler(**{name: number})
+
+
+@pytest.mark.parametrize("number", [-1, 1.0, True, "2", None])
+def test_what_is_no_seed(number):
+    said = re.escape(f"seed must be a whole number, 0 or more, not {number!r}")
+    for make in (sampler, sampler().with_seed, mamlpp.SinusoidSampler, of_a_stream):
+        with pytest.raises(mamlpp.InputError, match=f"^{said}$"):
+            make(seed=number)
+
+
+def of_a_stream(seed):
+    return stream_seed(seed, "train")
+
+
+@pytest.mark.parametrize("number", [0, -1, 1.0, True, "2"])
+@pytest.mark.parametrize("make", [sampler, mamlpp.SinusoidSampler])
+def test_what_is_no_number_of_tasks(make, number):
+    said = re.escape(f"tasks must be a whole number, 1 or more, not {number!r}")
+    with pytest.raises(mamlpp.InputError, match=f"^{said}$"):
+        make().sample(number)
+
+
+def test_whole_numbers_of_other_libraries_serve():
+    ours = sampler(seed=3).sample(2).query_x
+    theirs = sampler(seed=np.int64(3), ways=np.uint8(5), shots=torch.tensor(2))
+    assert torch.equal(theirs.sample(np.int32(2)).query_x, ours)
+
+
+def test_what_is_no_image_set():
+    with pytest.raises(mamlpp.InputError, match="must be an ImageSet, such as load_images gives"):
+        mamlpp.TaskSampler("omniglot", 5, 1)
+
+
+# What the sampler gave when it was new: a seed must mean the same tasks for ever.
+RECORDED = {False: "3d5ce6001a752b3d", True: "d74d829643b8b19a"}
+
+
+@pytest.mark.parametrize("rotate", [False, True])
+def test_a_seed_gives_the_tasks_that_it_always_gave(rotate):
+    numbers = torch.arange(7 * 5 * 3 * 6 * 6).mul(2654435761).bitwise_right_shift(7)
+    pixels = numbers.to(torch.uint8).view(7, 5, 3, 6, 6)
+    images = mamlpp.ImageSet(pixels, tuple("abcdefg"), "noise", "train")
+    tasks = mamlpp.TaskSampler(images, 4, 2, 3, seed=5, rotate=rotate)
+    digest = hashlib.sha256()
+    for count in (3, 8):
+        batch = tasks.sample(count)
+        for x in (batch.support_x, batch.support_y, batch.query_x, batch.query_y):
+            digest.update(x.contiguous().numpy().data)
+    assert digest.hexdigest()[:16] == RECORDED[rotate]
+
+
+def test_without_rotation_the_pictures_are_not_copied():
+    images = labelled_images()
+    tasks = mamlpp.TaskSampler(images, 5, 2)
+    assert tasks._pictures.data_ptr() == images.images.data_ptr()
+
+
+@pytest.mark.parametrize("rotate", [False, True])
+def test_a_sampler_goes_on_in_another_process_where_it_was(rotate):
+    tasks = sampler(rotate=rotate)
+    tasks.sample(3)
+    there = pickle.loads(pickle.dumps(tasks))
+    assert torch.equal(there.sample(4).query_x, tasks.sample(4).query_x)
+
+
 def test_other_bad_input():
-    with pytest.raises(mamlpp.InputError, match="at least one"):
-        sampler().sample(0)
     oblong = mamlpp.ImageSet(torch.zeros(6, 2, 1, 3, 4, dtype=torch.uint8), (*"abcdef",), "x", "y")
     with pytest.raises(mamlpp.InputError, match="only square images"):
         mamlpp.TaskSampler(oblong, 5, 1, rotate=True)
@@ -144,5 +220,3 @@ def test_sinusoids_are_sinusoids():
     assert x.abs().max() <= 5
     again = mamlpp.SinusoidSampler(shots=5, queries=6, seed=0).sample(50)
     assert torch.equal(batch.query_y, again.query_y)
-    with pytest.raises(mamlpp.InputError, match="shots and queries must be at least 1"):
-        mamlpp.SinusoidSampler(shots=0)
