@@ -72,8 +72,7 @@ def plot_unrolled(recipe: Recipe, ax: Axes, epoch: float = 0.0, layers: int = LA
 def draw_unrolled(recipe: Recipe, epoch: float = 0.0, layers: int = LAYERS) -> Figure:
     """Draw `plot_unrolled` with a legend in a new figure.
 
-    `RECIPES["maml"]` gives the paper's drawing of MAML, and `RECIPES["maml++"]` that of MAML++, at
-    an epoch with second-order gradients.
+    `RECIPES["maml"]` gives the paper's figure of MAML; "maml++" in second order, that of MAML++.
     """
     figure = Figure(figsize=(max(8, 1.5 * recipe.inner_steps + 2), 4.2), facecolor="white")
     ax = figure.add_axes((0.01, 0.1, 0.98, 0.88))

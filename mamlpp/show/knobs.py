@@ -37,15 +37,9 @@ def _dropdown(label: str, options: Mapping[str, Any]) -> ipywidgets.Dropdown:
 
 def _log_slider(label: str, low: int, high: int) -> ipywidgets.FloatLogSlider:
     """A slider from `10**low` to `10**high`."""
+    slider = {"value": 10.0**low, "min": low, "max": high, "step": 0.05, "readout_format": ".2g"}
     return ipywidgets.FloatLogSlider(
-        value=10.0**low,
-        min=low,
-        max=high,
-        step=0.05,
-        description=label,
-        readout_format=".2g",
-        continuous_update=False,
-        **_LAYOUT,
+        description=label, continuous_update=False, **slider, **_LAYOUT
     )
 
 

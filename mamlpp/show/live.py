@@ -46,10 +46,7 @@ MESSAGE_SECONDS = 5.0  # how long a reply to a button stays visible
 
 
 class TimeBudget:
-    """Schedules a recurring task to take at most a `fraction` of the total time.
-
-    Two executions start at least `min_interval` seconds apart.
-    """
+    """Limits a recurring task to a `fraction` of the time, and to once per `min_interval` seconds."""
 
     def __init__(self, fraction: float, min_interval: float) -> None:
         self.fraction, self.min_interval = fraction, min_interval

@@ -91,13 +91,8 @@ def plot_task(task: Task, predictions: Tensor | None = None, queries: int = 1) -
     support = task.support_x.unflatten(0, (ways, -1)).transpose(0, 1)  # [K, N, C, H, W]
     query = task.query_x.unflatten(0, (ways, -1)).transpose(0, 1)[:queries]
     rows = len(support) + len(query)
-    figure, axes = plt.subplots(
-        rows,
-        ways,
-        figsize=(1.25 * ways + 1, 1.35 * rows + 0.5),
-        squeeze=False,
-        layout="constrained",
-    )
+    size = 1.25 * ways + 1, 1.35 * rows + 0.5
+    figure, axes = plt.subplots(rows, ways, figsize=size, squeeze=False, layout="constrained")
     for row, images in zip(axes, support, strict=False):
         plot_task_row(images, row, "support")
     for index, images in enumerate(query):

@@ -127,15 +127,9 @@ def plot_order_cost(recipe: Recipe, ax: Axes) -> Axes:
     epochs = np.linspace(0, recipe.epochs, 31)
     costs = [100 * relative_cost(recipe.with_(second_order_from=float(e))) for e in epochs]
     ax.plot(epochs, costs, color="#555555")
-    never = recipe.second_order_from is None
-    ax.plot(
-        recipe.epochs if never else min(recipe.second_order_from or 0, recipe.epochs),
-        100 * relative_cost(recipe),
-        "o",
-        color=COLOURS["MAML++"],
-        markersize=10,
-        clip_on=False,
-    )
+    switch = recipe.epochs if recipe.second_order_from is None else recipe.second_order_from
+    dot = min(switch, recipe.epochs), 100 * relative_cost(recipe)
+    ax.plot(*dot, "o", color=COLOURS["MAML++"], markersize=10, clip_on=False)
     ax.set(xlabel="first second-order epoch", ylabel="predicted cost, %")
     ax.set(xlim=(0, recipe.epochs), ylim=(0, 105))
     return ax

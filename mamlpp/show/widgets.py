@@ -79,7 +79,7 @@ class Explorer:
         """Return the PNG for the current values and its caption."""
         with matplotlib.rc_context():
             use_style()
-            matplotlib.rcParams["text.hinting"] = "none"  # ten times faster and looks the same
+            matplotlib.rcParams["text.hinting"] = "none"  # faster, and looks the same
             try:
                 figure, caption = self.draw(**self.values)
             except InputError as error:
@@ -144,9 +144,8 @@ def _make_figure(columns: int, height: float = 3.3, **grid: Any) -> Figure:
 
 
 def _draw_caption(figure: Figure, caption: str) -> None:
-    figure.text(
-        0.02, 0.02, textwrap.fill(caption, 113, break_on_hyphens=False), fontsize=10.5, va="bottom"
-    )
+    text = textwrap.fill(caption, 113, break_on_hyphens=False)
+    figure.text(0.02, 0.02, text, fontsize=10.5, va="bottom")
 
 
 def _encode_png(figure: Figure) -> bytes:
@@ -538,8 +537,8 @@ def batch_norm_explorer(
 
     The last task of `batch` plays the new task; the running statistics are the mean over the other
     tasks. `learner` must keep running statistics per step, as the recipe "maml++" does. Without
-    one, a learner with random weights and inner rate 0.4, the paper's initial rate on Omniglot,
-    adapts to glyph tasks. Raises `InputError` for another learner, or for fewer than two tasks.
+    one, a learner with random weights and inner rate 0.4, the paper's initial LSLR rate on
+    Omniglot, adapts to glyph tasks. Raises `InputError` for another learner or a single task.
     """
     name = "the given learner"
     if learner is None:
