@@ -46,7 +46,7 @@ MESSAGE_SECONDS = 5.0  # how long a reply to a button stays visible
 
 
 class TimeBudget:
-    """Limits a recurring task to a `fraction` of the time, and to once per `min_interval` seconds."""
+    """Limits a recurring task to a `fraction` of the time and once per `min_interval` seconds."""
 
     def __init__(self, fraction: float, min_interval: float) -> None:
         self.fraction, self.min_interval = fraction, min_interval
