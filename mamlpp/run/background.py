@@ -1,7 +1,7 @@
-"""Training on a thread of its own, to be paused, changed and stopped from any other.
+"""Training on a background thread that any other thread can pause, change and stop.
 
-Nothing here knows a notebook: `mamlpp.show.live` draws what happens here. Only the training thread
-touches a trainer; all others leave a word, which it reads between two meta-steps.
+This module is independent of notebooks: `mamlpp.show.live` displays what happens here. Only the
+training thread touches a trainer. Other threads leave requests, which it reads between meta-steps.
 """
 
 import time
@@ -16,165 +16,165 @@ from mamlpp.run.changes import changed
 from mamlpp.run.run import Run
 from mamlpp.run.trainer import Trainer
 
-# By the id of its trainer, which lives as long as what is found here: that holds it.
-_KNOWN: "WeakValueDictionary[int, Background]" = WeakValueDictionary()
+# Keyed by id(trainer). The id stays valid because each `Background` keeps its trainer alive.
+_INSTANCES: "WeakValueDictionary[int, Background]" = WeakValueDictionary()
 
 
 class Background:
-    """Trains one or several trainers on a thread: in turn, or `together`, a meta-step each.
+    """Train one or more trainers on one thread: one after the other, or `interleaved` by meta-step.
 
     `state` is `"ready"`, then `"running"` or `"paused"`, then `"finished"`, `"stopped"` or
-    `"failed"`; from the last two `start` goes on. `listener` is called on the training thread after
-    each meta-step and each change of state. All methods return at once, but for `result`; they
-    raise `InputError` where they cannot act, and say why.
+    `"failed"`; `start` continues after the last two. `listener` is called on the training thread
+    after each meta-step and each change of state. All methods but `result` return at once, and
+    raise `InputError` if the request is not possible in the current state.
     """
 
-    def __init__(self, trainers: Sequence[Trainer], together: bool = False) -> None:
-        self.trainers, self.together = list(trainers), together
+    def __init__(self, trainers: Sequence[Trainer], interleaved: bool = False) -> None:
+        self.trainers, self.interleaved = list(trainers), interleaved
         self.state = "ready"
         self.error: BaseException | None = None
-        self.note = ""  # what else went wrong, and did not end the training
-        self.seconds = 0.0  # spent training, pauses left out
+        self.warning = ""  # the last problem that did not end the training
+        self.seconds = 0.0  # time spent training, without pauses
         self.listener: Callable[[], None] | None = None
         self._runs: list[Run] = []
         self._thread: Thread | None = None
-        self._starting = Lock()
+        self._start_lock = Lock()
         self._pause, self._stop, self._wake = Event(), Event(), Event()
         self._changes: SimpleQueue[dict[str, float | None]] = SimpleQueue()
 
     @classmethod
-    def of(cls, trainer: Trainer) -> "Background":
-        """The one that has this trainer, so that all who ask share it; a new one at first."""
-        return _KNOWN.setdefault(id(trainer), cls([trainer]))
+    def for_trainer(cls, trainer: Trainer) -> "Background":
+        """Return the instance that trains this trainer, shared by all callers; create it once."""
+        return _INSTANCES.setdefault(id(trainer), cls([trainer]))
 
     @property
-    def alive(self) -> bool:
-        """Whether there is a training to pause, to change or to stop."""
+    def active(self) -> bool:
+        """Whether the training is running or paused."""
         return self.state in ("running", "paused")
 
     @property
-    def wish(self) -> str:
-        """What was asked for and not yet done: `"pause"`, `"stop"`, or nothing."""
-        if self.alive and self._stop.is_set():
+    def pending_request(self) -> str:
+        """The request that has not been carried out yet: `"pause"`, `"stop"` or `""`."""
+        if self.active and self._stop.is_set():
             return "stop"
         return "pause" if self.state == "running" and self._pause.is_set() else ""
 
     def start(self) -> None:
-        """Begin, or go on after a stop or an error."""
-        with self._starting:
-            if self.alive:
-                raise InputError("it cannot be started: it is training already")
+        """Start, or continue after a stop or an error."""
+        with self._start_lock:
+            if self.active:
+                raise InputError("cannot start: the training is already running")
             if self.state == "finished":
-                raise InputError("it cannot be started: the training is done")
+                raise InputError("cannot start: the training is finished")
             if self._thread is not None:
-                self._thread.join()  # It has said its last word, and is about to end.
+                self._thread.join()  # It has reported its final state and is about to end.
             for event in (self._pause, self._stop, self._wake):
                 event.clear()
-            self.state, self.error, self.note = "running", None, ""
-            self._thread = Thread(target=self._work, name="mamlpp training", daemon=True)
+            self.state, self.error, self.warning = "running", None, ""
+            self._thread = Thread(target=self._run, name="mamlpp training", daemon=True)
             self._thread.start()
 
     def pause(self) -> None:
-        """Rest after this meta-step, until `resume`; in a folder, with a checkpoint."""
-        self._must_be_alive("paused")
+        """Pause after this meta-step, until `resume`; save a checkpoint if there is a folder."""
+        self._require_active("pause")
         if self._pause.is_set():
-            raise InputError("it cannot be paused: it is already")
+            raise InputError("cannot pause: the training is already paused")
         self._pause.set()
 
     def resume(self) -> None:
-        """Go on after a pause."""
-        self._must_be_alive("resumed")
+        """Continue after a pause."""
+        self._require_active("resume")
         if not self._pause.is_set():
-            raise InputError("it cannot be resumed: it is not paused")
+            raise InputError("cannot resume: the training is not paused")
         self._pause.clear()
         self._wake.set()
 
     def stop(self) -> None:
-        """End after this meta-step; in a folder, with a checkpoint."""
-        self._must_be_alive("stopped")
+        """Stop after this meta-step; save a checkpoint if there is a folder."""
+        self._require_active("stop")
         self._stop.set()
         self._wake.set()
 
     def change(self, **fields: float | None) -> None:
-        """`Trainer.change` of each trainer, from its next meta-step on."""
+        """Apply `Trainer.change` to each trainer before its next meta-step."""
         if self.state == "finished":
-            raise InputError("nothing can be changed: the training is done")
+            raise InputError("cannot change the recipe: the training is finished")
         for trainer in self.trainers:
             changed(trainer.recipe, fields)
         self._changes.put(fields)
         self._wake.set()
 
     def result(self) -> list[Run]:
-        """Wait for the end, and return the runs; starts and resumes what only waits for that.
+        """Wait for the end and return the runs; first start or resume a waiting training.
 
-        After a stop these are the runs so far. Raises what the training raised. Interrupting it
-        ends the waiting, not the training.
+        After a stop, return the runs so far. Raises the exception that ended a failed training. An
+        interrupt ends the wait, not the training.
         """
         if self.state == "ready":
             self.start()
-        if self.alive and self._pause.is_set():
+        if self.active and self._pause.is_set():
             self.resume()
         while self._thread is not None and self._thread.is_alive():
-            self._thread.join(0.2)  # In short waits, so that an interrupt gets through everywhere.
+            self._thread.join(0.2)  # A short timeout lets an interrupt through on every platform.
         if self.error is not None:
             raise self.error
         return self._runs
 
-    def _must_be_alive(self, what: str) -> None:
-        if not self.alive:
-            why = "has not begun" if self.state == "ready" else "is over"
-            raise InputError(f"it cannot be {what}: the training {why}")
+    def _require_active(self, action: str) -> None:
+        if not self.active:
+            reason = "has not started" if self.state == "ready" else "is over"
+            raise InputError(f"cannot {action}: the training {reason}")
 
     # On the training thread
 
-    def _work(self) -> None:
+    def _run(self) -> None:
         try:
             with ExitStack() as stack:
                 for trainer in self.trainers:
                     stack.enter_context(trainer.alone())
-                self._tell()
+                self._notify()
                 self._train()
                 self._runs = [trainer.result() for trainer in self.trainers]
             done = all(trainer.done for trainer in self.trainers)
             self.state = "finished" if done else "stopped"
-        except BaseException as error:  # It shall be said by `result`, on another thread.
+        except BaseException as error:  # `result` raises it again on the caller's thread.
             self.error, self.state = error, "failed"
-        self._tell()
+        self._notify()
 
     def _train(self) -> None:
-        while (trainer := self._next()) is not None:
-            self._rest()
+        while (trainer := self._next_trainer()) is not None:
+            self._handle_requests()
             if self._stop.is_set():
                 break
             start = time.monotonic()
             trainer.advance()
             self.seconds += time.monotonic() - start
-            self._tell()
+            self._notify()
         for trainer in self.trainers:
             trainer.save()
 
-    def _next(self) -> Trainer | None:
-        waiting = [trainer for trainer in self.trainers if not trainer.done]
-        if not self.together:
-            return next(iter(waiting), None)
-        return min(waiting, key=lambda trainer: trainer.iteration, default=None)
+    def _next_trainer(self) -> Trainer | None:
+        unfinished = [trainer for trainer in self.trainers if not trainer.done]
+        if not self.interleaved:
+            return next(iter(unfinished), None)
+        return min(unfinished, key=lambda trainer: trainer.iteration, default=None)
 
-    def _rest(self) -> None:
-        """Make the changes that were asked for, also in a pause."""
-        self._make_changes()
+    def _handle_requests(self) -> None:
+        """Apply pending changes; if a pause was requested, wait here and keep applying them."""
+        self._apply_changes()
         if not self._pause.is_set() or self._stop.is_set():
             return
         for trainer in self.trainers:
             trainer.save()
         self.state = "paused"
         while self._pause.is_set() and not self._stop.is_set():
-            self._tell()
+            self._notify()
             self._wake.wait()
             self._wake.clear()
-            self._make_changes()
+            self._apply_changes()
         self.state = "running"
 
-    def _make_changes(self) -> None:
+    def _apply_changes(self) -> None:
         while True:
             try:
                 fields = self._changes.get_nowait()
@@ -184,11 +184,11 @@ class Background:
                 for trainer in self.trainers:
                     trainer.change(**fields)
             except InputError as error:
-                self.note = str(error)
+                self.warning = str(error)
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         try:
             if self.listener is not None:
                 self.listener()
-        except Exception as error:  # A picture that fails is no reason to lose a run.
-            self.note = f"the picture could not be drawn ({type(error).__name__}: {error})"
+        except Exception as error:  # A failed display must not cost a run.
+            self.warning = f"the display could not be updated ({type(error).__name__}: {error})"

@@ -1,4 +1,4 @@
-"""Changes made by hand while a training runs: which can be made, and the recipe they leave."""
+"""Recipe changes made by hand during training: which are allowed, and the resulting recipe."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,10 +8,10 @@ from mamlpp.recipe import Recipe
 from mamlpp.run.history import History, Row
 
 CHANGE_COLUMNS = (
-    "iteration",  # the first meta-step under the changed recipe
-    "epoch",  # where in the schedules that meta-step is
-    "field",  # of the recipe
-    "value",  # from then on; empty: None
+    "iteration",  # the first meta-step with the changed recipe
+    "epoch",  # schedule position of that meta-step
+    "field",  # name of the recipe field
+    "value",  # its new value; empty means None
 )
 CHANGEABLE = (
     *("second_order_from", "msl_epochs", "msl_floor", "inner_rate"),
@@ -20,22 +20,23 @@ CHANGEABLE = (
 
 
 def changed(recipe: Recipe, fields: Mapping[str, float | None]) -> Recipe:
-    """The recipe with these fields changed; raises `InputError` where a running one cannot be."""
+    """Return the recipe with these fields changed.
+
+    Raises `InputError` for a field that cannot change during training, and for an invalid value.
+    """
     for name in fields:
         if name not in CHANGEABLE:
-            raise InputError(
-                f"{name} cannot be changed while a training runs; {', '.join(CHANGEABLE)} can"
-            )
+            raise InputError(f"{name} cannot change during training; {', '.join(CHANGEABLE)} can")
     if "inner_rate" in fields and recipe.inner_rule != "fixed":
         raise InputError(
-            f"inner_rate cannot be changed while a training runs: the rule {recipe.inner_rule} "
-            f"learns its rates, which only began with it"
+            f"inner_rate cannot change during training: the inner rule {recipe.inner_rule!r} "
+            f"learns its rates, and inner_rate only initialises them"
         )
-    return recipe.with_(**{name: _number(value) for name, value in fields.items()})
+    return recipe.with_(**{name: _to_float(value) for name, value in fields.items()})
 
 
 def as_rows(before: Recipe, after: Recipe, iteration: int, epoch: float) -> list[Row]:
-    """One row for each field that differs."""
+    """Return one row for each changeable field that differs between the two recipes."""
     differing = {
         name: getattr(after, name)
         for name in CHANGEABLE
@@ -49,12 +50,12 @@ def as_rows(before: Recipe, after: Recipe, iteration: int, epoch: float) -> list
 
 
 def in_force(recipe: Recipe, changes: History, iteration: float) -> Recipe:
-    """What the recipe had become in a meta-step."""
+    """Return the recipe at a meta-step, after all changes made up to then."""
     fields = {
         row["field"]: row.get("value") for row in changes.rows if row["iteration"] <= iteration
     }
     return recipe.with_(**fields) if fields else recipe
 
 
-def _number(value: Any) -> float | None:
-    return None if value is None else float(value)  # As it will be read back from a file.
+def _to_float(value: Any) -> float | None:
+    return None if value is None else float(value)  # the type it has when read back from CSV

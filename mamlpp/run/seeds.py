@@ -1,4 +1,4 @@
-"""Several recipes, several seeds: what a claim about training has to be averaged over."""
+"""Train several recipes with several seeds: a claim about training must be averaged over seeds."""
 
 import io
 import os
@@ -26,26 +26,26 @@ def train_seeds(
     seeds: Sequence[int] = (0, 1, 2),
     workers: int | None = None,
 ) -> dict[str, list[Run]]:
-    """Train every recipe once with each seed: `result[name][i]` is the run of `seeds[i]`.
+    """Train every recipe once with each seed; `result[name][i]` is the run with `seeds[i]`.
 
-    A seed sets the initial weights and the training tasks, so that all recipes start from the same
-    weights (where their networks have the same shape) and see the same tasks; validation is the
-    same for all. On a CPU the runs are trained side by side, one thread each, in as many processes
-    as there are cores (`workers` says otherwise), and each to the same weights as alone on one
-    thread. Raises `InputError` where there is no recipe, no seed, or a seed twice.
+    A seed determines the initial weights and the training tasks: all recipes start from the same
+    weights (if their networks have the same shape) and see the same tasks. The validation tasks are
+    the same for all runs. On a CPU the runs train in parallel in `workers` processes (default: one
+    per core), one thread each, and reach the same weights as when trained alone on one thread.
+    Raises `InputError` if there is no recipe, no seed, or a repeated seed.
     """
     _check(recipes, seeds)
-    cells = [(name, seed) for name in recipes for seed in seeds]
+    pairs = [(name, seed) for name in recipes for seed in seeds]
     jobs = (
         delayed(_train)(
             recipes[name].with_(seed=seed), train.with_seed(seed), validation, os.getpid()
         )
-        for name, seed in cells
+        for name, seed in pairs
     )
-    pool = Parallel(_workers(train.device, len(cells), workers), return_as="generator")
+    pool = Parallel(_worker_count(train.device, len(pairs), workers), return_as="generator")
     runs: dict[str, list[Run]] = {name: [] for name in recipes}
-    done = tqdm(pool(jobs), "training", len(cells), unit="run")
-    for (name, _), run in zip(cells, done, strict=True):
+    finished = tqdm(pool(jobs), "training", len(pairs), unit="run")
+    for (name, _), run in zip(pairs, finished, strict=True):
         runs[name].append(run)
     return runs
 
@@ -54,26 +54,26 @@ def _check(recipes: Mapping[str, Recipe], seeds: Sequence[int]) -> None:
     if not recipes or not seeds:
         raise InputError("there is nothing to train: give at least one recipe and one seed")
     if len(set(seeds)) < len(seeds):
-        raise InputError(f"each seed counts once, but these are {list(seeds)}")
+        raise InputError(f"seeds must all be different, but are {list(seeds)}")
 
 
-def _workers(device: torch.device, cells: int, asked: int | None) -> int:
-    """A process for each core, or one: several would only wait for each other on a GPU."""
-    if asked is not None:
-        return asked
-    return min(cells, cpu_count()) if device.type == "cpu" else 1
+def _worker_count(device: torch.device, runs: int, requested: int | None) -> int:
+    """By default one process per core, or one process on a GPU, where several would only queue."""
+    if requested is not None:
+        return requested
+    return min(runs, cpu_count()) if device.type == "cpu" else 1
 
 
 def _train(recipe: Recipe, train: TaskSampler, validation: TaskSampler, parent: int) -> Run:
     if os.getpid() != parent:
-        _leave_with(parent)
-    with redirect_stderr(io.StringIO()):  # A progress bar of each process would tear the one above.
+        _exit_with_parent(parent)
+    with redirect_stderr(io.StringIO()):  # Hide its progress bar: it would garble the overall one.
         return Trainer(recipe, train, validation).fit()
 
 
 @cache
-def _leave_with(parent: int) -> None:
-    """From now on this process ends when its parent does, even one that was killed."""
+def _exit_with_parent(parent: int) -> None:
+    """Make this process exit when its parent ends, even if the parent is killed."""
 
     def watch() -> None:
         while os.getppid() == parent:

@@ -1,1 +1,1 @@
-"""Pictures of tasks and of what a run recorded."""
+"""Plots, diagrams, widgets and live panels."""

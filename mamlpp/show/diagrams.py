@@ -1,4 +1,4 @@
-"""The graph that a meta-gradient walks back through: the inner loop, unrolled, drawn by loops.
+"""The unrolled computation graph of the inner loop and the meta-gradient's paths through it.
 
 After Antoniou et al. 2019, section 3 (the stack of N networks) and section 4 (what MAML++ changes).
 Letters: S inner steps, L layers of the network.
@@ -14,7 +14,7 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from mamlpp import schedules
 from mamlpp.recipe import Recipe
 from mamlpp.show.plots import COLOURS
-from mamlpp.show.schedule_plots import step_colours
+from mamlpp.show.schedule_plots import step_colours, step_weights
 
 LAYERS = 5  # of the paper's network: four convolutions and the linear head
 FORWARD, BACKWARD, QUERY = "#444444", COLOURS["MAML++"], COLOURS["first-order MAML"]
@@ -23,56 +23,56 @@ SUPPORT = COLOURS["MAML"]
 
 @dataclass(frozen=True)
 class GradientPath:
-    """The longest way from one query loss back to the initial weights."""
+    """The longest path from one query loss back to the initial weights."""
 
     step: int
-    """Inner steps taken before this query loss."""
+    """Number of inner steps before this query loss."""
     weight: float
-    """What the loss counts."""
+    """Weight of this query loss."""
     support_layers: int
-    """Layers of support passes on the way; 0 in first order, where the way goes past them."""
+    """Layers of support passes on the path; 0 in first order, where the path bypasses them."""
 
 
 def gradient_paths(recipe: Recipe, epoch: float = 0.0, layers: int = LAYERS) -> list[GradientPath]:
-    """One for each query loss that counts at an epoch, in the order of the steps.
+    """Return one path per query loss with a non-zero weight, in the order of the steps.
 
-    The query pass itself adds its own L layers to each.
+    The query pass adds its own L layers to each path.
     """
-    order = schedules.second_order(recipe.second_order_from, epoch)
-    weights = schedules.step_weights(recipe.inner_steps, recipe.msl_epochs, recipe.msl_floor, epoch)
+    second_order = schedules.second_order(recipe.second_order_from, epoch)
     return [
-        GradientPath(step, weight, step * layers if order else 0)
-        for step, weight in enumerate(weights, start=1)
+        GradientPath(step, weight, step * layers if second_order else 0)
+        for step, weight in enumerate(step_weights(recipe, epoch), start=1)
         if weight > 0
     ]
 
 
 def plot_unrolled(recipe: Recipe, ax: Axes, epoch: float = 0.0, layers: int = LAYERS) -> Axes:
-    """The unrolled inner loop of a recipe at an epoch, and the gradient's ways back through it.
+    """Plot the unrolled inner loop at an epoch, with the meta-gradient's paths through it.
 
-    Below, the weights θ and the support passes between them, a bar a layer; above, the query losses
-    that count. Under each pass is what it has of its own: rates α, batch norm's running statistics
-    µ and σ (BNRS) and its weight and bias γ and β (BNWB); passes with such a batch norm of their
-    own have colours of their own.
+    Below are the weights θ and the support passes between them, one bar per layer; above are the
+    query losses with a non-zero weight. The label of a pass lists what it has per step: learning
+    rates α, running statistics µ and σ (BNRS), and batch-norm weight and bias γ and β (BNWB). With
+    per-step batch norm, each pass has its own colour.
     """
     paths = gradient_paths(recipe, epoch, layers)
-    order = schedules.second_order(recipe.second_order_from, epoch)
+    second_order = schedules.second_order(recipe.second_order_from, epoch)
     for step in range(recipe.inner_steps + 1):
         _draw_weights(step, ax)
     for step in range(recipe.inner_steps):
         _draw_support_pass(step, layers, recipe, ax)
-        _draw_way_back(step, order, ax)
+        _draw_backward(step, second_order, ax)
     for path in paths:
         _draw_query(path, layers, ax)
-    _draw_marks(recipe, ax)
+    _draw_step_labels(recipe, ax)
     ax.set(xlim=(-0.45, recipe.inner_steps + 0.75), ylim=(-1.75, 1.75))
     ax.set_axis_off()
     return ax
 
 
 def draw_unrolled(recipe: Recipe, epoch: float = 0.0, layers: int = LAYERS) -> Figure:
-    """`plot_unrolled` in a figure of its own, with a legend: the paper's drawing of MAML for
-    `RECIPES["maml"]`, of MAML++ for `RECIPES["maml++"]` at an epoch in second order.
+    """Draw `plot_unrolled` with a legend in a new figure.
+
+    `RECIPES["maml"]` gives the paper's figure of MAML; "maml++" in second order, that of MAML++.
     """
     figure = Figure(figsize=(max(8, 1.5 * recipe.inner_steps + 2), 4.2), facecolor="white")
     ax = figure.add_axes((0.01, 0.1, 0.98, 0.88))
@@ -82,31 +82,31 @@ def draw_unrolled(recipe: Recipe, epoch: float = 0.0, layers: int = LAYERS) -> F
 
 
 def add_legend(ax: Axes) -> None:
-    """What the three kinds of lines and boxes mean, below the drawing."""
-    for colour, look, name in (
+    """Add a legend of the lines and boxes below the drawing."""
+    for colour, linestyle, name in (
         (FORWARD, "-", "forward"),
-        (BACKWARD, "--", "the meta-gradient's way back"),
-        (SUPPORT, "-", "support pass, a bar a layer"),
-        (QUERY, "-", "query loss that counts"),
+        (BACKWARD, "--", "backward (meta-gradient)"),
+        (SUPPORT, "-", "support pass, one bar per layer"),
+        (QUERY, "-", "query loss × its weight"),
     ):
         width = 1.8 if colour in (FORWARD, BACKWARD) else 7
-        ax.plot([], [], look, color=colour, linewidth=width, label=name)
+        ax.plot([], [], linestyle, color=colour, linewidth=width, label=name)
     ax.legend(loc="lower center", ncols=4, fontsize=9, frameon=False, bbox_to_anchor=(0.5, -0.08))
 
 
-# The parts. Step i stands at x = i: θ_i at y = 0, its query loss above, support pass i + 1 below
-# and to the right of it, at x = i + ½.
+# Layout: θ_i is at x = i, y = 0, with its query loss above. Support pass i + 1 is below and to the
+# right, at x = i + ½.
 
 RADIUS, PASS_Y, QUERY_Y = 0.17, -0.85, 1.15
 
 
 def _draw_weights(step: int, ax: Axes) -> None:
     ax.plot(step, 0, "o", markersize=24, mfc="white", mec=FORWARD, mew=1.6, zorder=3)
-    ax.text(step, 0, f"θ{_low(step)}", ha="center", va="center", fontsize=12, zorder=4)
+    ax.text(step, 0, f"θ{_subscript(step)}", ha="center", va="center", fontsize=12, zorder=4)
 
 
 def _draw_support_pass(step: int, layers: int, recipe: Recipe, ax: Axes) -> None:
-    """L bars, and the arrows from θ_i into them and out of them to θ_{i+1}."""
+    """Draw L bars, with arrows from θ_i into them and from them to θ_{i+1}."""
     colour: Any = SUPPORT
     if recipe.norm_weights == "per_step" or recipe.norm_statistics == "per_step":
         colour = step_colours(recipe.inner_steps)[step]
@@ -117,10 +117,10 @@ def _draw_support_pass(step: int, layers: int, recipe: Recipe, ax: Axes) -> None
     ax.text(step + 0.5, PASS_Y, f"{layers} layers", **_INSIDE)
 
 
-def _draw_way_back(step: int, order: bool, ax: Axes) -> None:
-    """From θ_{i+1} to θ_i: along the weights always, through the support pass in second order."""
+def _draw_backward(step: int, second_order: bool, ax: Axes) -> None:
+    """Draw the path from θ_{i+1} to θ_i; in second order also through the support pass."""
     _arrow((step + 1, -0.06), (step, -0.06), BACKWARD, ax, dashed=True, shrink=13)
-    if order:
+    if second_order:
         _arrow((step + 0.93, -0.2), (step + 0.79, -0.66), BACKWARD, ax, dashed=True, bend=-0.2)
         _arrow((step + 0.21, -0.66), (step + 0.07, -0.2), BACKWARD, ax, dashed=True, bend=-0.2)
 
@@ -135,30 +135,31 @@ def _draw_query(path: GradientPath, layers: int, ax: Axes) -> None:
     ax.text(x, QUERY_Y, f"query\n× {path.weight:.3g}", ha="center", va="center", fontsize=9)
     _arrow((x - 0.06, RADIUS), (x - 0.06, QUERY_Y - 0.24), FORWARD, ax)
     _arrow((x + 0.06, QUERY_Y - 0.24), (x + 0.06, RADIUS), BACKWARD, ax, dashed=True)
-    back = f"{path.support_layers} + {layers}\nlayers back"
-    ax.text(x, QUERY_Y + 0.27, back, ha="center", va="bottom", fontsize=9, color=BACKWARD)
+    length = f"{path.support_layers} + {layers}\nlayers back"
+    ax.text(x, QUERY_Y + 0.27, length, ha="center", va="bottom", fontsize=9, color=BACKWARD)
 
 
-def _draw_marks(recipe: Recipe, ax: Axes) -> None:
-    """Under each support pass: whose batch norm it uses, and which rates its step takes."""
+def _draw_step_labels(recipe: Recipe, ax: Axes) -> None:
     for step in range(recipe.inner_steps):
-        ax.text(step + 0.5, PASS_Y - 0.28, "\n".join(step_marks(recipe, step)), **_BELOW)
+        ax.text(step + 0.5, PASS_Y - 0.28, "\n".join(step_labels(recipe, step)), **_BELOW)
 
 
-def step_marks(recipe: Recipe, step: int) -> list[str]:
-    """What is written under the support pass of a step (from 0): what is its own."""
-    after = _low(step + 1)
-    rates = {"fixed": "same α", "lslr": f"α{after}, one\na layer", "meta-sgd": "α, one\na weight"}
-    marks = [rates[recipe.inner_rule]]
+def step_labels(recipe: Recipe, step: int) -> list[str]:
+    """Return the lines below the support pass of a step (from 0): its rates and batch norm."""
+    after = _subscript(step + 1)
+    rates = {
+        "fixed": "same α", "lslr": f"α{after}, one\nper layer", "meta-sgd": "α, one\nper weight"
+    }  # fmt: skip
+    labels = [rates[recipe.inner_rule]]
     if recipe.norm_statistics == "per_step":
-        marks.append(f"µ{_low(step)}, σ{_low(step)}")
+        labels.append(f"µ{_subscript(step)}, σ{_subscript(step)}")
     if recipe.norm_weights == "per_step":
-        marks.append(f"γ{_low(step)}, β{_low(step)}")
-    return marks
+        labels.append(f"γ{_subscript(step)}, β{_subscript(step)}")
+    return labels
 
 
-def _low(number: int) -> str:
-    """`"₁₀"`: digits of the font itself, as a formula takes ten times as long to draw."""
+def _subscript(number: int) -> str:
+    """Return `"₁₀"` for 10: plain characters draw ten times faster than mathtext."""
     return str(number).translate(str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉"))
 
 
@@ -167,8 +168,8 @@ def _draw_layers(
 ) -> None:
     x, y = centre[0] - width / 2, centre[1] - height / 2
     bar = width / layers
-    places = [(x + index * bar, 0.8 * bar) for index in range(layers)]
-    ax.broken_barh(places, (y, height), facecolor=colour, alpha=0.85, lw=0)
+    spans = [(x + index * bar, 0.8 * bar) for index in range(layers)]
+    ax.broken_barh(spans, (y, height), facecolor=colour, alpha=0.85, lw=0)
 
 
 def _arrow(

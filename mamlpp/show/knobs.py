@@ -1,4 +1,4 @@
-"""The knobs of a live training: which there are, and what turning one changes of the recipe."""
+"""The knobs of a live training, and the recipe changes that they stand for."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,9 +8,9 @@ import ipywidgets  # type: ignore[import-untyped]
 from mamlpp.recipe import RECIPES, Recipe
 from mamlpp.run.trainer import Trainer
 
-# Each has its name in view: that is also the only name that a screen reader gets.
+# Every control has a visible description, which is also the only name a screen reader gets.
 
-_SHAPE = {
+_LAYOUT = {
     "style": {"description_width": "initial"},
     "layout": {"width": "340px", "margin": "2px 12px 2px 0"},
 }
@@ -18,38 +18,33 @@ _ORDERS = {"as in the recipe": "recipe", "first order": "first", "second order":
 _CLIPS = {"as in the recipe": "recipe", "none": None, **{f"{x:g}": x for x in (0.1, 1, 10, 100)}}
 
 
-def knobs() -> dict[str, ipywidgets.Widget]:
-    """All of them, by name."""
+def make_knobs() -> dict[str, ipywidgets.Widget]:
+    """Create all knobs, by name."""
     recipes = [("as given", ""), *((name, name) for name in RECIPES)]
     return {
-        "recipe": ipywidgets.Dropdown(options=recipes, description="recipe", **_SHAPE),
-        "order": _choice("derivative order", _ORDERS),
-        "msl": ipywidgets.Checkbox(description="multi-step loss", indent=False, **_SHAPE),
-        "inner_rate": _power("inner learning rate", -4, 1),
-        "outer_rate": _power("meta learning rate", -6, 0),
-        "clip": _choice("clip the gradient's norm to", _CLIPS),
+        "recipe": ipywidgets.Dropdown(options=recipes, description="recipe", **_LAYOUT),
+        "order": _dropdown("derivative order", _ORDERS),
+        "msl": ipywidgets.Checkbox(description="multi-step loss", indent=False, **_LAYOUT),
+        "inner_rate": _log_slider("inner learning rate", -4, 1),
+        "outer_rate": _log_slider("meta learning rate", -6, 0),
+        "clip": _dropdown("clip gradient norm to", _CLIPS),
     }
 
 
-def _choice(name: str, options: Mapping[str, Any]) -> ipywidgets.Dropdown:
-    return ipywidgets.Dropdown(options=list(options.items()), description=name, **_SHAPE)
+def _dropdown(label: str, options: Mapping[str, Any]) -> ipywidgets.Dropdown:
+    return ipywidgets.Dropdown(options=list(options.items()), description=label, **_LAYOUT)
 
 
-def _power(name: str, low: int, high: int) -> ipywidgets.FloatLogSlider:
+def _log_slider(label: str, low: int, high: int) -> ipywidgets.FloatLogSlider:
+    """A slider from `10**low` to `10**high`."""
+    slider = {"value": 10.0**low, "min": low, "max": high, "step": 0.05, "readout_format": ".2g"}
     return ipywidgets.FloatLogSlider(
-        value=10.0**low,
-        min=low,
-        max=high,
-        step=0.05,
-        description=name,
-        readout_format=".2g",
-        continuous_update=False,
-        **_SHAPE,
+        description=label, continuous_update=False, **slider, **_LAYOUT
     )
 
 
-def fields(name: str, value: Any, trainer: Trainer) -> dict[str, float | None]:
-    """What turning a knob to a value changes of the recipe."""
+def recipe_changes(name: str, value: Any, trainer: Trainer) -> dict[str, float | None]:
+    """Return the recipe fields, and their new values, that turning a knob to `value` sets."""
     given = trainer.initial_recipe
     if name == "order":
         orders = {"recipe": given.second_order_from, "first": None, "second": 0.0}
@@ -57,27 +52,27 @@ def fields(name: str, value: Any, trainer: Trainer) -> dict[str, float | None]:
     if name == "msl":
         if not value:
             return {"msl_epochs": 0.0, "msl_floor": 0.0}
-        # The recipe's own, where that is not over yet; else for the rest of the training.
-        own = given.msl_epochs > trainer.epoch
-        return {"msl_epochs": given.msl_epochs if own else float(given.epochs)}
+        # Follow the given recipe while its annealing lasts; after that, anneal until the end.
+        ongoing = given.msl_epochs > trainer.epoch
+        return {"msl_epochs": given.msl_epochs if ongoing else float(given.epochs)}
     if name == "clip":
-        own = value == "recipe"
+        as_given = value == "recipe"
         return {
-            "clip_norm": given.clip_norm if own else value,
-            "clip_value": given.clip_value if own else None,
+            "clip_norm": given.clip_norm if as_given else value,
+            "clip_value": given.clip_value if as_given else None,
         }
     return {name: value}
 
 
-def positions(trainer: Trainer) -> dict[str, Any]:
-    """Where the knobs stand under the recipe in force, at this epoch."""
+def knob_values(trainer: Trainer) -> dict[str, Any]:
+    """Return the knob values that match the current recipe and epoch."""
     recipe, given = trainer.recipe, trainer.initial_recipe
     orders = {given.second_order_from: "recipe"}
     order = orders.get(recipe.second_order_from) or (
         "first" if recipe.second_order_from is None else "second"
     )
-    same = (recipe.clip_norm, recipe.clip_value) == (given.clip_norm, given.clip_value)
-    clip = "recipe" if same or recipe.clip_norm not in _CLIPS.values() else recipe.clip_norm
+    as_given = (recipe.clip_norm, recipe.clip_value) == (given.clip_norm, given.clip_value)
+    clip = "recipe" if as_given or recipe.clip_norm not in _CLIPS.values() else recipe.clip_norm
     return {
         "order": order,
         "msl": recipe.msl_epochs > trainer.epoch,
@@ -87,36 +82,38 @@ def positions(trainer: Trainer) -> dict[str, Any]:
     }
 
 
-# Recipes to choose before the start
+# Selecting a recipe before the start
 
-_METHOD = (
+_METHOD_FIELDS = (
     *("second_order_from", "inner_rule", "msl_epochs", "norm_statistics", "norm_weights"),
     "outer_rate_min",
 )
 
 
-def method(recipe: Recipe, name: str) -> Recipe:
-    """The method of `RECIPES[name]`, for the rest as `recipe` is.
+def with_method(recipe: Recipe, name: str) -> Recipe:
+    """Return `recipe` with the method fields of `RECIPES[name]`.
 
-    Epochs of its schedules are the same part of all epochs, its last meta learning rate the same
-    part of the first, as there.
+    Schedule epochs scale with the number of epochs, and the final outer rate with the initial one.
     """
-    model = RECIPES[name]
-    changes = {field: getattr(model, field) for field in _METHOD}
+    source = RECIPES[name]
+    changes = {field: getattr(source, field) for field in _METHOD_FIELDS}
     for field in ("second_order_from", "msl_epochs"):
-        changes[field] = changes[field] and changes[field] * recipe.epochs / model.epochs
+        changes[field] = changes[field] and changes[field] * recipe.epochs / source.epochs
     rate = changes["outer_rate_min"]
-    changes["outer_rate_min"] = rate and rate * recipe.outer_rate / model.outer_rate
+    changes["outer_rate_min"] = rate and rate * recipe.outer_rate / source.outer_rate
     return recipe.with_(msl_floor=0.0, **changes)
 
 
-def with_method(trainer: Trainer, name: str) -> Trainer:
-    """A trainer of the same with another method, its tasks from the first one on."""
+def trainer_with_method(trainer: Trainer, name: str) -> Trainer:
+    """Return an untrained copy of `trainer` with another method and the same tasks.
+
+    An empty name returns the trainer itself.
+    """
     if not name:
         return trainer
     folder = trainer.directory
     return Trainer(
-        method(trainer.initial_recipe, name),
+        with_method(trainer.initial_recipe, name),
         trainer.train.with_seed(trainer.train.seed),
         trainer.validation,
         None if folder is None else folder.with_name(f"{folder.name}-{name}"),

@@ -1,13 +1,13 @@
-"""Training live in a notebook: watch the gradient, turn a knob, see what happens.
+"""Live training in a notebook: watch the gradient, turn a knob and see the effect.
 
-    panel = LivePanel(trainer)      # in one cell: shows it, and returns at once
-    run = panel.result()            # in a later cell: waits for the end, and returns the run
-    stages(run)                     # what was turned, and what came of it
+    panel = LivePanel(trainer)      # in one cell: shows the panel and returns at once
+    run = panel.result()            # in a later cell: waits for the end and returns the run
+    stages(run)                     # what was changed, and its effect
 
-The training runs on a thread of its own (`mamlpp.run.background`), because a notebook hears no
-button while a cell is busy. The picture is a plain PNG output with a light ground of its own: it is
-legible in a dark page and stays in the executed notebook. All it costs, looking at the gradient
-included, is at most a tenth of the training's time, but for the picture of the end.
+The training runs on a background thread (`mamlpp.run.background`), because a notebook does not
+process button clicks while a cell is busy. The picture is a plain PNG output with its own light
+background, so it is legible on a dark page and stays in the executed notebook. Drawing and gradient
+diagnosis take at most a tenth of the training time, not counting the final picture.
 """
 
 import base64
@@ -29,83 +29,91 @@ from mamlpp.run.background import Background
 from mamlpp.run.changes import CHANGEABLE
 from mamlpp.run.run import Run
 from mamlpp.run.trainer import Trainer
-from mamlpp.show.knobs import fields, knobs, positions, with_method
-from mamlpp.show.live_picture import FourPanels, Pixels, SideBySide, drawing, png, status
-from mamlpp.show.plots import change_in_words, changes_in_words
+from mamlpp.show.knobs import knob_values, make_knobs, recipe_changes, trainer_with_method
+from mamlpp.show.live_picture import (
+    ComparisonPicture,
+    Pixels,
+    TrainingPicture,
+    describe_progress,
+    drawing_lock,
+    encode_png,
+)
+from mamlpp.show.plots import describe_change, describe_changes
 
-DRAWING, LOOKING = 0.08, 0.02  # of the training's time: pictures, and following the gradient back
-SECONDS = 1.0  # at least, between two pictures
-STAYS = 5.0  # seconds that an answer to a button is to be read
+DRAWING_FRACTION, DIAGNOSIS_FRACTION = 0.08, 0.02  # of the training time
+MIN_INTERVAL = 1.0  # seconds between two pictures, at least
+MESSAGE_SECONDS = 5.0  # how long a reply to a button stays visible
 
 
-class Share:
-    """Says when something is due that takes time: so that it takes no more than a `share` of it."""
+class TimeBudget:
+    """Limits a recurring task to a `fraction` of the time and once per `min_interval` seconds."""
 
-    def __init__(self, share: float, seconds: float) -> None:
-        self.share, self.seconds = share, seconds
-        self.next = 0.0
+    def __init__(self, fraction: float, min_interval: float) -> None:
+        self.fraction, self.min_interval = fraction, min_interval
+        self.next_time = 0.0
 
     def due(self) -> bool:
-        """Whether it may be done now."""
-        return time.monotonic() >= self.next
+        """Whether the task may run now."""
+        return time.monotonic() >= self.next_time
 
-    def spent(self, seconds: float) -> None:
-        """It has just been done, and took so long."""
-        pause = max(self.seconds - seconds, seconds * (1 / self.share - 1))
-        self.next = time.monotonic() + pause
+    def record(self, seconds: float) -> None:
+        """Report that the task has just run and how long it took."""
+        pause = max(self.min_interval - seconds, seconds * (1 / self.fraction - 1))
+        self.next_time = time.monotonic() + pause
 
 
 class Panel:
-    """Buttons, a picture of a training, and a line in words: what `LivePanel` and `compare` share.
+    """Buttons, a picture of the training and a status line: the base of all live panels.
 
-    `start`, `pause`, `resume` and `stop` are what the buttons do: where one cannot act, the panel
-    says why. A panel that ends a cell is shown again there; all that show it are kept up to date.
+    The buttons call `start`, `pause`, `resume` and `stop`; if one cannot act, the status line says
+    why. A panel at the end of a cell is displayed there again; all its displays stay up to date.
     """
 
-    def __init__(self, training: Background, seconds: float = SECONDS) -> None:
-        self._drawing, self._looking = Share(DRAWING, seconds), Share(LOOKING, seconds)
-        self._note = ipywidgets.HTML()
+    def __init__(self, training: Background, min_interval: float = MIN_INTERVAL) -> None:
+        self._drawing_budget = TimeBudget(DRAWING_FRACTION, min_interval)
+        self._diagnosis_budget = TimeBudget(DIAGNOSIS_FRACTION, min_interval)
+        self._status = ipywidgets.HTML()
         self._buttons = {
             name: ipywidgets.Button(description=name.capitalize(), layout={"width": "90px"})
             for name in ("start", "pause", "resume", "stop")
         }
         for name, button in self._buttons.items():
             button.on_click(lambda _, name=name: getattr(self, name)())
-        self._moving, self._cost = False, 0.0  # seconds of the last picture
+        self._was_running, self._drawing_seconds = False, 0.0
         self._id = uuid4().hex
-        self._shown_at: int | None = None  # number of the cell
-        self._said_at = -math.inf
-        self._look_every: dict[Trainer, int | None] = {}
-        self.box = ipywidgets.VBox([*self._rows(), self._note])
-        self._take(training)
+        self._displayed_in: int | None = None  # execution count of the cell
+        self._message_time = -math.inf
+        self._own_diagnose_every: dict[Trainer, int | None] = {}
+        self.box = ipywidgets.VBox([*self._rows(), self._status])
+        self._attach(training)
         self._ipython_display_()
 
     # What the buttons do
 
     def start(self) -> None:
-        """Begin; or go on after a stop or an error."""
-        self._do(self.training.start)
+        """Start, or continue after a stop or an error."""
+        self._attempt(self.training.start)
 
     def pause(self) -> None:
-        """Rest after this meta-step."""
-        self._do(self.training.pause)
+        """Pause after this meta-step."""
+        self._attempt(self.training.pause)
 
     def resume(self) -> None:
-        """Go on after a pause."""
-        self._do(self.training.resume)
+        """Continue after a pause."""
+        self._attempt(self.training.resume)
 
     def stop(self) -> None:
-        """End after this meta-step, with a checkpoint where there is a folder."""
-        self._do(self.training.stop)
+        """Stop after this meta-step; save a checkpoint if there is a folder."""
+        self._attempt(self.training.stop)
 
-    def _do(self, act: Callable[[], None], done: str = "") -> bool:
-        """Do it and say what was done, or why not."""
+    def _attempt(self, action: Callable[[], None], message: str = "") -> bool:
+        """Perform an action; report success with the message, or the reason for failure."""
         try:
-            act()
+            action()
         except InputError as error:
-            self._say(f"{error}.")
+            self._show_status(f"{error}.")
             return False
-        self._say(done)
+        self._show_status(message)
         return True
 
     def _runs(self) -> list[Run]:
@@ -113,12 +121,12 @@ class Panel:
             self.start()
         return self.training.result()
 
-    # What is shown
+    # Display
 
     def picture(self) -> tuple[bytes, str]:
-        """The PNG of how things stand, and the same in words."""
-        with drawing:
-            return png(self._draw()), self._words()
+        """Return the current state of the training as a PNG and as text."""
+        with drawing_lock:
+            return encode_png(self._draw()), self._text()
 
     def _rows(self) -> list[ipywidgets.Widget]:
         return [ipywidgets.HBox(list(self._buttons.values()))]
@@ -126,174 +134,169 @@ class Panel:
     def _draw(self) -> Pixels:
         raise NotImplementedError
 
-    def _words(self) -> str:
+    def _text(self) -> str:
         raise NotImplementedError
 
-    def _take(self, training: Background) -> None:
-        """Show this training from now on; what showed it before, says so and stays as it is."""
-        before = getattr(training.listener, "__self__", None)
-        if before not in (None, self):
-            before._say("this training is shown in another panel now.")
+    def _attach(self, training: Background) -> None:
+        """Show this training from now on; a panel that showed it before says so and freezes."""
+        previous = getattr(training.listener, "__self__", None)
+        if previous not in (None, self):
+            previous._show_status("this training is now shown in another panel.")
         self.training = training
-        training.listener = self._listen
-        self._say()
+        training.listener = self._on_update
+        self._show_status()
 
     def _ipython_display_(self) -> None:
         shell = get_ipython()
-        if shell is None or shell.execution_count == self._shown_at:
-            return  # A panel shows itself when it is made: not twice in that cell.
-        self._shown_at = shell.execution_count
+        if shell is None or shell.execution_count == self._displayed_in:
+            return  # A panel displays itself on creation; do not repeat that in the same cell.
+        self._displayed_in = shell.execution_count
         controls = self.box._repr_mimebundle_()
-        controls["text/plain"] = "(controls, where this notebook is running)"
+        controls["text/plain"] = "(controls that work while this notebook is running)"
         display(controls, raw=True)
         self._publish(update=False)
 
     def _publish(self, update: bool = True) -> None:
-        if self._shown_at is None:
+        if self._displayed_in is None:
             return
         start = time.monotonic()
-        png, words = self.picture()
-        image = {"image/png": base64.b64encode(png).decode(), "text/plain": words}
-        text = {"text/html": f"<p>{escape(words)}</p>", "text/plain": words}
-        for name, data, about in (
-            ("picture", image, {"image/png": {"alt": words}}),
-            ("words", text, {}),
+        png, text = self.picture()
+        image = {"image/png": base64.b64encode(png).decode(), "text/plain": text}
+        html = {"text/html": f"<p>{escape(text)}</p>", "text/plain": text}
+        for name, data, metadata in (
+            ("picture", image, {"image/png": {"alt": text}}),
+            ("text", html, {}),
         ):
-            where = {"display_id": f"{self._id}-{name}", "update": update}
-            display(data, raw=True, metadata=about, **where)
-        self._cost = time.monotonic() - start
-        self._drawing.spent(self._cost)
+            target = {"display_id": f"{self._id}-{name}", "update": update}
+            display(data, raw=True, metadata=metadata, **target)
+        self._drawing_seconds = time.monotonic() - start
+        self._drawing_budget.record(self._drawing_seconds)
 
-    def _say(self, text: str = "") -> None:
-        """Below the buttons, and to a screen reader; without a text, how things stand."""
-        self._said_at = time.monotonic() if text else self._said_at
-        text = text or self._situation()
-        self._note.value = f'<span role="status">{escape(text[0].upper() + text[1:])}</span>'
-        self._show_state()
-
-    def _show_state(self) -> None:
+    def _show_status(self, message: str = "") -> None:
+        """Show a message, by default the current state, below the buttons and to screen readers."""
+        self._message_time = time.monotonic() if message else self._message_time
+        text = message or self._describe_state()
+        self._status.value = f'<span role="status">{escape(text[0].upper() + text[1:])}</span>'
         for name, button in self._buttons.items():
-            button.button_style = "primary" if name in _ACTING[self.training.state] else ""
+            button.button_style = "primary" if name in _ACTIVE_BUTTONS[self.training.state] else ""
 
-    def _situation(self) -> str:
+    def _describe_state(self) -> str:
         training = self.training
         if training.error is not None:
             kind = "" if isinstance(training.error, InputError) else type(training.error).__name__
-            said = ": ".join(filter(None, [kind, str(training.error)]))
-            return f"The training ended with an error. {said}. Start goes on after the last step."
-        wishes = {
-            "": "",
-            "pause": "Pausing after this meta-step.",
-            "stop": "Stopping after this step.",
-        }
-        return wishes[training.wish] or training.note or _SITUATIONS[training.state]
+            reason = ": ".join(filter(None, [kind, str(training.error)]))
+            return f"Training failed: {reason}. Press Start to continue after the last meta-step."
+        if training.pending_request:
+            action = {"pause": "Pausing", "stop": "Stopping"}[training.pending_request]
+            return f"{action} after this meta-step."
+        return training.warning or _STATUS[training.state]
 
     # On the training thread
 
-    def _listen(self) -> None:
-        moving = self.training.state == "running"
-        begins, self._moving = moving and not self._moving, moving
-        (self._look if moving else self._look_no_more)()
-        if begins:
-            self._say()
-            self._drawing.spent(self._cost)  # The picture of before still holds.
-        elif not moving or self._drawing.due():
-            if not moving or time.monotonic() > self._said_at + STAYS:
-                self._say()
+    def _on_update(self) -> None:
+        running = self.training.state == "running"
+        started, self._was_running = running and not self._was_running, running
+        (self._schedule_diagnosis if running else self._restore_diagnosis)()
+        if started:
+            self._show_status()
+            self._drawing_budget.record(self._drawing_seconds)  # The picture is still up to date.
+        elif not running or self._drawing_budget.due():
+            if not running or time.monotonic() > self._message_time + MESSAGE_SECONDS:
+                self._show_status()
             self._publish()
 
-    def _look(self) -> None:
-        """Have the gradient of a meta-step followed back now and then, unless that is done anyway.
+    def _schedule_diagnosis(self) -> None:
+        """Diagnose the gradient now and then, unless the trainer does so by itself.
 
-        It is done at the first meta-step, and costs about what one task of a meta-step does.
+        The first meta-step is always diagnosed. It costs about as much as one task of a meta-step.
         """
         for trainer in self.training.trainers:
-            before = self._look_every.setdefault(trainer, trainer.diagnose_every)
-            if before is not None:
+            own = self._own_diagnose_every.setdefault(trainer, trainer.diagnose_every)
+            if own is not None:
                 continue
             if trainer.diagnose_every is not None and trainer.history.rows:
                 trainer.diagnose_every = None
                 seconds = trainer.history.rows[-1]["seconds"]
-                self._looking.spent(seconds / (trainer.recipe.meta_batch + 1))
-            elif self._looking.due():
+                self._diagnosis_budget.record(seconds / (trainer.recipe.meta_batch + 1))
+            elif self._diagnosis_budget.due():
                 trainer.diagnose_every = 1
 
-    def _look_no_more(self) -> None:
-        for trainer, before in self._look_every.items():
-            trainer.diagnose_every = before
+    def _restore_diagnosis(self) -> None:
+        for trainer, own in self._own_diagnose_every.items():
+            trainer.diagnose_every = own
 
 
 class LivePanel(Panel):
-    """One training, with knobs to turn while it runs; every turn is a mark in the picture.
+    """One training with knobs to turn while it runs; the picture marks every change.
 
-    The knobs' changes are `Trainer.change`, from the next meta-step on, and part of the run. Before
-    the start another of `RECIPES` can be chosen: its method, with the trainer's network and lengths
-    (in a folder: in one beside it, named after the recipe). `seconds` is the least time between two
-    pictures. A second panel on one trainer shows the same training, and the first no longer does.
+    The knobs call `Trainer.change`: changes apply from the next meta-step and are part of the run.
+    Before the start, another of `RECIPES` can be selected: its method, with the network and length
+    of the trainer's recipe (and a sibling folder named after it). Pictures are at least
+    `min_interval` seconds apart. A second panel for the same trainer takes over its display.
     """
 
-    def __init__(self, trainer: Trainer, seconds: float = SECONDS) -> None:
-        self._first, self._quiet = trainer, False
-        self._positions: dict[str, Any] = {}
-        self._picture, self._knobs = FourPanels(), knobs()
+    def __init__(self, trainer: Trainer, min_interval: float = MIN_INTERVAL) -> None:
+        self._initial_trainer, self._setting_knobs = trainer, False
+        self._knob_values: dict[str, Any] = {}
+        self._picture, self._knobs = TrainingPicture(), make_knobs()
         for name, knob in self._knobs.items():
-            knob.observe(lambda change, name=name: self._turned(name, change["new"]), "value")
-        super().__init__(Background.of(trainer), seconds)
+            knob.observe(lambda change, name=name: self._on_knob(name, change["new"]), "value")
+        super().__init__(Background.for_trainer(trainer), min_interval)
 
     @property
     def trainer(self) -> Trainer:
-        """What is trained: another one where another recipe was chosen."""
+        """The current trainer; selecting a recipe replaces it."""
         return self.training.trainers[0]
 
     def result(self) -> Run:
-        """Wait for the end and return the run; it starts, or resumes, a training that waits.
+        """Wait for the end and return the run; first start or resume a waiting training.
 
-        After a stop that is the run so far. Raises what ended a training that failed. Interrupting
-        it ends the waiting only.
+        After a stop, return the run so far. Raises the exception that ended a failed training. An
+        interrupt ends the wait, not the training.
         """
         return self._runs()[0]
 
     def change(self, **changes: float | None) -> None:
-        """What the knobs do, in code: `Trainer.change` from the next meta-step on."""
-        done = f"{_in_words(changes)}: from the next meta-step on."
-        if not self._do(lambda: self.training.change(**changes), done):
-            self._show_recipe()
+        """Do in code what the knobs do: `Trainer.change` from the next meta-step."""
+        message = f"{_describe_fields(changes)}: from the next meta-step."
+        if not self._attempt(lambda: self.training.change(**changes), message):
+            self._update_knobs()
 
-    def _turned(self, name: str, value: Any) -> None:
-        if self._quiet:
+    def _on_knob(self, name: str, value: Any) -> None:
+        if self._setting_knobs:
             return
         if name == "recipe":
-            self._choose(value)
+            self._select_recipe(value)
         else:
-            self.change(**fields(name, value, self.trainer))
+            self.change(**recipe_changes(name, value, self.trainer))
 
-    def _choose(self, name: str) -> None:
-        def choose() -> None:
+    def _select_recipe(self, name: str) -> None:
+        def select() -> None:
             if self.training.state != "ready" or self.trainer.iteration:
-                raise InputError("a recipe can only be chosen before the start")
-            self._take(Background.of(with_method(self._first, name)))
+                raise InputError("a recipe can only be selected before training starts")
+            self._attach(Background.for_trainer(trainer_with_method(self._initial_trainer, name)))
 
-        if not self._do(choose, f"{name or 'The recipe as given'}: press Start."):
-            self._show_recipe()
+        if not self._attempt(select, f"selected {name or 'the given recipe'}; press Start."):
+            self._update_knobs()
 
-    def _take(self, training: Background) -> None:
-        super()._take(training)
-        self._show_recipe()
+    def _attach(self, training: Background) -> None:
+        super()._attach(training)
+        self._update_knobs()
         self._publish()
 
-    def _show_recipe(self) -> None:
-        """Set the knobs to what is in force."""
-        self._positions, self._quiet = positions(self.trainer), True
+    def _update_knobs(self) -> None:
+        """Set the knobs to the current recipe."""
+        self._knob_values, self._setting_knobs = knob_values(self.trainer), True
         try:
-            for name, value in self._positions.items():
+            for name, value in self._knob_values.items():
                 self._knobs[name].value = value
         finally:
-            self._quiet = False
+            self._setting_knobs = False
 
-    def _listen(self) -> None:
-        if positions(self.trainer) != self._positions:
-            self._show_recipe()
-        super()._listen()
+    def _on_update(self) -> None:
+        if knob_values(self.trainer) != self._knob_values:
+            self._update_knobs()
+        super()._on_update()
 
     def _rows(self) -> list[ipywidgets.Widget]:
         wrapping = {"flex_flow": "row wrap", "display": "flex"}
@@ -302,117 +305,113 @@ class LivePanel(Panel):
     def _draw(self) -> Pixels:
         return self._picture.draw(self.trainer)
 
-    def _words(self) -> str:
-        return f"{_STATES[self.training.state]}: {status(self.trainer)}."
+    def _text(self) -> str:
+        return f"{_STATE_TITLES[self.training.state]}: {describe_progress(self.trainer)}."
 
 
 class Comparison(Panel):
-    """Several trainings side by side, on the same axes: what `compare` makes."""
+    """Several trainings side by side on the same axes; created by `compare`."""
 
-    def __init__(self, trainers: Sequence[Trainer], together: bool, seconds: float) -> None:
-        self.names = _names(trainers)
-        self._picture = SideBySide(self.names)
-        super().__init__(Background(trainers, together), seconds)
+    def __init__(self, trainers: Sequence[Trainer], interleaved: bool, min_interval: float) -> None:
+        self.names = _distinguishing_names(trainers)
+        self._picture = ComparisonPicture(self.names)
+        super().__init__(Background(trainers, interleaved), min_interval)
 
     def result(self) -> dict[str, Run]:
-        """Like `LivePanel.result`: the runs, by what each differs in from the others."""
+        """Like `LivePanel.result`, for all runs; each key names how its recipe differs."""
         return dict(zip(self.names, self._runs(), strict=True))
 
     def _draw(self) -> Pixels:
         return self._picture.draw(self.training.trainers)
 
-    def _words(self) -> str:
+    def _text(self) -> str:
         runs = zip(self.names, self.training.trainers, strict=True)
-        said = " | ".join(f"{name}: {status(trainer)}" for name, trainer in runs)
-        return f"{_STATES[self.training.state]}. {said}."
+        text = " | ".join(f"{name}: {describe_progress(trainer)}" for name, trainer in runs)
+        return f"{_STATE_TITLES[self.training.state]}. {text}."
 
 
 def compare(
-    trainers: Sequence[Trainer], together: bool = True, seconds: float = SECONDS
+    trainers: Sequence[Trainer], interleaved: bool = True, min_interval: float = MIN_INTERVAL
 ) -> Comparison:
-    """Two to four trainings side by side: a meta-step of each in turn, or one after the other.
+    """Compare two to four trainings, `interleaved` by meta-step or one after the other.
 
-    What differs should be what is compared: raises `InputError` where their seeds differ, or where
-    two draw from one sampler, of whose tasks each would get only some.
+    For a fair comparison, all seeds must be equal and no two trainers may share a sampler, because
+    each would see only some of its tasks. Raises `InputError` otherwise.
     """
     if not 2 <= len(trainers) <= 4:
-        raise InputError(f"two to four trainings can be compared, not {len(trainers)}")
+        raise InputError(f"compare takes two to four trainers, not {len(trainers)}")
     samplers = [trainer.train for trainer in trainers]
     if len({id(sampler.generator) for sampler in samplers}) < len(samplers):
         raise InputError(
-            "two trainers draw from one sampler, so that each gets other tasks; give each its own, "
-            "like sampler.with_seed(sampler.seed)"
+            "two trainers share a sampler, so each would see different tasks; give each trainer "
+            "its own, for example sampler.with_seed(sampler.seed)"
         )
-    for what, seeds in (
+    for name, seeds in (
         ("recipe", {trainer.recipe.seed for trainer in trainers}),
-        ("training tasks", {sampler.seed for sampler in samplers}),
-        ("validation tasks", {trainer.validation.seed for trainer in trainers}),
+        ("training task", {sampler.seed for sampler in samplers}),
+        ("validation task", {trainer.validation.seed for trainer in trainers}),
     ):
         if len(seeds) > 1:
             raise InputError(
-                f"the seeds of the {what} differ ({', '.join(map(str, sorted(seeds)))}); "
-                f"give all the same, so that only what is compared differs"
+                f"the {name} seeds differ ({', '.join(map(str, sorted(seeds)))}); use the same "
+                f"seed for all trainers, so that they differ only in what you compare"
             )
-    return Comparison(trainers, together, seconds)
+    return Comparison(trainers, interleaved, min_interval)
 
 
-def _names(trainers: Sequence[Trainer]) -> list[str]:
-    """What each recipe has that not all have; a number where that tells too little."""
+def _distinguishing_names(trainers: Sequence[Trainer]) -> list[str]:
+    """Name each recipe by its differing fields, with a number if that is not unique."""
     recipes = [trainer.initial_recipe.as_dict() for trainer in trainers]
     differing = [name for name in recipes[0] if len({recipe[name] for recipe in recipes}) > 1]
-    names = [", ".join(_field(name, recipe[name]) for name in differing) for recipe in recipes]
+    names = [_describe_fields({name: recipe[name] for name in differing}) for recipe in recipes]
     if len(set(names)) == len(names):
         return names
     return [f"{number}. {name}".strip(". ") for number, name in enumerate(names, 1)]
 
 
-def _field(name: str, value: Any) -> str:
-    if name in CHANGEABLE:
-        return change_in_words({"field": name, "value": value})
-    return f"{name.replace('_', ' ')} {value}"
+def _describe_fields(fields: Mapping[str, Any]) -> str:
+    return ", ".join(
+        describe_change({"field": name, "value": value})
+        if name in CHANGEABLE
+        else f"{name.replace('_', ' ')} {value}"
+        for name, value in fields.items()
+    )
 
 
 def stages(run: Run) -> pandas.DataFrame:
-    """What was changed by hand, and how the meta-steps were from then on: a row a change.
+    """Summarise the meta-steps after each change made by hand, one row per change.
 
-    Means of loss and accuracy, median and greatest norm of the meta-gradient, median seconds.
+    Columns: number of meta-steps, mean loss and accuracy, median and maximum norm of the
+    meta-gradient, median seconds.
     """
-    words = {1: ["as begun"]} | changes_in_words(run.changes)
-    starts, history = sorted(words), run.history.frame()
-    last = np.searchsorted(starts, history["iteration"], side="right") - 1
-    table = history.groupby(last).agg(
+    descriptions = {1: ["initial recipe"]} | describe_changes(run.changes)
+    starts, history = sorted(descriptions), run.history.frame()
+    stage = np.searchsorted(starts, history["iteration"], side="right") - 1
+    table = history.groupby(stage).agg(
         steps=("iteration", "size"),
         loss=("loss", "mean"),
         accuracy=("accuracy", "mean"),
         median_norm=("gradient_norm", "median"),
-        greatest_norm=("gradient_norm", "max"),
+        max_norm=("gradient_norm", "max"),
         seconds=("seconds", "median"),
     )
-    table.index = pandas.Index([", ".join(words[starts[at]]) for at in table.index], name="change")
+    names = [", ".join(descriptions[starts[index]]) for index in table.index]
+    table.index = pandas.Index(names, name="change")
     return table
 
 
-# Words
-
-
-_STATES = {
-    **{"ready": "Not begun", "running": "Training", "paused": "Paused"},
-    **{"finished": "Done", "stopped": "Stopped", "failed": "Ended with an error"},
+_STATE_TITLES = {
+    **{"ready": "Not started", "running": "Training", "paused": "Paused"},
+    **{"finished": "Finished", "stopped": "Stopped", "failed": "Failed"},
 }
-_SITUATIONS = {
+_STATUS = {
     "ready": "Ready. Press Start, or run the cell that asks for the result.",
-    "running": "Training. Turn a knob and see what happens; every change is marked.",
-    "paused": "Paused. Knobs act from the next meta-step on; Resume goes on.",
-    "finished": "Done: the result is there.",
-    "stopped": "Stopped. Start goes on from here; the result is the run so far.",
-    "failed": "",
+    "running": "Training. Turn a knob and see what happens; the picture marks every change.",
+    "paused": "Paused. Knobs act from the next meta-step; press Resume to continue.",
+    "finished": "Finished: the result is ready.",
+    "stopped": "Stopped. Press Start to continue from here; the result is the run so far.",
 }
-_ACTING = {
+_ACTIVE_BUTTONS = {
     **{"ready": ("start",), "running": ("pause", "stop"), "paused": ("resume", "stop")},
     **{"finished": (), "stopped": ("start",), "failed": ("start",)},
 }
-
-
-def _in_words(changes: Mapping[str, float | None]) -> str:
-    rows = ({"field": name, "value": value} for name, value in changes.items())
-    return ", ".join(change_in_words(row) for row in rows)

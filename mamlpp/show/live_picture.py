@@ -1,4 +1,4 @@
-"""How a training stands, as a picture (PNG) and in words; drawn on whatever thread asks."""
+"""The current state of a training as a PNG and as text; may be drawn on any thread."""
 
 import io
 import math
@@ -29,52 +29,52 @@ Pixels = NDArray[np.uint8]  # [height, width, 4]
 
 Draw = Callable[[Trainer, Figure], None]
 
-drawing = Lock()  # To hold: matplotlib's parser of formulas is one for all threads.
+drawing_lock = Lock()  # Hold it to draw: all threads share matplotlib's mathtext parser.
 DPI = 90
-RECENT = 20  # meta-steps that the speed is the median of
+SPEED_WINDOW = 20  # number of recent meta-steps whose median time gives the speed
 
 
-class FourPanels:
-    """Curves, norms, heat map and schedules of one training.
+class TrainingPicture:
+    """Learning curves, gradient norms, gradient heat map and schedules of one training.
 
-    Of a panel that shows what it showed before, the pixels are kept: to draw takes long.
+    Drawing is slow, so the pixels of each subplot are cached until its data change.
     """
 
     def __init__(self) -> None:
-        self._drawn: dict[Draw, tuple[Hashable, Pixels]] = {}
+        self._cache: dict[Draw, tuple[Hashable, Pixels]] = {}
 
     def draw(self, trainer: Trainer) -> Pixels:
-        """How things stand. One thread at a time."""
-        curves = len(trainer.history.rows), len(trainer.changes.rows)
-        epoch = round(100 * trainer.epoch / trainer.recipe.epochs)
-        panels = [
-            self._panel(_draw_training, trainer, curves),
-            self._panel(_draw_norms, trainer, curves),
-            self._panel(_draw_diagnosis, trainer, id(trainer.diagnosis)),
-            self._panel(_draw_schedules, trainer, (epoch, trainer.recipe)),
+        """Draw the current state; hold `drawing_lock` meanwhile."""
+        row_counts = len(trainer.history.rows), len(trainer.changes.rows)
+        percent = round(100 * trainer.epoch / trainer.recipe.epochs)
+        subplots = [
+            self._subplot(_draw_training, trainer, row_counts),
+            self._subplot(_draw_norms, trainer, row_counts),
+            self._subplot(_draw_diagnosis, trainer, id(trainer.diagnosis)),
+            self._subplot(_draw_schedules, trainer, (percent, trainer.recipe)),
         ]
-        return np.vstack([np.hstack(panels[:2]), np.hstack(panels[2:])])
+        return np.vstack([np.hstack(subplots[:2]), np.hstack(subplots[2:])])
 
-    def _panel(self, draw: Draw, trainer: Trainer, shown: Hashable) -> Pixels:
-        key = id(trainer), shown
-        if self._drawn.get(draw, (None,))[0] != key:
-            figure = _canvas(5, 3.2)
+    def _subplot(self, draw: Draw, trainer: Trainer, version: Hashable) -> Pixels:
+        key = id(trainer), version
+        if self._cache.get(draw, (None,))[0] != key:
+            figure = _make_figure(5, 3.2)
             draw(trainer, figure)
-            self._drawn[draw] = key, _pixels(figure)
-        return self._drawn[draw][1]
+            self._cache[draw] = key, _render(figure)
+        return self._cache[draw][1]
 
 
-class SideBySide:
-    """Accuracy and gradient norm of several trainings, one a column, on the same axes."""
+class ComparisonPicture:
+    """Accuracy and gradient norm of several trainings, one column each, on the same axes."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = names
 
     def draw(self, trainers: Sequence[Trainer]) -> Pixels:
-        """How things stand. One thread at a time."""
-        figure = _canvas(10, 5)
+        """Draw the current state; hold `drawing_lock` meanwhile."""
+        figure = _make_figure(10, 5)
         margins = {"left": 0.07, "right": 0.98, "top": 0.94, "bottom": 0.1, "wspace": 0.08}
-        axes = np.array(_axes(figure, 2, len(trainers), sharey="row", gridspec_kw=margins))
+        axes = np.array(_make_axes(figure, 2, len(trainers), sharey="row", gridspec_kw=margins))
         columns = axes.reshape(2, -1).T
         for name, trainer, (accuracy, norms) in zip(self.names, trainers, columns, strict=True):
             plot_training(trainer.history, accuracy)
@@ -85,21 +85,21 @@ class SideBySide:
                 ax.set_xlim(0, max(1, *(trainer.iteration for trainer in trainers)))
         for ax in columns[1:].flat:
             ax.set_ylabel("")
-        return _pixels(figure)
+        return _render(figure)
 
 
 _MARGINS: dict[str, Any] = {"left": 0.14, "right": 0.96, "top": 0.9, "bottom": 0.16}
 
 
-def _canvas(width: float, height: float) -> Figure:
-    """A figure of its own, not pyplot's: that belongs to the main thread. In inches."""
+def _make_figure(width: float, height: float) -> Figure:
+    """Create a figure, size in inches, without pyplot, which only works on the main thread."""
     figure = Figure(figsize=(width, height), dpi=DPI, facecolor="white")
     FigureCanvasAgg(figure)
     return figure
 
 
-def _pixels(figure: Figure) -> Pixels:
-    """`[height, width, 4]`, with small letters at fixed places: to find places would take long."""
+def _render(figure: Figure) -> Pixels:
+    """Render with small labels at fixed positions, because automatic placement is slow."""
     for ax in figure.axes:
         width, height = ax.get_position().size * figure.get_size_inches()
         ax.tick_params(which="both", labelsize=8)
@@ -115,15 +115,15 @@ def _pixels(figure: Figure) -> Pixels:
     return np.asarray(canvas.buffer_rgba())
 
 
-def png(pixels: Pixels) -> bytes:
-    """As a file, quickly packed."""
+def encode_png(pixels: Pixels) -> bytes:
+    """Encode as PNG with fast compression."""
     file = io.BytesIO()
     Image.fromarray(pixels).convert("RGB").save(file, format="png", compress_level=1)
     return file.getvalue()
 
 
-def _axes(figure: Figure, rows: int = 1, columns: int = 1, **options: Any) -> list[Axes]:
-    """Axes in the kit's style. Set on them, because rcParams belong to all threads at once."""
+def _make_axes(figure: Figure, rows: int = 1, columns: int = 1, **options: Any) -> list[Axes]:
+    """Create axes and style each of them, because all threads share matplotlib's rcParams."""
     grid = {**_MARGINS, "hspace": 0.12, **options.pop("gridspec_kw", {})}
     axes = figure.subplots(rows, columns, squeeze=False, sharex="col", gridspec_kw=grid, **options)
     for ax in axes.flat:
@@ -134,7 +134,7 @@ def _axes(figure: Figure, rows: int = 1, columns: int = 1, **options: Any) -> li
 
 
 def _draw_training(trainer: Trainer, figure: Figure) -> None:
-    loss, accuracy = _axes(figure, 2)
+    loss, accuracy = _make_axes(figure, 2)
     for ax, column in ((loss, "loss"), (accuracy, "accuracy")):
         plot_training(trainer.history, ax, column)
         mark_changes(trainer.changes, ax)
@@ -144,63 +144,60 @@ def _draw_training(trainer: Trainer, figure: Figure) -> None:
 
 
 def _draw_norms(trainer: Trainer, figure: Figure) -> None:
-    [ax] = _axes(figure)
+    [ax] = _make_axes(figure)
     plot_gradient_norms(trainer.history, ax, trainer.recipe.clip_norm)
-    mark_changes(trainer.changes, ax, words=True)
+    mark_changes(trainer.changes, ax, labels=True)
     ax.set(title="Norm of the meta-gradient (log axis)", ylabel="")
 
 
 def _draw_diagnosis(trainer: Trainer, figure: Figure) -> None:
-    [ax] = _axes(figure)
+    [ax] = _make_axes(figure)
     if trainer.diagnosis is None:
-        ax.text(0.5, 0.5, "no gradient followed back yet", ha="center", transform=ax.transAxes)
+        ax.text(0.5, 0.5, "no gradient diagnosed yet", ha="center", transform=ax.transAxes)
         ax.set_axis_off()
         return
     plot_gradient_heatmap(trainer.diagnosis, ax)
-    ax.set_title(f"Gradient along the inner loop, at epoch {trainer.diagnosis.epoch:.2f}")
+    ax.set_title(f"Gradient along the inner loop at epoch {trainer.diagnosis.epoch:.2f}")
 
 
 def _draw_schedules(trainer: Trainer, figure: Figure) -> None:
-    losses, rate = _axes(figure, 2, gridspec_kw={"hspace": 0.3})
+    weights, rate = _make_axes(figure, 2, gridspec_kw={"hspace": 0.3})
     recipe = trainer.recipe
-    schedule_plots.plot_step_weights(recipe, losses, recipe.epochs)
-    losses.set(xlabel="", ylabel="loss weight", title="Schedules in force")
+    schedule_plots.plot_step_weights(recipe, weights, recipe.epochs)
+    weights.set(xlabel="", ylabel="loss weight", title="Current schedules")
     schedule_plots.plot_order(recipe, rate)
     schedule_plots.plot_outer_rate(recipe, rate, recipe.epochs)
     rate.set_ylabel("meta rate β")
     rate.ticklabel_format(axis="y", scilimits=(0, 0))
     rate.yaxis.offsetText.set_fontsize(8)
     rate.legend(loc="lower left", fontsize=8)
-    for ax in (losses, rate):
+    for ax in (weights, rate):
         ax.axvline(trainer.epoch, color="#d62728", linewidth=2)
 
 
-# Words
-
-
-def status(trainer: Trainer) -> str:
-    """Iteration, epoch, speed, time left, order, steps that were not finite, device and memory."""
+def describe_progress(trainer: Trainer) -> str:
+    """Iteration, epoch, speed, time left, derivative order, non-finite steps, device and memory."""
     recipe, rows = trainer.recipe, trainer.history.rows
     total = recipe.epochs * recipe.iterations_per_epoch
     order = "second" if trainer.learner.schedule(trainer.epoch)[1] else "first"
     bad = len(trainer.history.column("nonfinite"))
-    words = [
+    parts = [
         f"iteration {trainer.iteration} of {total}, epoch {trainer.epoch:.1f} of {recipe.epochs}",
         *_speed(trainer, total - trainer.iteration),
         f"{order} order",
-        f"{bad or 'no'} step{'' if bad == 1 else 's'} not finite",
+        f"{bad or 'no'} non-finite step{'' if bad == 1 else 's'}",
         _device(trainer.train.device, rows[-1]["memory_mb"] if rows else None),
     ]
-    return "; ".join(words)
+    return "; ".join(parts)
 
 
 def _speed(trainer: Trainer, left: int) -> list[str]:
-    recent = [row["seconds"] for row in trainer.history.rows[-RECENT:]]
+    recent = [row["seconds"] for row in trainer.history.rows[-SPEED_WINDOW:]]
     if not recent or not left:
         return []
     seconds = median(recent)
     rate = trainer.recipe.meta_batch / max(seconds, 1e-9)
-    return [f"{rate:.3g} tasks a second", f"about {_duration(seconds * left)} left"]
+    return [f"{rate:.3g} tasks per second", f"about {_duration(seconds * left)} left"]
 
 
 def _duration(seconds: float) -> str:
@@ -211,10 +208,10 @@ def _duration(seconds: float) -> str:
 
 
 def _device(device: torch.device, memory: float | None) -> str:
-    words = ["CPU" if device.type == "cpu" else torch.cuda.get_device_name(device)]
-    words += [f"{memory:.0f} MB"] if memory else []
+    parts = ["CPU" if device.type == "cpu" else torch.cuda.get_device_name(device)]
+    parts += [f"{memory:.0f} MB"] if memory else []
     if device.type == "cuda":
-        with suppress(Exception):  # Only where NVML is there (the package nvidia-ml-py), and works.
-            words.append(f"{torch.cuda.utilization(device)} % busy")
-            words.append(f"{torch.cuda.device_memory_used(device) / 1e6:.0f} MB in use on it")
-    return ", ".join(words)
+        with suppress(Exception):  # needs a working NVML (package nvidia-ml-py)
+            parts.append(f"{torch.cuda.utilization(device)} % utilisation")
+            parts.append(f"{torch.cuda.device_memory_used(device) / 1e6:.0f} MB used on the device")
+    return ", ".join(parts)

@@ -1,7 +1,7 @@
-"""Every picture of the kit: `plot_x(data, ax) -> ax`, one style, one colour a method.
+"""Plots of tasks, results and training runs: `plot_x(data, ax) -> ax`, with one colour per method.
 
-Colours are seaborn's colour-blind-safe palette; a transparent figure with mid-grey text would be
-hard to read in print, so every figure has its own light ground and is legible in a dark page too.
+The colours come from seaborn's colour-blind-safe palette. Every figure has its own light
+background, so that it is legible both in print and on a dark page.
 """
 
 import re
@@ -48,11 +48,11 @@ METHODS = {
     "maml+bnrs+bnwb": "MAML + BNRS + BNWB",
     "maml+lslr": "MAML + LSLR",
     "maml++": "MAML++",
-}  # the names of `RECIPES`, as the paper's tables write them
+}  # recipe names, and how the paper's tables write them
 
 
 def use_style() -> None:
-    """Set the look of all figures that are made from now on."""
+    """Set the style of all figures created from now on."""
     sns.set_theme(context="notebook", style="whitegrid", palette="colorblind")
     plt.rcParams.update(
         {
@@ -68,7 +68,7 @@ def use_style() -> None:
 
 
 def plot_images(images: Tensor, ax: Axes, columns: int | None = None, gap: int = 2) -> Axes:
-    """Pictures `[M, C, H, W]` in [0, 1] side by side, `columns` a row, drawings as ink on paper."""
+    """Plot images `[M, C, H, W]` in [0, 1] in a grid; grey images are drawn as ink on paper."""
     _, channels, height, width = images.shape
     columns = columns or len(images)
     rows = -(-len(images) // columns)
@@ -82,27 +82,22 @@ def plot_images(images: Tensor, ax: Axes, columns: int | None = None, gap: int =
 
 
 def plot_task(task: Task, predictions: Tensor | None = None, queries: int = 1) -> Figure:
-    """One task: the support set above, a column a class, and `queries` query images a class below.
+    """Plot one task, one column per class: the support set, and below it `queries` query images.
 
-    `task` holds N classes, K support and Q query images of each, ordered by class as a
-    `TaskSampler` deals them. With `predictions` `[N·Q]` each query says what it was taken for.
+    `task` has N classes with K support and Q query images each, ordered by class as a `TaskSampler`
+    returns them. With `predictions` `[N·Q]`, each query image is labelled with its prediction.
     """
     ways = int(task.support_y.max()) + 1
     support = task.support_x.unflatten(0, (ways, -1)).transpose(0, 1)  # [K, N, C, H, W]
     query = task.query_x.unflatten(0, (ways, -1)).transpose(0, 1)[:queries]
     rows = len(support) + len(query)
-    figure, axes = plt.subplots(
-        rows,
-        ways,
-        figsize=(1.25 * ways + 1, 1.35 * rows + 0.5),
-        squeeze=False,
-        layout="constrained",
-    )
+    size = 1.25 * ways + 1, 1.35 * rows + 0.5
+    figure, axes = plt.subplots(rows, ways, figsize=size, squeeze=False, layout="constrained")
     for row, images in zip(axes, support, strict=False):
         plot_task_row(images, row, "support")
     for index, images in enumerate(query):
-        said = None if predictions is None else predictions.view(ways, -1)[:, index].tolist()
-        plot_task_row(images, axes[len(support) + index], "query", said)
+        labels = None if predictions is None else predictions.view(ways, -1)[:, index].tolist()
+        plot_task_row(images, axes[len(support) + index], "query", labels)
     for label, ax in enumerate(axes[0]):
         ax.set_title(f"class {label}", fontsize=11)
     return figure
@@ -111,19 +106,19 @@ def plot_task(task: Task, predictions: Tensor | None = None, queries: int = 1) -
 def plot_task_row(
     images: Tensor, axes: Sequence[Axes], name: str, predictions: Sequence[int] | None = None
 ) -> Sequence[Axes]:
-    """One image of each class `[N, C, H, W]`; with `predictions`, what each was taken for."""
+    """Plot one image per class `[N, C, H, W]`, labelled with `predictions` if given."""
     for label, (image, ax) in enumerate(zip(images, axes, strict=True)):
-        _plot_cell(image, ax)
+        _plot_image(image, ax)
         if predictions is not None:
-            _say(predictions[label], label, ax)
+            _label_prediction(predictions[label], label, ax)
     axes[0].set_ylabel(name, rotation=0, ha="right", va="center")
     return axes
 
 
-def _plot_cell(image: Tensor, ax: Axes) -> Axes:
-    picture = image.cpu().permute(1, 2, 0).numpy()
+def _plot_image(image: Tensor, ax: Axes) -> Axes:
+    pixels = image.cpu().permute(1, 2, 0).numpy()
     ax.imshow(
-        picture.squeeze(-1) if picture.shape[-1] == 1 else picture, cmap="gray_r", vmin=0, vmax=1
+        pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels, cmap="gray_r", vmin=0, vmax=1
     )
     ax.set(xticks=[], yticks=[])
     for spine in ax.spines.values():
@@ -131,10 +126,10 @@ def _plot_cell(image: Tensor, ax: Axes) -> Axes:
     return ax
 
 
-def _say(prediction: int, label: int, ax: Axes) -> None:
-    right = prediction == label
-    colour = _PALETTE[2] if right else _PALETTE[3]
-    ax.set_xlabel(f"{'✓' if right else '✗'} said {prediction}", color=colour, fontsize=11)
+def _label_prediction(prediction: int, label: int, ax: Axes) -> None:
+    correct = prediction == label
+    colour = _PALETTE[2] if correct else _PALETTE[3]
+    ax.set_xlabel(f"{'✓' if correct else '✗'} class {prediction}", color=colour, fontsize=11)
     for spine in ax.spines.values():
         spine.set(visible=True, color=colour, linewidth=2)
 
@@ -142,9 +137,9 @@ def _say(prediction: int, label: int, ax: Axes) -> None:
 def plot_learning_curves(
     histories: Mapping[str, History], ax: Axes, column: str = "accuracy", smooth: int = 20
 ) -> Axes:
-    """One column of several histories against the iteration: mean of the last `smooth` values.
+    """Plot one column of several histories: the mean of the last `smooth` values by iteration.
 
-    A history without a value in that column (not validated yet, say) has no line.
+    A history without values in that column, for example before its first validation, is skipped.
     """
     for name, history in histories.items():
         iterations, means = _smoothed(history, column, smooth)
@@ -156,13 +151,13 @@ def plot_learning_curves(
 def plot_over_seeds(
     histories: Mapping[str, Sequence[History]], ax: Axes, column: str = "accuracy", smooth: int = 20
 ) -> Axes:
-    """One column of several runs of each method: their mean, and from the least to the greatest.
+    """Plot one column over the seeds of each method: the mean, and a band from minimum to maximum.
 
-    `histories[name]` holds one history a seed, equally long. Each is first smoothed, by the mean of
-    the last `smooth` values. Runs that have no such column are left out.
+    `histories[name]` holds one history per seed, all of the same length. Each is first smoothed by
+    the mean of the last `smooth` values. Histories without values in that column are skipped.
     """
-    for name, several in histories.items():
-        curves = [_smoothed(history, column, smooth) for history in several]
+    for name, seeds in histories.items():
+        curves = [_smoothed(history, column, smooth) for history in seeds]
         curves = [curve for curve in curves if curve[0].size]
         if not curves:
             continue
@@ -182,7 +177,7 @@ def _label_curves(ax: Axes, column: str) -> Axes:
 
 
 def _smoothed(history: History, column: str, smooth: int) -> tuple[np.ndarray, np.ndarray]:
-    """Iterations, and the mean of the last `smooth` values up to each: both empty without any."""
+    """Return iterations and the running mean of the last `smooth` values; both may be empty."""
     rows = [row for row in history.rows if column in row]
     values = np.array([row[column] for row in rows], dtype=float)
     iterations = np.array([row["iteration"] for row in rows])
@@ -193,7 +188,7 @@ def _smoothed(history: History, column: str, smooth: int) -> tuple[np.ndarray, n
 
 
 def plot_steps(curves: Mapping[str, Sequence[float]], ax: Axes, ylabel: str) -> Axes:
-    """A value after 0, 1, 2, … inner steps, one line a method."""
+    """Plot a value after 0, 1, 2, … inner steps, one line per method."""
     for name, values in curves.items():
         ax.plot(range(len(values)), values, "o-", label=name, color=COLOURS.get(name))
     ax.set(xlabel="inner steps taken", ylabel=ylabel, xticks=range(max(map(len, curves.values()))))
@@ -202,7 +197,7 @@ def plot_steps(curves: Mapping[str, Sequence[float]], ax: Axes, ylabel: str) -> 
 
 
 def plot_accuracies(results: Mapping[str, tuple[float, float]], ax: Axes, chance: float) -> Axes:
-    """Accuracies in 0 … 1 with half of their 95 % intervals, one bar a method, and chance."""
+    """Plot a bar per method; `results[name]` is (accuracy, half its 95 % interval), in 0 … 1."""
     for row, (name, (accuracy, interval)) in enumerate(results.items()):
         ax.barh(row, 100 * accuracy, xerr=100 * interval, color=COLOURS.get(name))
         ax.annotate(
@@ -214,16 +209,16 @@ def plot_accuracies(results: Mapping[str, tuple[float, float]], ax: Axes, chance
         )
     ax.axvline(100 * chance, color="black", linestyle=":", label="chance")
     ax.legend(loc="lower right", frameon=False)
-    ax.set(xlabel="accuracy, % (bar ends: 95 % interval over tasks)", xlim=(0, 112))
+    ax.set(xlabel="accuracy, % (error bars: 95 % interval over tasks)", xlim=(0, 112))
     ax.set_yticks(range(len(results)), list(results))
     ax.invert_yaxis()
     return ax
 
 
 def plot_gradient_heatmap(diagnosis: Diagnosis, ax: Axes) -> Axes:
-    """How strong the gradient is at each inner step (a row) and layer (a column), on its way back.
+    """Plot the gradient norm at each inner step (row) and layer (column) during backpropagation.
 
-    It comes from the query loss at the lower right. Cells that are not finite are red and say so.
+    The gradient starts from the query loss, at the lower right. Non-finite cells are red.
     """
     norms = diagnosis.norms.numpy()
     logs = np.ma.log10(np.ma.masked_where(~(np.isfinite(norms) & (norms > 0)), norms))
@@ -235,7 +230,7 @@ def plot_gradient_heatmap(diagnosis: Diagnosis, ax: Axes) -> Axes:
     shades = np.ma.filled(image.norm(logs), 1.0)
     for (step, layer), norm in np.ndenumerate(norms):
         _write_norm(norm, (layer, step), "white" if shades[step, layer] < 0.6 else "black", ax)
-    titles = [re.sub(r"blocks\.(\d+)\.conv", _conv_title, layer) for layer in diagnosis.layers]
+    titles = [layer_title(layer) for layer in diagnosis.layers]
     ax.set_xticks(range(len(titles)), titles)
     ax.set_yticks(range(len(norms)))
     ax.set(xlabel="layer", ylabel="inner steps taken")
@@ -253,14 +248,16 @@ def _write_norm(norm: float, at: tuple[int, int], colour: str, ax: Axes) -> None
     ax.text(*at, text, ha="center", va="center", fontsize=9, color=colour, fontweight=weight)
 
 
-def _conv_title(match: re.Match[str]) -> str:
-    return f"conv {int(match[1]) + 1}"
+def layer_title(name: str) -> str:
+    """Return a readable name: `"conv 1 weight"` for `"blocks.0.conv.weight"`."""
+    title = re.sub(r"^blocks\.(\d+)\.conv", lambda found: f"conv {int(found[1]) + 1}", name)
+    return title.replace(".", " ")
 
 
 def plot_reported(values: Mapping[str, Sequence[float | None] | None], ax: Axes) -> Axes:
-    """Accuracies in % as a paper reports them, with what follows its ±, one row a method.
+    """Plot accuracies in % as reported in a paper, one row per method.
 
-    A row of `None` stays empty.
+    Each value is (accuracy, number after the ±); `None` leaves a row empty.
     """
     for row, (name, reported) in enumerate(values.items()):
         if reported is None:
@@ -274,14 +271,15 @@ def plot_reported(values: Mapping[str, Sequence[float | None] | None], ax: Axes)
 
 
 def plot_measured(values: Mapping[str, Mapping[str, Sequence[float]]], ax: Axes) -> Axes:
-    """Accuracies in % of several runs of each method, one row a method: a dot a run, a bar at the
-    mean. `values[method][protocol]` holds one number a seed; each protocol has its own marker.
+    """Plot accuracies in % over seeds, one row per method: a dot per run and a bar at the mean.
+
+    `values[method][protocol]` holds one number per seed; each protocol has its own marker.
     """
-    protocols = list(dict.fromkeys(name for several in values.values() for name in several))
-    for row, (method, several) in enumerate(values.items()):
+    protocols = list(dict.fromkeys(name for row in values.values() for name in row))
+    for row, (method, accuracies) in enumerate(values.items()):
         colour = COLOURS.get(method, COLOURS["chance"])
         for index, protocol in enumerate(protocols):
-            numbers = several.get(protocol, ())
+            numbers = accuracies.get(protocol, ())
             height = row + 0.5 * ((index + 0.5) / len(protocols) - 0.5)
             ax.plot(numbers, [height] * len(numbers), "os^"[index % 3], color=colour, alpha=0.6)
             if numbers:
@@ -299,10 +297,10 @@ def _label_rows(names: Sequence[str], ax: Axes) -> Axes:
 
 
 def plot_calibration(evaluation: Evaluation, ax: Axes) -> Axes:
-    """Reliability: accuracy against confidence, a bar a bin, and the gap to where they agree.
+    """Plot a reliability diagram: accuracy by confidence, and the gap to perfect calibration.
 
-    After Guo et al. 2017, figure 1. The fainter a bar, the fewer queries were that confident.
-    Confidences that are not finite, of weights that diverged, have none.
+    After Guo et al. 2017, figure 1. Bins with fewer queries are fainter. A bin whose confidence is
+    not finite, because the weights diverged, has no bar.
     """
     counts, confidences, accuracies = (values.numpy() for values in evaluation.calibration)
     accuracies = np.where(np.isfinite(confidences), accuracies, 0)
@@ -312,25 +310,25 @@ def plot_calibration(evaluation: Evaluation, ax: Axes) -> Axes:
     hatched = {"facecolor": "none", "edgecolor": _PALETTE[3], "hatch": "///", "linewidth": 0}
     gap = ax.bar(left, gaps, width, accuracies, align="edge", **hatched)
     gap.set_label(f"gap: {100 * evaluation.calibration_error:.1f} % on average")
-    ax.plot([0, 1], [0, 1], ":", color="black", label="confidence can be relied on")
+    ax.plot([0, 1], [0, 1], ":", color="black", label="perfect calibration")
     ax.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1), aspect="equal")
-    # Below, because bars may be anywhere within.
+    # Below the axes, because bars may cover any part of them.
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), frameon=False)
     return ax
 
 
-# A run while it trains
+# A run in progress
 
-MOST_POINTS = 600  # of a curve: more would not be seen, and take time to draw
+MAX_POINTS = 600  # per curve: more would be invisible and slow to draw
 
 
 def plot_training(history: History, ax: Axes, column: str = "accuracy", smooth: int = 20) -> Axes:
-    """Loss or accuracy of one run: in training, mean of up to the last `smooth`; in validation."""
+    """Plot training loss or accuracy, as the mean of the last `smooth` values, and validation."""
     iterations, values = _smoothed(history, column, 1)
     means = pandas.Series(values).rolling(smooth, min_periods=1).mean().to_numpy()
-    every = -(-len(means) // MOST_POINTS) or 1
-    last = slice(None, None, -every)  # Counted from the end: the newest is always there.
-    ax.plot(iterations[last], means[last], color=COLOURS["MAML"], label="training")
+    stride = -(-len(means) // MAX_POINTS) or 1
+    shown = slice(None, None, -stride)  # from the end, so that the latest value is always shown
+    ax.plot(iterations[shown], means[shown], color=COLOURS["MAML"], label="training")
     iterations, values = _smoothed(history, f"validation_{column}", 1)
     ax.plot(iterations, values, "o-", markersize=4, color=_PALETTE[1], label="validation")
     ax.set(xlabel="iteration (meta-steps)", ylabel=column)
@@ -339,42 +337,44 @@ def plot_training(history: History, ax: Axes, column: str = "accuracy", smooth: 
 
 
 def plot_gradient_norms(history: History, ax: Axes, clip_norm: float | None = None) -> Axes:
-    """2-norm of each meta-gradient before clipping, log axis; a red mark for each not finite one.
+    """Plot the norm of each meta-gradient before clipping, with a red mark if it is not finite.
 
-    Of a long run a point stands for several meta-steps, and is the greatest of them. `clip_norm` is
-    where longer ones are cut.
+    In a long run, each point is the maximum over several meta-steps. `clip_norm` adds a line at the
+    clipping threshold.
     """
-    rows = list(history.rows)  # A training may add to them just now.
+    rows = list(history.rows)  # a copy, because the training thread may append to them
     iterations = np.array([row["iteration"] for row in rows], dtype=float)
     norms = np.array([row["gradient_norm"] for row in rows], dtype=float)
     bad = np.array(["nonfinite" in row for row in rows], dtype=bool)
     good = ~bad & np.isfinite(norms) & (norms > 0)
-    ax.plot(*_greatest(iterations[good], norms[good]), color=COLOURS["MAML"], linewidth=1.2)
+    ax.plot(
+        *_downsampled_maximum(iterations[good], norms[good]), color=COLOURS["MAML"], linewidth=1.2
+    )
     if clip_norm is not None:
         ax.axhline(clip_norm, color="#555555", linestyle="--", label=f"clipped to {clip_norm:g}")
     if bad.any():
         heights = np.full(bad.sum(), 0.97)
-        mark = f"not finite: {bad.sum()}"
-        look = {"marker": "v", "color": _PALETTE[3], "linestyle": "none", "label": mark}
-        ax.plot(iterations[bad], heights, transform=ax.get_xaxis_transform(), **look)
+        label = f"not finite: {bad.sum()}"
+        style = {"marker": "v", "color": _PALETTE[3], "linestyle": "none", "label": label}
+        ax.plot(iterations[bad], heights, transform=ax.get_xaxis_transform(), **style)
     ax.set(yscale="log", xlabel="iteration (meta-steps)", ylabel="norm of the meta-gradient")
     if bad.any() or clip_norm is not None:
         ax.legend(fontsize=8, loc="best")
     return ax
 
 
-def _greatest(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """At most `MOST_POINTS` of the points: of each so many neighbours the greatest."""
-    parts = np.array_split(np.arange(len(y)), min(len(y), MOST_POINTS) or 1)
-    tops = [part[y[part].argmax()] for part in parts if len(part)]
-    return x[tops], y[tops]
+def _downsampled_maximum(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Keep at most `MAX_POINTS` points: the largest of each group of neighbours."""
+    groups = np.array_split(np.arange(len(y)), min(len(y), MAX_POINTS) or 1)
+    kept = [group[y[group].argmax()] for group in groups if len(group)]
+    return x[kept], y[kept]
 
 
-def mark_changes(changes: History, ax: Axes, words: bool = False) -> Axes:
-    """A line at each meta-step at which the recipe was changed by hand; with `words`, what to."""
-    for iteration, texts in changes_in_words(changes).items():
+def mark_changes(changes: History, ax: Axes, labels: bool = False) -> Axes:
+    """Draw a line where the recipe was changed by hand, with a label of the change if `labels`."""
+    for iteration, texts in describe_changes(changes).items():
         ax.axvline(iteration, color=_PALETTE[4], linestyle=":", linewidth=1.5)
-        if words:
+        if labels:
             ax.annotate(
                 "\n".join(texts),
                 (iteration, 0.02),
@@ -389,20 +389,20 @@ def mark_changes(changes: History, ax: Axes, words: bool = False) -> Axes:
     return ax
 
 
-def changes_in_words(changes: History) -> dict[float, list[str]]:
-    """By the first meta-step under them; of a field that was changed several times, the last."""
+def describe_changes(changes: History) -> dict[float, list[str]]:
+    """Describe the last change of each field, grouped by the first meta-step it applies to."""
     fields: dict[float, dict[str, str]] = {}
     for row in changes.rows:
-        fields.setdefault(row["iteration"], {})[row["field"]] = change_in_words(row)
+        fields.setdefault(row["iteration"], {})[row["field"]] = describe_change(row)
     return {iteration: list(texts.values()) for iteration, texts in fields.items()}
 
 
-def change_in_words(row: Row) -> str:
-    """A row of `Run.changes`, as short as can be: `"inner rate 0.05"`, `"first order"`."""
+def describe_change(row: Row) -> str:
+    """Describe a row of `Run.changes` briefly, as `"inner rate 0.05"` or `"first order"`."""
     field, value = row["field"], row.get("value")
     if field == "second_order_from":
         orders = {None: "first order", 0.0: "second order"}
         return orders.get(value, f"second order from epoch {value}")
     if field == "msl_epochs":
-        return f"multi-step loss to epoch {value:g}" if value else "no multi-step loss"
+        return f"multi-step loss until epoch {value:g}" if value else "no multi-step loss"
     return f"{field.replace('_', ' ')} {'none' if value is None else f'{value:.3g}'}"

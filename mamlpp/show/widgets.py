@@ -1,9 +1,8 @@
-"""Interactive explorers: turn a knob, see the schedule. In a notebook: `widgets.msl_explorer()`.
+"""Interactive explorers of MAML++: in a notebook, for example `widgets.msl_explorer()`.
 
-An explorer's controls work with mouse and keyboard; below them stands a picture that says in words
-what it shows. The picture is a plain PNG output with a light ground of its own, so it is legible in
-a dark page and stays in the executed notebook where nobody can turn a knob. Letters: S inner steps,
-L layers, F features.
+An explorer has controls for mouse and keyboard, and below them a picture with a caption. The
+picture is a plain PNG output with its own light background, so it is legible on a dark page and
+stays in the executed notebook. Letters: S inner steps, L layers, F features.
 """
 
 import base64
@@ -42,66 +41,66 @@ from mamlpp.show import diagrams
 from mamlpp.show import schedule_plots as plots
 from mamlpp.show.plots import use_style
 
-Picture = tuple[Figure, str]  # what is seen, and the same in words
+Picture = tuple[Figure, str]  # a figure and its caption
 
-WIDTH, DPI = 9.0, 90  # inches; a picture has to be drawn within a tenth of a second
-CAPTION = 0.75  # inches for the words
+WIDTH, DPI = 9.0, 90  # inches and pixels per inch: small, so that drawing takes at most 0.1 s
+CAPTION_HEIGHT = 0.75  # inches
 
 
 class Explorer:
-    """Controls and a picture of their values, drawn anew whenever one of them changes.
+    """Controls with a picture that is redrawn whenever one of them changes.
 
-    `draw(**values)` makes the picture from the controls' values, which are named like its
-    parameters; of its words, those after a line break are said but not drawn. A notebook shows an
-    explorer that ends a cell, or is given to `display`.
+    `draw(**values)` returns the figure and the caption for the controls' values; the controls are
+    named like its parameters. Only the first line of the caption is drawn; screen readers get all
+    of it. A notebook displays an explorer at the end of a cell or passed to `display`.
     """
 
     def __init__(
         self, draw: Callable[..., Picture], controls: Mapping[str, ipywidgets.Widget]
     ) -> None:
         self.draw, self.controls = draw, dict(controls)
-        self._words = ipywidgets.HTML()
+        self._caption = ipywidgets.HTML()
         rows = ipywidgets.Box(
             list(self.controls.values()), layout={"flex_flow": "row wrap", "display": "flex"}
         )
-        self.box = ipywidgets.VBox([rows, self._words])
+        self.box = ipywidgets.VBox([rows, self._caption])
         self._handles: list[DisplayHandle] = []
-        # Callbacks may run on another thread than the cell that shows the explorer.
+        # Callbacks may run on a different thread from the cell that displays the explorer.
         self._lock = threading.RLock()
-        self._waiting = False
+        self._updates_paused = False
         for control in self.controls.values():
             control.observe(self._refresh, "value")
 
     @property
     def values(self) -> dict[str, Any]:
-        """The controls' values, by name."""
+        """The current value of each control, by name."""
         return {name: control.value for name, control in self.controls.items()}
 
     def picture(self) -> tuple[bytes, str]:
-        """The PNG of the present values, and what it shows, in words."""
+        """Return the PNG for the current values and its caption."""
         with matplotlib.rc_context():
             use_style()
-            matplotlib.rcParams["text.hinting"] = "none"  # a tenth of the time, and looks the same
+            matplotlib.rcParams["text.hinting"] = "none"  # faster, and looks the same
             try:
-                figure, words = self.draw(**self.values)
+                figure, caption = self.draw(**self.values)
             except InputError as error:
-                figure, words = _canvas(0), f"Not possible: {error}."
-            _write_caption(figure, words.partition("\n")[0])
-            return _png(figure), words
+                figure, caption = _make_figure(0), f"Invalid settings: {error}."
+            _draw_caption(figure, caption.partition("\n")[0])
+            return _encode_png(figure), caption
 
-    def choose(self, values: Mapping[str, Any]) -> None:
-        """Set several controls at once; the picture is drawn anew once."""
+    def set_values(self, values: Mapping[str, Any]) -> None:
+        """Set several controls and redraw the picture once."""
         with self._lock:
-            self._waiting = True
+            self._updates_paused = True
             for name, value in values.items():
                 self.controls[name].value = value
-            self._waiting = False
+            self._updates_paused = False
             self._refresh(None)
 
     def _ipython_display_(self) -> None:
         with self._lock:
             controls = self.box._repr_mimebundle_()
-            controls["text/plain"] = "(controls, where this notebook is running)"
+            controls["text/plain"] = "(controls that work while this notebook is running)"
             display(controls, raw=True)
             data, metadata = self._output()
             handle = display(data, raw=True, metadata=metadata, display_id=True)
@@ -109,104 +108,105 @@ class Explorer:
 
     def _refresh(self, _: object) -> None:
         with self._lock:
-            if self._waiting or not self._handles:
+            if self._updates_paused or not self._handles:
                 return
             data, metadata = self._output()
             for handle in self._handles:
                 handle.update(data, raw=True, metadata=metadata)
 
     def _output(self) -> tuple[dict[str, str], dict[str, Any]]:
-        png, words = self.picture()
-        # JupyterLab gives no alternative text to a picture: a screen reader gets the words here.
-        self._words.value = (
+        png, caption = self.picture()
+        # JupyterLab gives images no alternative text; this hidden text is for screen readers.
+        self._caption.value = (
             f'<span role="status" style="position:absolute;clip-path:inset(50%)">'
-            f"{escape(words)}</span>"
+            f"{escape(caption)}</span>"
         )
-        data = {"image/png": base64.b64encode(png).decode(), "text/plain": words}
-        return data, {"image/png": {"alt": words}}
+        data = {"image/png": base64.b64encode(png).decode(), "text/plain": caption}
+        return data, {"image/png": {"alt": caption}}
 
 
 # Drawing
 
 
-def _canvas(panels: int, height: float = 3.3, **grid: Any) -> Figure:
-    """A figure of its own, not pyplot's, with `panels` side by side above room for words.
+def _make_figure(columns: int, height: float = 3.3, **grid: Any) -> Figure:
+    """Create a figure without pyplot, with `columns` subplots above space for a caption.
 
-    Its margins are fixed: a layout engine would take longer than the drawing.
+    The margins are fixed, because a layout engine takes longer than the drawing itself.
     """
-    figure = Figure(figsize=(WIDTH, height + CAPTION), dpi=DPI, facecolor="white")
+    figure = Figure(figsize=(WIDTH, height + CAPTION_HEIGHT), dpi=DPI, facecolor="white")
     FigureCanvasAgg(figure)
-    bottom = (CAPTION + 0.62) / (height + CAPTION)
-    margins = {"left": 0.085, "right": 0.98, "top": 1 - 0.38 / (height + CAPTION)}
-    if panels:
-        figure.subplots(1, panels, gridspec_kw={"bottom": bottom, "wspace": 0.3} | margins | grid)
+    bottom = (CAPTION_HEIGHT + 0.62) / (height + CAPTION_HEIGHT)
+    margins = {"left": 0.085, "right": 0.98, "top": 1 - 0.38 / (height + CAPTION_HEIGHT)}
+    if columns:
+        figure.subplots(1, columns, gridspec_kw={"bottom": bottom, "wspace": 0.3} | margins | grid)
     for ax in figure.axes:
         ax.locator_params(nbins=4)
     return figure
 
 
-def _write_caption(figure: Figure, words: str) -> None:
-    figure.text(0.02, 0.02, textwrap.fill(words, 113), fontsize=10.5, va="bottom")
+def _draw_caption(figure: Figure, caption: str) -> None:
+    text = textwrap.fill(caption, 113, break_on_hyphens=False)
+    figure.text(0.02, 0.02, text, fontsize=10.5, va="bottom")
 
 
-def _png(figure: Figure) -> bytes:
+def _encode_png(figure: Figure) -> bytes:
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=DPI, pil_kwargs={"compress_level": 1})
     return file.getvalue()
 
 
-def _title(ax: Axes, text: str) -> None:
-    # With a y of its own: to find one, matplotlib would measure all other text first.
+def _set_title(ax: Axes, text: str) -> None:
+    # An explicit y saves time: otherwise matplotlib measures all other text to place the title.
     ax.set_title(text, fontsize=11, loc="left", y=1.02)
 
 
-# Controls. Each has its name in view: that is also the only name that a screen reader gets.
+# Controls. Each has a visible description, which is also the only name a screen reader gets.
 
-_SHAPE = {
+_LAYOUT = {
     "style": {"description_width": "initial"},
     "layout": {"width": "330px", "margin": "2px 12px 2px 0"},
 }
 
 
-def _whole(name: str, value: int, low: int, high: int) -> ipywidgets.IntSlider:
-    return ipywidgets.IntSlider(value, low, high, description=name, **_SHAPE)
+def _int_slider(label: str, value: int, low: int, high: int) -> ipywidgets.IntSlider:
+    return ipywidgets.IntSlider(value, low, high, description=label, **_LAYOUT)
 
 
-def _number(
-    name: str, value: float, low: float, high: float, step: float, readout: str = ".4g"
+def _float_slider(
+    label: str, value: float, low: float, high: float, step: float
 ) -> ipywidgets.FloatSlider:
     return ipywidgets.FloatSlider(
-        value, min=low, max=high, step=step, description=name, readout_format=readout, **_SHAPE
+        value, min=low, max=high, step=step, description=label, readout_format=".4g", **_LAYOUT
     )
 
 
-def _power(name: str, value: float, low: int, high: int) -> ipywidgets.FloatLogSlider:
-    """A slider over powers of ten, `10**low` to `10**high`."""
+def _log_slider(label: str, value: float, low: int, high: int) -> ipywidgets.FloatLogSlider:
+    """A slider from `10**low` to `10**high`."""
     return ipywidgets.FloatLogSlider(
-        value, min=low, max=high, step=0.25, description=name, readout_format=".1e", **_SHAPE
+        value, min=low, max=high, step=0.25, description=label, readout_format=".1e", **_LAYOUT
     )
 
 
-def _choice(name: str, options: Sequence, value: Any) -> ipywidgets.Dropdown:
-    return ipywidgets.Dropdown(options=options, value=value, description=name, **_SHAPE)
+def _dropdown(label: str, options: Sequence, value: Any) -> ipywidgets.Dropdown:
+    return ipywidgets.Dropdown(options=options, value=value, description=label, **_LAYOUT)
 
 
-def _switch(name: str, value: bool) -> ipywidgets.Checkbox:
-    return ipywidgets.Checkbox(value, description=name, indent=False, **_SHAPE)
+def _checkbox(label: str, value: bool) -> ipywidgets.Checkbox:
+    return ipywidgets.Checkbox(value, description=label, indent=False, **_LAYOUT)
 
 
 # MSL
 
 
 def msl_explorer() -> Explorer:
-    """Multi-step loss: what the query loss after each inner step counts, epoch by epoch."""
+    """Explore the multi-step loss (MSL): the weight of each query loss, epoch by epoch."""
     return Explorer(
         _draw_msl,
         {
-            "steps": _whole("inner steps N", 5, 1, 10),
-            "msl_epochs": _whole("annealed over epochs", 15, 0, 40),
-            "floor": _number("floor, parts of 1/N", 0.0, 0.0, 1.0, 0.01),
-            "epoch": _number("epoch", 5.0, 0.0, 40.0, 0.5),
+            "steps": _int_slider("inner steps N", 5, 1, 10),
+            "msl_epochs": _int_slider("annealing epochs", 15, 0, 40),
+            "floor": _float_slider("floor, fraction of 1/N", 0.0, 0.0, 1.0, 0.01),
+            "epoch": _float_slider("epoch", 5.0, 0.0, 40.0, 0.5),
         },
     )
 
@@ -215,29 +215,35 @@ def _draw_msl(steps: int, msl_epochs: int, floor: float, epoch: float) -> Pictur
     recipe = Recipe(
         inner_steps=steps, msl_epochs=msl_epochs, msl_floor=floor / steps if msl_epochs else 0.0
     )
-    weights = plots.weights_at(recipe, epoch)
-    figure = _canvas(2, width_ratios=[2, 1])
+    weights = plots.step_weights(recipe, epoch)
+    figure = _make_figure(2, width_ratios=[2, 1])
     left, right = figure.axes
     plots.plot_step_weights(recipe, left, until=40)
     left.axvline(epoch, color="#d62728", linewidth=2)
-    _title(left, "The weights over the epochs: they always sum to 1")
+    _set_title(left, "Weights of the query losses: they always sum to 1")
     plots.plot_weight_bars(weights, right)
-    _title(right, f"At epoch {epoch:g}")
-    return figure, _msl_words(recipe, weights, epoch)
+    _set_title(right, f"At epoch {epoch:g}")
+    return figure, _msl_caption(recipe, weights, epoch)
 
 
-def _msl_words(recipe: Recipe, weights: list[float], epoch: float) -> str:
-    counted = sum(weight > 0 for weight in weights)
-    last = f"At epoch {epoch:g} the query loss after the last of {len(weights)} inner steps counts "
-    if counted == 1:
-        return f"{last}{weights[-1]:.3g}: it alone is computed. The others count nothing."
-    rest = f"each of the {counted - 1} others {weights[0]:.3g}"
-    words = f"{last}{weights[-1]:.3g}, {rest}; {counted} query losses are computed. "
+def _msl_caption(recipe: Recipe, weights: list[float], epoch: float) -> str:
+    active = sum(weight > 0 for weight in weights)
+    last = (
+        f"At epoch {epoch:g}, the query loss after the last of {len(weights)} inner steps has "
+        f"weight {weights[-1]:.3g}"
+    )
+    if active == 1:
+        return f"{last}, and it is the only one computed: all other weights are 0."
+    caption = (
+        f"{last}, and each of the other {active - 1} has weight {weights[0]:.3g}; all {active} are "
+        f"computed. "
+    )
     if epoch >= recipe.msl_epochs:
-        return words + f"From epoch {recipe.msl_epochs:g} on they stay like this: the floor."
-    return words + (
-        f"Every epoch moves {1 / len(weights) - recipe.msl_floor:.3g}/{recipe.msl_epochs:g} of "
-        f"weight from each of them to the last, up to epoch {recipe.msl_epochs:g}."
+        return caption + f"The weights stay at this floor from epoch {recipe.msl_epochs:g} on."
+    return caption + (
+        f"Until epoch {recipe.msl_epochs:g}, every epoch moves a weight of "
+        f"{1 / len(weights) - recipe.msl_floor:.3g}/{recipe.msl_epochs:g} from each of them to the "
+        f"last."
     )
 
 
@@ -245,35 +251,35 @@ def _msl_words(recipe: Recipe, weights: list[float], epoch: float) -> str:
 
 
 def cosine_explorer() -> Explorer:
-    """Cosine annealing of the meta-optimizer's rate, bounded by T_max or running on past it."""
+    """Explore cosine annealing (CA) of the outer rate, with and without the bound T ≤ T_max."""
     return Explorer(
         _draw_cosine,
         {
-            "maximum": _power("β_max", 1e-3, -5, -1),
-            "minimum": _power("β_min", 1e-5, -7, -1),
-            "epochs": _whole("T_max, epochs", 150, 10, 300),
-            "epoch": _whole("epoch", 75, 0, 450),
-            "bounded": _switch("bounded: T stops at T_max", True),
+            "maximum": _log_slider("β_max", 1e-3, -5, -1),
+            "minimum": _log_slider("β_min", 1e-5, -7, -1),
+            "epochs": _int_slider("T_max, epochs", 150, 10, 300),
+            "epoch": _int_slider("epoch", 75, 0, 450),
+            "bounded": _checkbox("bounded: T stops at T_max", True),
         },
     )
 
 
 def _draw_cosine(maximum: float, minimum: float, epochs: int, epoch: int, bounded: bool) -> Picture:
     recipe = Recipe(outer_rate=maximum, outer_rate_min=minimum, epochs=epochs)
-    figure = _canvas(1, left=0.11, right=0.97)
+    figure = _make_figure(1, left=0.11, right=0.97)
     [ax] = figure.axes
     plots.plot_outer_rate(recipe, ax, until=450, bounded=bounded)
     [rate] = plots.outer_rates(recipe, [epoch], bounded)
     ax.plot(epoch, rate, "o", color="#d62728", markersize=10, clip_on=False)
-    side, shift = ("left", 10) if epoch < 380 else ("right", -10)
-    ax.annotate(f"{rate:.2e}", (epoch, rate), (shift, 8), textcoords="offset points", ha=side)
-    _title(ax, "Learning rate of the meta-optimizer")
-    words = f"At epoch {epoch} the outer rate is {rate:.3g}, {rate / maximum:.1%} of β_max. "
+    align, offset = ("left", 10) if epoch < 380 else ("right", -10)
+    ax.annotate(f"{rate:.2e}", (epoch, rate), (offset, 8), textcoords="offset points", ha=align)
+    _set_title(ax, "Learning rate of the meta-optimizer")
+    caption = f"At epoch {epoch}, the outer rate is {rate:.3g}, {rate / maximum:.1%} of β_max. "
     if bounded:
-        return figure, words + f"T stops at T_max: after epoch {epochs} it stays at {minimum:.3g}."
-    return figure, words + (
-        f"T runs on: after epoch {epochs} the cosine turns and the rate rises again, to β_max at "
-        f"epoch {2 * epochs}."
+        return figure, caption + f"T stops at T_max: from epoch {epochs} it stays at {minimum:.3g}."
+    return figure, caption + (
+        f"T exceeds T_max: after epoch {epochs} the rate rises again and reaches β_max at epoch "
+        f"{2 * epochs}."
     )
 
 
@@ -281,16 +287,17 @@ def _draw_cosine(maximum: float, minimum: float, epochs: int, epoch: int, bounde
 
 
 def order_explorer(history: History | None = None, epochs: int = 100) -> Explorer:
-    """Derivative-order annealing: the switch epoch against cost, and a run's gradient norms.
+    """Explore derivative-order annealing (DA): cost by switch epoch, and gradient norms of a run.
 
-    `history` is a run's, `run.history`: its meta-gradient norms are drawn as they were recorded.
-    Without one, a short training on sine waves is done here, which takes a second or two: at each
-    of its meta-steps both gradients, of first and of second order, are taken of the same weights.
+    `history` is the `run.history` whose meta-gradient norms are shown. Without one, a short
+    training on sine waves runs here for a second or two, and computes the first-order and
+    second-order gradient at the same weights in each meta-step. Raises `InputError` for an empty
+    history.
     """
     last = epochs
     if history is not None:
         if not history.rows:
-            raise InputError("this history has no meta-steps yet; give it after some training")
+            raise InputError("the history has no meta-steps yet; train first, then explore it")
         last = max(1, round(history.rows[-1]["epoch"] + 0.5))
 
     def draw(switch: float, never: bool, steps: int) -> Picture:
@@ -301,23 +308,23 @@ def order_explorer(history: History | None = None, epochs: int = 100) -> Explore
     return Explorer(
         draw,
         {
-            "switch": _number("first epoch in second order", start, 0, last, last / 100),
-            "never": _switch("never: first-order MAML", False),
-            "steps": _whole("inner steps", 5, 1, 10),
+            "switch": _float_slider("first second-order epoch", start, 0, last, last / 100),
+            "never": _checkbox("never: first-order MAML", False),
+            "steps": _int_slider("inner steps", 5, 1, 10),
         },
     )
 
 
 def _draw_order(recipe: Recipe, history: History | None) -> Picture:
-    figure = _canvas(2, width_ratios=[1, 1.6])
+    figure = _make_figure(2, width_ratios=[1, 1.6])
     left, right = figure.axes
     plots.plot_order_cost(recipe, left)
-    _title(left, "Cost, in % of always second order")
+    _set_title(left, "Cost, % of second order throughout")
     plots.plot_order(recipe, right)
     if history is None:
         source = _plot_sine_norms(recipe, right)
     else:
-        source = "The dots are the meta-gradients of the run, as it recorded them."
+        source = "The dots are the meta-gradient norms recorded in the run."
         norms = [(row["epoch"], row["gradient_norm"]) for row in history.rows]
         right.plot(*zip(*norms, strict=True), ".", color="#333333", markersize=4)
     right.set(yscale="log", ylabel="norm of the meta-gradient")
@@ -326,46 +333,48 @@ def _draw_order(recipe: Recipe, history: History | None) -> Picture:
     right.yaxis.set_minor_locator(NullLocator())
     right.set_ylim(top=8 * right.get_ylim()[1])
     right.legend(fontsize=9, loc="upper center", ncols=3)
-    _title(right, "Gradient norms, and the order at each epoch")
-    return figure, f"{_order_words(recipe)} {source}"
+    _set_title(right, "Gradient norms and derivative order")
+    return figure, f"{_order_caption(recipe)} {source}"
 
 
-def _order_words(recipe: Recipe) -> str:
+def _order_caption(recipe: Recipe) -> str:
     cost = f"{100 * plots.relative_cost(recipe):.0f} %"
-    counted = f"counting {plots.SECOND_ORDER_PASS:g} for a support pass in second order"
+    assumption = (
+        f"if a second-order support pass costs {plots.SECOND_ORDER_COST:g} first-order passes"
+    )
     switch = recipe.second_order_from
     if switch is None:
-        return f"First order throughout: {cost} of the cost of second-order MAML, {counted}."
+        return f"First order throughout: {cost} of the cost of second-order MAML, {assumption}."
     return (
-        f"First order up to epoch {switch:g} of {recipe.epochs}, second order from there on: "
-        f"{cost} of the cost of second order throughout, {counted}."
+        f"First order until epoch {switch:g} of {recipe.epochs}, then second order: {cost} of the "
+        f"cost of second order throughout, {assumption}."
     )
 
 
 def _plot_sine_norms(recipe: Recipe, ax: Axes) -> str:
     norms = sine_norms()
     epochs = (np.arange(len(norms)) + 0.5) * recipe.epochs / len(norms)
-    taken = np.array([plots.schedules.second_order(recipe.second_order_from, e) for e in epochs])
-    used = np.where(taken, norms[:, 1], norms[:, 0])
+    second = np.array([plots.schedules.second_order(recipe.second_order_from, e) for e in epochs])
+    used = np.where(second, norms[:, 1], norms[:, 0])
     for column, (name, colour) in enumerate(
-        (("first order's norm", "#b37a1e"), ("second order's", plots.COLOURS["MAML"]))
+        (("norm, first order", "#b37a1e"), ("norm, second order", plots.COLOURS["MAML"]))
     ):
         ax.plot(epochs, norms[:, column], color=colour, linewidth=1.2, label=name)
-    ax.plot(epochs, used, ".", color="#333333", markersize=4, label="the one taken")
+    ax.plot(epochs, used, ".", color="#333333", markersize=4, label="used")
     return (
-        f"Norms measured here, in {len(norms)} meta-steps on sine waves: both orders at the same "
-        f"weights; first order's is {np.median(norms[:, 0] / norms[:, 1]):.2f} times second "
-        f"order's (median)."
+        f"Norms measured here at the same weights, in {len(norms)} meta-steps on sine waves: the "
+        f"first-order one is {np.median(norms[:, 0] / norms[:, 1]):.2f} times the second-order one "
+        f"(median)."
     )
 
 
-# A small real training, on sine waves: it takes a second, and its numbers are measured.
+# A short real training on sine waves, which takes about a second
 
 SINE_STEPS, SINE_TASKS = 5, 4
 
 
 class _SineLearner(nn.Module):
-    """A network of two hidden layers of 20, and its inner rule."""
+    """A network with two hidden layers of 20 units, and its inner rule."""
 
     def __init__(self, rule: str) -> None:
         super().__init__()
@@ -382,12 +391,14 @@ class _SineLearner(nn.Module):
         )
 
     def gradient(self, batch: TaskBatch, second_order: bool) -> list[Tensor]:
-        """The meta-gradient, mean over the tasks, in the order of the parameters."""
+        """Return the meta-gradient averaged over the tasks, in the order of the parameters."""
         model: Model = lambda weights, x, _: functional_call(self.network, weights, (x,))  # noqa: E731
-        counts = [0.0] * (SINE_STEPS - 1) + [1.0]
+        final_only = [0.0] * (SINE_STEPS - 1) + [1.0]
         weights: Weights = dict(self.network.named_parameters())
         losses = [
-            task_loss(model, weights, task, counts, self.rule, second_order, nn.functional.mse_loss)
+            task_loss(
+                model, weights, task, final_only, self.rule, second_order, nn.functional.mse_loss
+            )
             for task in batch
         ]
         loss = torch.stack([loss for loss, _ in losses]).mean()
@@ -396,9 +407,9 @@ class _SineLearner(nn.Module):
 
 @lru_cache
 def sine_norms(meta_steps: int = 30) -> np.ndarray:
-    """Norms `[T, 2]` of the meta-gradients of first and second order, of a training on sine waves.
+    """Train on sine waves; return the norms `[T, 2]` of first- and second-order meta-gradients.
 
-    Both are taken at the same weights, which then move by the second-order one.
+    Both are computed at the same weights; the second-order one then updates them.
     """
     learner, sampler = _SineLearner("lslr"), SinusoidSampler()
     optimizer = torch.optim.Adam(learner.parameters(), lr=3e-3)
@@ -406,20 +417,20 @@ def sine_norms(meta_steps: int = 30) -> np.ndarray:
     for _ in range(meta_steps):
         batch = sampler.sample(SINE_TASKS)
         gradients = [learner.gradient(batch, second_order) for second_order in (False, True)]
-        count = len(list(learner.network.parameters()))  # the rates' gradients are not compared
+        count = len(list(learner.network.parameters()))  # without the gradients of the inner rates
         norms.append([_norm(gradient[:count]) for gradient in gradients])
-        _take(optimizer, learner, gradients[1])
+        _optimizer_step(optimizer, learner, gradients[1])
     return np.array(norms)
 
 
 @lru_cache
 def sine_rates(rule: str, meta_steps: int = 30) -> tuple[LSLR | MetaSGD, ...]:
-    """The inner rule after 0, 1, 2, … meta-steps on sine waves, with a large outer rate."""
+    """Train on sine waves; return the inner rule after 0, 1, 2, … meta-steps."""
     learner, sampler = _SineLearner(rule), SinusoidSampler()
     optimizer = torch.optim.Adam(learner.parameters(), lr=1e-3)
     rules = [copy.deepcopy(learner.rule)]
     for _ in range(meta_steps):
-        _take(optimizer, learner, learner.gradient(sampler.sample(SINE_TASKS), True))
+        _optimizer_step(optimizer, learner, learner.gradient(sampler.sample(SINE_TASKS), True))
         rules.append(copy.deepcopy(learner.rule))
     return tuple(rules)
 
@@ -428,7 +439,9 @@ def _norm(gradient: Sequence[Tensor]) -> float:
     return float(torch.cat([part.flatten() for part in gradient]).norm())
 
 
-def _take(optimizer: torch.optim.Optimizer, learner: nn.Module, gradient: list[Tensor]) -> None:
+def _optimizer_step(
+    optimizer: torch.optim.Optimizer, learner: nn.Module, gradient: list[Tensor]
+) -> None:
     for parameter, part in zip(learner.parameters(), gradient, strict=True):
         parameter.grad = part
     optimizer.step()
@@ -440,73 +453,64 @@ def _take(optimizer: torch.optim.Optimizer, learner: nn.Module, gradient: list[T
 def rates_explorer(
     rules: Sequence[LSLR | MetaSGD] | None = None, iterations: Sequence[int] | None = None
 ) -> Explorer:
-    """Learned inner rates: how many there are, and what they become over a training.
+    """Explore learned inner rates (LSLR, Meta-SGD): their number, and their values during training.
 
-    `rules` are copies of a learner's `rule`, all of one kind, as it was at several `iterations`
-    (by default 0, 1, 2, …). Without them, two short trainings on sine waves are done here, which
-    takes a few seconds.
+    `rules` are copies of one learner's `rule` at several `iterations` (by default 0, 1, 2, …).
+    Without them, two short trainings on sine waves run here for a few seconds. Raises `InputError`
+    if there are no rules, or not one iteration per rule.
     """
     if rules is not None and not rules:
-        raise InputError("no rules to show: give copies of a learner's rule, taken in training")
-    given = None if rules is None else tuple(rules)
-    count = len(given or sine_rates("lslr"))
+        raise InputError("there are no rules to show; pass copies of a learner's rule")
+    recorded = None if rules is None else tuple(rules)
+    count = len(recorded or sine_rates("lslr"))
     numbers = list(range(count) if iterations is None else iterations)
     if len(numbers) != count:
-        raise InputError(f"{count} rules came with {len(numbers)} iterations; give one for each")
+        raise InputError(f"got {count} rules but {len(numbers)} iterations; pass one for each rule")
 
-    def draw(moment: int, filters: int, steps: int, rule: str | None = None) -> Picture:
-        shown = given or sine_rates(rule or "lslr")
-        return _draw_rates(shown, moment, numbers, filters, steps, given is not None)
+    def draw(snapshot: int, filters: int, steps: int, rule: str | None = None) -> Picture:
+        shown = recorded or sine_rates(rule or "lslr")
+        figure, caption = _draw_rates(shown, snapshot, numbers[snapshot], filters, steps)
+        source = "recorded in a training" if recorded else "learned here on sine waves"
+        return figure, f"{caption} These rates were {source}."
 
     controls = {
-        "moment": _whole("moment of the training", count - 1, 0, count - 1),
-        "filters": _whole("filters of the network counted", 64, 8, 128),
-        "steps": _whole("inner steps counted", 5, 1, 10),
+        "snapshot": _int_slider("snapshot in the training", count - 1, 0, count - 1),
+        "filters": _int_slider("filters, for the count", 64, 8, 128),
+        "steps": _int_slider("inner steps, for the count", 5, 1, 10),
     }
-    if given is None:
-        controls["rule"] = _choice(
+    if recorded is None:
+        controls["rule"] = _dropdown(
             "heat map of", [("LSLR", "lslr"), ("Meta-SGD", "meta-sgd")], "lslr"
         )
     return Explorer(draw, controls)
 
 
 def _draw_rates(
-    rules: tuple[LSLR | MetaSGD, ...],
-    moment: int,
-    numbers: list[int],
-    filters: int,
-    steps: int,
-    given: bool,
+    rules: tuple[LSLR | MetaSGD, ...], snapshot: int, iteration: int, filters: int, steps: int
 ) -> Picture:
-    figure = _canvas(2, width_ratios=[1, 1.5], left=0.12, wspace=0.35)
+    figure = _make_figure(2, width_ratios=[1, 1.5], left=0.12, wspace=0.35)
     left, right = figure.axes
     counts = network_rate_counts(filters, steps)
     plots.plot_rate_counts(counts, left)
-    _title(left, f"Rates: {filters} filters, {steps} steps")
-    rows, columns, values = plots.rates_table(rules[moment])
+    _set_title(left, f"Rates: {filters} filters, {steps} steps")
+    rows, columns, values = plots.rates_table(rules[snapshot])
     centre = float(np.median(plots.rates_table(rules[0])[2]))
-    spread = max(np.abs(plots.rates_table(rule)[2] - centre).max() for rule in rules)
-    plots.plot_rates(rows, columns, values, right, centre, spread)
-    lslr = isinstance(rules[moment], LSLR)
-    _title(
-        right, f"{'LSLR' if lslr else 'Meta-SGD, percentiles'}, after {numbers[moment]} meta-steps"
-    )
+    half_range = max(np.abs(plots.rates_table(rule)[2] - centre).max() for rule in rules)
+    plots.plot_rates(rows, columns, values, right, centre, half_range)
+    name = "LSLR" if isinstance(rules[snapshot], LSLR) else "Meta-SGD, percentiles"
+    _set_title(right, f"{name}, after {iteration} meta-steps")
     right.tick_params(labelsize=9)
-    least, most = values.min(), values.max()
-    source = (
-        "recorded in a training" if given else "learned here, in a short training on sine waves"
-    )
     return figure, (
-        f"In a network of {filters} filters LSLR learns {counts['LSLR']} rates, Meta-SGD "
-        f"{counts['Meta-SGD']:,}, MAML none: its one α is given. The heat map was {source}: after "
-        f"{numbers[moment]} meta-steps the rates shown are {least:.3g} to {most:.3g}, where white "
-        f"is {centre:.3g}, their beginning."
+        f"In a network with {filters} filters, LSLR learns {counts['LSLR']} rates and Meta-SGD "
+        f"{counts['Meta-SGD']:,}; MAML learns none and uses one fixed α. The heat map shows rates "
+        f"from {values.min():.3g} to {values.max():.3g} after {iteration} meta-steps; the initial "
+        f"rate {centre:.3g} is white."
     )
 
 
 @lru_cache
 def network_rate_counts(filters: int, steps: int) -> dict[str, int]:
-    """How many rates each inner rule has, for Omniglot's network, 28x28 and 20-way."""
+    """Return the number of rates of each inner rule for Omniglot, 28x28 and 20-way."""
     learner = MetaLearner(RECIPES["maml"].with_(filters=filters), (1, 28, 28), 20)
     weights = learner.weights()
     size = sum(weight.numel() for weight in weights.values())
@@ -520,55 +524,51 @@ def network_rate_counts(filters: int, steps: int) -> dict[str, int]:
 # BNRS and BNWB
 
 EPS = 1e-5  # as in `BatchNorm`
-KINDS = {
+STATISTICS = {
     "batch": "of the task itself",
     "shared": "shared by all steps",
-    "per_step": "one set a step (BNRS)",
+    "per_step": "per step (BNRS)",
 }
 
 
 def batch_norm_explorer(
     learner: MetaLearner | None = None, batch: TaskBatch | None = None
 ) -> Explorer:
-    """What batch norm sees after each inner step, and what three kinds of statistics make of it.
+    """Explore batch norm (BNRS): its input after each inner step, normalised in three ways.
 
-    The last task of `batch` is new; the running statistics, shared or per step, are the mean over
-    its other tasks. `learner` needs running statistics of its own for each step, as the recipe
-    "maml++" has. Without one, a learner with random weights and the inner rate 0.4, at which the
-    paper's learned rates begin on Omniglot, adapts to tasks of glyphs here.
+    The last task of `batch` plays the new task; the running statistics are the mean over the other
+    tasks. `learner` must keep running statistics per step, as the recipe "maml++" does. Without
+    one, a learner with random weights and inner rate 0.4, the paper's initial LSLR rate on
+    Omniglot, adapts to glyph tasks. Raises `InputError` for another learner or a single task.
     """
-    random = learner is None
-    learner = learner or MetaLearner(
-        RECIPES["maml++"].with_(filters=8, inner_rate=0.4), (1, 28, 28), 5
-    )
+    name = "the given learner"
+    if learner is None:
+        name = "a learner with random weights, inner rate 0.4, on glyphs"
+        learner = MetaLearner(RECIPES["maml++"].with_(filters=8, inner_rate=0.4), (1, 28, 28), 5)
     if learner.recipe.norm_statistics != "per_step":
         raise InputError(
-            f"this learner's norm_statistics are {learner.recipe.norm_statistics!r}, so that it "
-            f"does not note what each step sees; give one whose recipe says 'per_step'"
+            f"the learner has norm_statistics={learner.recipe.norm_statistics!r}, so it records no "
+            f"statistics per step; pass a learner with norm_statistics='per_step'"
         )
     batch = batch or _glyph_tasks(learner)
     if len(batch) < 2:
-        raise InputError("one task alone has no others to compare with; give at least 2 tasks")
+        raise InputError("one task cannot be compared with others; pass at least 2 tasks")
     means, variances = norm_statistics(learner, batch)
     blocks, steps, features = means.shape[1], means.shape[2] - 1, means.shape[3]
-    where = (
-        "a learner with random weights, inner rate 0.4, on glyphs"
-        if random
-        else "the learner given"
-    )
 
-    def draw(kind: str, block: int, feature: int, step: int) -> Picture:
-        seen = means[:, block - 1, :, feature - 1], variances[:, block - 1, :, feature - 1]
-        return _draw_batch_norm(seen, kind, step, f"block {block}, feature {feature}, of {where}")
+    def draw(statistics: str, block: int, feature: int, step: int) -> Picture:
+        inputs = means[:, block - 1, :, feature - 1], variances[:, block - 1, :, feature - 1]
+        source = f"block {block}, feature {feature} of {name}"
+        return _draw_batch_norm(inputs, statistics, step, source)
 
-    options = [(name, kind) for kind, name in KINDS.items()]
+    options = [(title, key) for key, title in STATISTICS.items()]
     return Explorer(
         draw,
         {
-            "kind": _choice("statistics read", options, "shared"),
-            "block": _whole("block", min(2, blocks), 1, blocks),
-            "feature": _whole("feature", 1, 1, features),
-            "step": _whole("inner steps taken", 0, 0, steps),
+            "statistics": _dropdown("statistics", options, "shared"),
+            "block": _int_slider("block", min(2, blocks), 1, blocks),
+            "feature": _int_slider("feature", 1, 1, features),
+            "step": _int_slider("inner steps taken", 0, 0, steps),
         },
     )
 
@@ -578,56 +578,57 @@ def _glyph_tasks(learner: MetaLearner, tasks: int = 9) -> TaskBatch:
 
 
 def norm_statistics(learner: MetaLearner, batch: TaskBatch) -> tuple[Tensor, Tensor]:
-    """Means and variances that each batch norm sees of each task's support images, before inner
-    step 1, 2, … and after the last: `[B, blocks, S + 1, F]`. The learner stays as it was.
+    """Return means and variances `[B, blocks, S + 1, F]` of the inputs of each batch-norm layer.
+
+    They are those of each task's support images after 0 … S inner steps. The learner is unchanged.
     """
-    stacked = [_task_statistics(learner, task) for task in batch]
-    means, variances = (torch.stack(of) for of in zip(*stacked, strict=True))
+    by_task = [_task_statistics(learner, task) for task in batch]
+    means, variances = (torch.stack(values) for values in zip(*by_task, strict=True))
     return means, variances
 
 
 def _task_statistics(learner: MetaLearner, task: Task) -> tuple[Tensor, Tensor]:
-    seen: list[BatchStatistics] = []
+    records: list[BatchStatistics] = []
     support, steps = (task.support_x, task.support_y), learner.recipe.inner_steps
-    model, _ = learner.models(task, seen)
+    model, _ = learner.models(task, records)
     path = inner_loop(model, learner.weights(), support, steps, learner.rule, False)
     model(path[-1], task.support_x, steps)
-    # Noted step by step, block after block: [(S + 1)·blocks, F] to [blocks, S + 1, F].
-    means = torch.stack([mean for _, _, mean, _ in seen])
-    variances = torch.stack([variance for _, _, _, variance in seen])
+    # Recorded step by step and block by block: [(S + 1)·blocks, F] to [blocks, S + 1, F].
+    means = torch.stack([mean for _, _, mean, _ in records])
+    variances = torch.stack([variance for _, _, _, variance in records])
     by_block = [
         x.detach().unflatten(0, (steps + 1, -1)).transpose(0, 1) for x in (means, variances)
     ]
     return by_block[0], by_block[1]
 
 
-def _draw_batch_norm(seen: tuple[Tensor, Tensor], kind: str, step: int, where: str) -> Picture:
-    """`seen` are means and variances `[B, S + 1]` of one feature; the last task is the new one."""
-    task = seen[0][-1], seen[1][-1]
-    reads = read_statistics(*seen)
-    results = {
-        KINDS[name]: _normalised(task, statistics, step) for name, statistics in reads.items()
-    }
-    figure = _canvas(2, width_ratios=[1, 1], wspace=0.55)
+def _draw_batch_norm(inputs: tuple[Tensor, Tensor], chosen: str, step: int, source: str) -> Picture:
+    """`inputs` are means and variances `[B, S + 1]` of one feature; the last task is new."""
+    task = inputs[0][-1], inputs[1][-1]
+    available = statistics_by_kind(*inputs)
+    results = {STATISTICS[kind]: _normalised(task, used, step) for kind, used in available.items()}
+    figure = _make_figure(2, width_ratios=[1, 1], wspace=0.55)
     left, right = figure.axes
-    mean, variance = reads[kind]
+    mean, variance = available[chosen]
     plots.plot_norm_statistics((task[0], task[1].sqrt()), (mean, variance.sqrt()), left, step)
-    _title(left, "Into batch norm: a new task, step by step")
-    plots.plot_normalised(results, right, KINDS[kind])
+    _set_title(left, "Input of batch norm: a new task, step by step")
+    plots.plot_normalised(results, right, STATISTICS[chosen])
     right.tick_params(axis="y", labelsize=9)
-    _title(right, f"Out of it, after {step} inner steps")
-    mean_out, deviation_out = results[KINDS[kind]]
+    _set_title(right, f"Its output after {step} inner steps")
+    output_mean, output_deviation = results[STATISTICS[chosen]]
     return figure, (
-        f"Statistics {KINDS[kind]}: after {step} inner steps batch norm gives this feature a mean "
-        f"of {mean_out:.2f} and a standard deviation of {deviation_out:.2f}, where it should give "
-        f"0 and 1. Computed here for {where}; running statistics are the means over "
-        f"{len(seen[0]) - 1} other tasks."
+        f"Statistics {STATISTICS[chosen]}: after {step} inner steps, batch norm gives this feature "
+        f"a mean of {output_mean:.2f} and a standard deviation of {output_deviation:.2f}; the "
+        f"target is 0 and 1. Computed here for {source}; running statistics are the means over "
+        f"{len(inputs[0]) - 1} other tasks."
     )
 
 
-def read_statistics(means: Tensor, variances: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
-    """What each kind reads at steps 0 … S, mean and variance `[S + 1]`, for the last of the tasks
-    `[B, S + 1]`: its own; the other tasks' mean over all steps; the other tasks' of each step.
+def statistics_by_kind(means: Tensor, variances: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+    """Return mean and variance `[S + 1]` by which each kind normalises the last task.
+
+    From inputs `[B, S + 1]`: "batch" is the last task's own, "shared" the mean over the other tasks
+    and all steps, and "per_step" the mean over the other tasks at each step.
     """
     others = means[:-1].mean(0), variances[:-1].mean(0)
     return {
@@ -638,107 +639,109 @@ def read_statistics(means: Tensor, variances: Tensor) -> dict[str, tuple[Tensor,
 
 
 def _normalised(
-    task: tuple[Tensor, Tensor], read: tuple[Tensor, Tensor], step: int
+    task: tuple[Tensor, Tensor], used: tuple[Tensor, Tensor], step: int
 ) -> tuple[float, float]:
-    """Mean and standard deviation after (x − mean read) / √(variance read)."""
-    scale = torch.rsqrt(read[1][step] + EPS)
-    return float((task[0][step] - read[0][step]) * scale), float(task[1][step].sqrt() * scale)
+    """Return mean and standard deviation of (x − mean used) / √(variance used)."""
+    scale = torch.rsqrt(used[1][step] + EPS)
+    return float((task[0][step] - used[0][step]) * scale), float(task[1][step].sqrt() * scale)
 
 
 # The unrolled graph
 
 
 def graph_explorer() -> Explorer:
-    """The unrolled inner loop: the ways that the meta-gradient takes, and how long they are."""
+    """Explore the unrolled inner loop: the meta-gradient's paths through it, and their lengths."""
     return Explorer(
         _draw_graph,
         {
-            "steps": _whole("inner steps N", 5, 1, 8),
-            "msl": _switch("multi-step loss", False),
-            "second_order": _switch("second order", True),
-            "own": _switch("rates and batch norm of its own for each step", False),
+            "steps": _int_slider("inner steps N", 5, 1, 8),
+            "msl": _checkbox("multi-step loss", False),
+            "second_order": _checkbox("second order", True),
+            "per_step": _checkbox("rates and batch norm per step", False),
         },
     )
 
 
-def _draw_graph(steps: int, msl: bool, second_order: bool, own: bool) -> Picture:
+def _draw_graph(steps: int, msl: bool, second_order: bool, per_step: bool) -> Picture:
     recipe = Recipe(
         inner_steps=steps,
         msl_epochs=15.0 if msl else 0.0,
         second_order_from=0.0 if second_order else None,
-        inner_rule="lslr" if own else "fixed",
-        norm_statistics="per_step" if own else "batch",
-        norm_weights="per_step" if own else "shared",
+        inner_rule="lslr" if per_step else "fixed",
+        norm_statistics="per_step" if per_step else "batch",
+        norm_weights="per_step" if per_step else "shared",
     )
-    figure = _canvas(0, height=3.5)
-    low = CAPTION / (3.5 + CAPTION)
-    ax = figure.add_axes((0.01, low + 0.05, 0.98, 0.93 - low))
+    figure = _make_figure(0, height=3.5)
+    bottom = CAPTION_HEIGHT / (3.5 + CAPTION_HEIGHT)
+    ax = figure.add_axes((0.01, bottom + 0.05, 0.98, 0.93 - bottom))
     diagrams.plot_unrolled(recipe, ax)
     diagrams.add_legend(ax)
-    return figure, _graph_words(recipe)
+    return figure, _graph_caption(recipe)
 
 
-def _graph_words(recipe: Recipe) -> str:
+def _graph_caption(recipe: Recipe) -> str:
     paths = diagrams.gradient_paths(recipe)
     layers, longest = diagrams.LAYERS, paths[-1]
-    words = (
-        f"The longest way back, from the query loss after step {longest.step}, goes through "
-        f"{longest.support_layers} layers of support passes and the {layers} of the query's own. "
+    caption = (
+        f"The longest path, from the query loss after step {longest.step} back to the initial "
+        f"weights, has {longest.support_layers} layers of support passes and the {layers} layers "
+        f"of the query pass. "
     )
     if longest.support_layers == 0:
-        words = (
-            f"In first order every way back goes past the support passes, along the weights: only "
-            f"the {layers} layers of the query's own pass are on it. "
+        caption = (
+            f"In first order, every path bypasses the support passes along the weights: it has "
+            f"only the {layers} layers of the query pass. "
         )
     elif len(paths) > 1:
-        words += (
-            f"The multi-step loss opens {len(paths) - 1} shorter ones, the shortest through "
+        caption += (
+            f"The multi-step loss adds {len(paths) - 1} shorter paths; the shortest has "
             f"{paths[0].support_layers}. "
         )
-    verb = "counts" if len(paths) == 1 else "count"
-    words += f"Of the {recipe.inner_steps} query losses {len(paths)} {verb}."
+    caption += f"Query losses with a non-zero weight: {len(paths)} of {recipe.inner_steps}."
     if recipe.norm_weights == "per_step":
-        words += " Each step has rates, a rate a layer, and a batch norm of its own."
-    return words
+        caption += " Each step has its own batch norm and its own rate for each layer."
+    return caption
 
 
 # The whole recipe
 
 
 def recipe_board(name: str = "maml++") -> Explorer:
-    """Every switch of MAML++, and the timeline of the run that they make, with its cost.
+    """Explore all settings of MAML++, with the timeline and the cost of the resulting training.
 
-    Choosing a recipe by its name sets all switches.
+    Selecting a recipe sets all controls. Raises `InputError` for an unknown recipe name.
     """
     if name not in RECIPES:
         raise InputError(f"there is no recipe {name!r}; choose one of {', '.join(RECIPES)}")
-    controls = {"epoch": _number("epoch", 5, 0, 150, 1)} | _switches(RECIPES[name])
+    controls = {"epoch": _float_slider("epoch", 5, 0, 150, 1)} | _board_controls(RECIPES[name])
     board = Explorer(_draw_board, controls)
-    preset = _choice("begin with", list(RECIPES), name)
-    preset.observe(lambda change: board.choose(_settings(RECIPES[change["new"]])), "value")
+    preset = _dropdown("start from", list(RECIPES), name)
+    preset.observe(lambda change: board.set_values(_settings(RECIPES[change["new"]])), "value")
     board.box.children = (preset, *board.box.children)
     return board
 
 
-def _switches(recipe: Recipe) -> dict[str, ipywidgets.Widget]:
+def _board_controls(recipe: Recipe) -> dict[str, ipywidgets.Widget]:
     settings = _settings(recipe)
-    rules = [("one, given", "fixed"), ("LSLR", "lslr"), ("Meta-SGD", "meta-sgd")]
+    rules = [("one, fixed", "fixed"), ("LSLR", "lslr"), ("Meta-SGD", "meta-sgd")]
     statistics = ["batch", "shared", "per_step"]
     return {
-        "epochs": _whole("epochs", settings["epochs"], 10, 150),
-        "inner_steps": _whole("inner steps", settings["inner_steps"], 1, 10),
-        "msl_epochs": _whole("MSL: annealed over epochs", settings["msl_epochs"], 0, 50),
-        "second_order_from": _whole("DA: second order from", settings["second_order_from"], 0, 150),
-        "first_order": _switch("first order throughout", settings["first_order"]),
-        "inner_rule": _choice("LSLR: inner rates", rules, settings["inner_rule"]),
-        "norm_statistics": _choice("BNRS: statistics", statistics, settings["norm_statistics"]),
-        "norm_weights": _choice("BNWB: weights", statistics[1:], settings["norm_weights"]),
-        "annealed": _switch("CA: outer rate annealed", settings["annealed"]),
+        "epochs": _int_slider("epochs", settings["epochs"], 10, 150),
+        "inner_steps": _int_slider("inner steps", settings["inner_steps"], 1, 10),
+        "msl_epochs": _int_slider("MSL: annealing epochs", settings["msl_epochs"], 0, 50),
+        "second_order_from": _int_slider(
+            "DA: second order from", settings["second_order_from"], 0, 150
+        ),
+        "first_order": _checkbox("first order throughout", settings["first_order"]),
+        "inner_rule": _dropdown("LSLR: inner rates", rules, settings["inner_rule"]),
+        "norm_statistics": _dropdown("BNRS: statistics", statistics, settings["norm_statistics"]),
+        "norm_weights": _dropdown("BNWB: weights", statistics[1:], settings["norm_weights"]),
+        "annealed": _checkbox("CA: anneal the outer rate", settings["annealed"]),
     }
 
 
 def _settings(recipe: Recipe) -> dict[str, Any]:
-    """A recipe's fields as the board's switches have them."""
+    """Return the values of the board's controls for a recipe."""
     return {
         "epochs": recipe.epochs,
         "inner_steps": recipe.inner_steps,
@@ -753,7 +756,7 @@ def _settings(recipe: Recipe) -> dict[str, Any]:
 
 
 def board_recipe(first_order: bool, second_order_from: int, annealed: bool, **rest: Any) -> Recipe:
-    """The recipe that the board's switches stand for."""
+    """Return the recipe for the values of the board's controls."""
     return Recipe(
         second_order_from=None if first_order else second_order_from,
         outer_rate_min=1e-5 if annealed else None,
@@ -764,64 +767,65 @@ def board_recipe(first_order: bool, second_order_from: int, annealed: bool, **re
 def _draw_board(epoch: float, **settings: Any) -> Picture:
     recipe = board_recipe(**settings)
     epoch = min(epoch, recipe.epochs)
-    figure = _canvas(0, height=4.6)
+    figure = _make_figure(0, height=4.6)
     grid = figure.add_gridspec(
         3, 1, height_ratios=[3, 2, 2], hspace=0.2,
-        left=0.13, right=0.68, top=0.95, bottom=(CAPTION + 0.62) / (4.6 + CAPTION),
+        left=0.13, right=0.68, top=0.95, bottom=(CAPTION_HEIGHT + 0.62) / (4.6 + CAPTION_HEIGHT),
     )  # fmt: skip
     timeline = [figure.add_subplot(grid[row]) for row in range(3)]
     plots.plot_timeline(recipe, timeline)
     for ax in timeline:
         ax.xaxis.set_major_locator(MaxNLocator(5))
         ax.axvline(epoch, color="#d62728", linewidth=2)
-    _title(timeline[0], "The timeline of this training")
-    facts = "\n\n".join(f"{name}:\n   {value}" for name, value in _fixed_facts(recipe).items())
+    _set_title(timeline[0], "Timeline of this training")
+    facts = "\n\n".join(f"{name}:\n   {value}" for name, value in _constants(recipe).items())
     figure.text(0.71, 0.95, facts, fontsize=10, va="top")
-    return figure, _board_words(recipe, epoch)
+    return figure, _board_caption(recipe, epoch)
 
 
-def _fixed_facts(recipe: Recipe) -> dict[str, str]:
-    """What is the same at every epoch."""
+def _constants(recipe: Recipe) -> dict[str, str]:
+    """Return the properties of a recipe that do not change over the epochs."""
     counts = network_rate_counts(recipe.filters, recipe.inner_steps)
     name = {"fixed": "MAML", "lslr": "LSLR", "meta-sgd": "Meta-SGD"}[recipe.inner_rule]
     sets = {"shared": "1 set", "per_step": f"{recipe.inner_steps + 1} sets", "batch": "none kept"}
     return {
         "Inner steps": str(recipe.inner_steps),
-        "Inner rates": "1 α, given" if name == "MAML" else f"{counts[name]:,} α, learned",
+        "Inner rates": "1 α, fixed" if name == "MAML" else f"{counts[name]:,} α, learned",
         "Running statistics": sets[recipe.norm_statistics],
         "Batch-norm weight and bias": sets[recipe.norm_weights],
         "Predicted cost": f"{100 * plots.relative_cost(recipe):.0f} % of plain MAML's",
     }
 
 
-COST_IN_WORDS = (
-    "Cost counts passes: 1 for a query loss, 1 for a support pass, or "
-    f"{plots.SECOND_ORDER_PASS:g} in second order."
+COST_MODEL = (
+    "The cost of a query loss or a support pass is 1, or "
+    f"{plots.SECOND_ORDER_COST:g} for a second-order support pass."
 )
 
 
-def _board_words(recipe: Recipe, epoch: float) -> str:
-    weights = plots.weights_at(recipe, epoch)
-    counted = sum(weight > 0 for weight in weights)
+def _board_caption(recipe: Recipe, epoch: float) -> str:
+    weights = plots.step_weights(recipe, epoch)
+    active = sum(weight > 0 for weight in weights)
+    losses = "1 query loss" if active == 1 else f"{active} query losses"
     order, _ = plots.ORDERS[plots.schedules.second_order(recipe.second_order_from, epoch)]
     [rate] = plots.outer_rates(recipe, [epoch])
-    share = plots.passes(recipe, epoch) / plots.passes(Recipe(inner_steps=recipe.inner_steps), 0)
-    losses = "1 query loss counts" if counted == 1 else f"{counted} query losses count"
-    facts = "; ".join(f"{name.lower()}: {value}" for name, value in _fixed_facts(recipe).items())
+    plain = plots.task_cost(Recipe(inner_steps=recipe.inner_steps), 0)
+    share = plots.task_cost(recipe, epoch) / plain
+    constants = "; ".join(f"{name.lower()}: {value}" for name, value in _constants(recipe).items())
     return (
-        f"At epoch {epoch:g} of {recipe.epochs}: {losses}, the last {weights[-1]:.2g}; the "
-        f"meta-gradient is of {order}; the outer rate is {rate:.3g}; a meta-step costs {share:.0%} "
-        f"of plain MAML's. {COST_IN_WORDS}\nAt every epoch: {facts}."
+        f"At epoch {epoch:g} of {recipe.epochs}: {losses}, the last with weight "
+        f"{weights[-1]:.2g}; {order}; outer rate {rate:.3g}; a meta-step costs {share:.0%} of "
+        f"plain MAML's. {COST_MODEL}\nAt every epoch: {constants}."
     )
 
 
-# Two tasks with two weights
+# Two weights, two tasks
 
 EXTENT = 3.0
 _TASKS = (
     Task(*2 * (torch.tensor([[1.9, 0.3], [0.0, 0.5]]), torch.tensor([-2.2, 0.45]))),
     Task(*2 * (torch.tensor([[0.5, 0.0], [-0.3, 1.9]]), torch.tensor([0.7, -2.3]))),
-)  # each learns two weights θ from two equations x·θ = y; its queries are the same
+)  # each task learns two weights θ from two equations x·θ = y; the query set is the support set
 
 
 def _half_square(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -833,30 +837,32 @@ def _linear(weights: Mapping[str, Tensor], x: Tensor, step: int) -> Tensor:
 
 
 def landscape_explorer() -> Explorer:
-    """Two weights, two tasks: where MAML, first-order MAML and joint training want to go from here.
+    """Explore the descent directions of MAML, first-order MAML and joint training in two weights.
 
-    Joint training follows the mean of the two losses; MAML that of the losses after the inner
-    steps. All gradients are taken by `mamlpp.maml` and autograd.
+    Joint training minimises the mean of the two tasks' losses; MAML minimises the mean of their
+    losses after the inner steps. All gradients come from `mamlpp.maml` and autograd.
     """
     return Explorer(
         _draw_landscape,
         {
-            "theta1": _number("initial weight θ₁", 0.0, -EXTENT, EXTENT, 0.1),
-            "theta2": _number("initial weight θ₂", 1.0, -EXTENT, EXTENT, 0.1),
-            "rate": _number("inner rate α", 0.2, 0.0, 0.6, 0.01),
-            "steps": _whole("inner steps", 3, 1, 8),
+            "theta1": _float_slider("initial weight θ₁", 0.0, -EXTENT, EXTENT, 0.1),
+            "theta2": _float_slider("initial weight θ₂", 1.0, -EXTENT, EXTENT, 0.1),
+            "rate": _float_slider("inner rate α", 0.2, 0.0, 0.6, 0.01),
+            "steps": _int_slider("inner steps", 3, 1, 8),
         },
     )
 
 
 def landscape_gradients(theta: Sequence[float], rate: float, steps: int) -> dict[str, Tensor]:
-    """The gradient `[2]` that each method would follow from `theta`, mean over the two tasks."""
+    """Return each method's gradient `[2]` at `theta`, averaged over the two tasks."""
     weights = {"theta": torch.tensor(theta, dtype=torch.float32, requires_grad=True)}
 
     def meta(second_order: bool) -> Tensor:
-        counts = [0.0] * (steps - 1) + [1.0]
+        final_only = [0.0] * (steps - 1) + [1.0]
         losses = [
-            task_loss(_linear, weights, task, counts, lambda *_: rate, second_order, _half_square)
+            task_loss(
+                _linear, weights, task, final_only, lambda *_: rate, second_order, _half_square
+            )
             for task in _TASKS
         ]
         return torch.stack([loss for loss, _ in losses]).mean()
@@ -894,18 +900,18 @@ def _draw_landscape(theta1: float, theta2: float, rate: float, steps: int) -> Pi
     theta = theta1, theta2
     gradients = landscape_gradients(theta, rate, steps)
     arrows = {name: -gradient.numpy() for name, gradient in gradients.items()}
-    figure = _canvas(1, height=4.6, right=0.6)
+    figure = _make_figure(1, height=4.6, right=0.6)
     [ax] = figure.axes
     paths = _inner_paths(theta, rate, steps)
     plots.plot_landscape(_loss_grids(), EXTENT, paths, arrows, ax)
     ax.plot(*theta, "o", color="black", markersize=9)
-    ax.legend(loc="upper left", bbox_to_anchor=(1.03, 1.0), title="downhill from the black dot")
-    _title(ax, "The losses of tasks A and B, and the inner steps to each")
-    words = _landscape_words(gradients, rate, steps)
-    walks = zip(paths, _TASKS, strict=True)
-    if any(_task_loss(path[-1], task) > _task_loss(path[0], task) for path, task in walks):
-        words += " The inner rate is too large: the steps lead away from a task's least loss."
-    return figure, words
+    ax.legend(loc="upper left", bbox_to_anchor=(1.03, 1.0), title="descent direction at the dot")
+    _set_title(ax, "Losses of tasks A and B, and the inner steps on each")
+    caption = _landscape_caption(gradients, rate, steps)
+    pairs = zip(paths, _TASKS, strict=True)
+    if any(_task_loss(path[-1], task) > _task_loss(path[0], task) for path, task in pairs):
+        caption += " The inner rate is too large: the inner steps increase the loss of a task."
+    return figure, caption
 
 
 def _task_loss(theta: np.ndarray, task: Task) -> float:
@@ -913,18 +919,18 @@ def _task_loss(theta: np.ndarray, task: Task) -> float:
     return float(_half_square(outputs, task.support_y))
 
 
-def _landscape_words(gradients: dict[str, Tensor], rate: float, steps: int) -> str:
+def _landscape_caption(gradients: dict[str, Tensor], rate: float, steps: int) -> str:
     maml = gradients["MAML"]
     angles = {
         name: float(torch.rad2deg(torch.atan2(_cross(maml, g), maml @ g).abs()))
         for name, g in gradients.items()
     }
     return (
-        f"With {steps} inner steps of rate {rate:g}, first-order MAML points "
-        f"{angles['first-order MAML']:.0f}° and joint training {angles['joint training']:.0f}° "
-        f"away from MAML. The gradients are {maml.norm():.3g} (MAML), "
-        f"{gradients['first-order MAML'].norm():.3g} (first order) and "
-        f"{gradients['joint training'].norm():.3g} (joint) long; the arrows show directions only."
+        f"With {steps} inner steps of rate {rate:g}, the direction of first-order MAML differs "
+        f"from MAML's by {angles['first-order MAML']:.0f}°, and that of joint training by "
+        f"{angles['joint training']:.0f}°. Gradient norms: {maml.norm():.3g} (MAML), "
+        f"{gradients['first-order MAML'].norm():.3g} (first-order) and "
+        f"{gradients['joint training'].norm():.3g} (joint). The arrows show directions only."
     )
 
 

@@ -1,7 +1,7 @@
-"""A real JupyterLab, driven by a real Chromium: what a student sees and does.
+"""Browser tests: a real JupyterLab driven by a real Chromium, as a student would use it.
 
-Left out, with one line of why, where Chromium or Playwright is missing. Each test has a page and a
-folder of notebooks of its own; all share one server.
+Skipped with a reason if Chromium or Playwright is missing. Each test has its own page and notebook
+folder; all tests share one server.
 """
 
 import json
@@ -22,16 +22,16 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-PATIENCE = 180_000  # milliseconds, on a machine that does other things too
+TIMEOUT = 180_000  # milliseconds; generous, because the machine may be busy
 
 sync_api = None
 with suppress(ImportError):
     from playwright import sync_api  # type: ignore[no-redef]
 
-NEEDED = {"Chromium": CHROMIUM, "package playwright": sync_api}
-MISSING = [name for name, there in NEEDED.items() if not there]
+REQUIREMENTS = {"Chromium": CHROMIUM, "package playwright": sync_api}
+MISSING = [name for name, available in REQUIREMENTS.items() if not available]
 
-# Awaited before anything is run: earlier, "run all cells" answers true and runs nothing.
+# Await this before running cells: until then, "run all cells" returns true but runs nothing.
 READY = """async () => {
   const widget = window.jupyterapp && window.jupyterapp.shell.currentWidget;
   if (!widget || !widget.context) return false;
@@ -45,7 +45,7 @@ READY = """async () => {
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leaves the browser tests out, and says why, where something they need is missing."""
+    """Skip the browser tests, with a reason, if a requirement is missing."""
     here = Path(__file__).parent
     for item in items:
         if MISSING and here in item.path.parents:
@@ -54,18 +54,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Server"]:
-    running = Server(tmp_path_factory.mktemp("lab"))
+    server = Server(tmp_path_factory.mktemp("lab"))
     try:
-        running.wait()
-        yield running
+        server.wait()
+        yield server
     finally:
-        running.close()
+        server.close()
 
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
     with sync_api.sync_playwright() as playwright:
-        # Root, as which servers run tests, has to do without the sandbox.
+        # CI servers run tests as root, and Chromium's sandbox does not work as root.
         chromium = playwright.chromium.launch(
             executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"]
         )
@@ -81,26 +81,26 @@ def lab(server: "Server", browser: Any) -> Iterator["Lab"]:
 
 
 class Server:
-    """JupyterLab on a free port, with settings, kernels and files in a folder of its own."""
+    """JupyterLab on a free port, with its settings, kernels and files in a separate folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.token = folder, secrets.token_hex(16)
         self.files = folder / "files"
         self.files.mkdir()
-        with closing(socket.socket()) as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        with closing(socket.socket()) as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
-        own = {"JUPYTER_CONFIG_DIR": "config", "JUPYTER_RUNTIME_DIR": "runtime"}
-        own |= {"JUPYTER_DATA_DIR": "data", "IPYTHONDIR": "ipython"}
+        folders = {"JUPYTER_CONFIG_DIR": "config", "JUPYTER_RUNTIME_DIR": "runtime"}
+        folders |= {"JUPYTER_DATA_DIR": "data", "IPYTHONDIR": "ipython"}
         paths = {
             "JUPYTER_PATH": [str(Path(sys.prefix, "share", "jupyter"))],
             "PYTHONPATH": [str(ROOT)],
         }
-        variables = {name: str(folder / place) for name, place in own.items()}
+        variables = {name: str(folder / path) for name, path in folders.items()}
         variables |= {
-            name: os.pathsep.join([*some, *filter(None, [os.environ.get(name)])])
-            for name, some in paths.items()
+            name: os.pathsep.join([*added, *filter(None, [os.environ.get(name)])])
+            for name, added in paths.items()
         }
         options = [
             f"--ServerApp.port={self.port}",
@@ -122,22 +122,22 @@ class Server:
         )
 
     def wait(self) -> None:
-        until = time.monotonic() + PATIENCE / 1000
-        while time.monotonic() < until and self.process.poll() is None:
+        deadline = time.monotonic() + TIMEOUT / 1000
+        while time.monotonic() < deadline and self.process.poll() is None:
             with suppress(OSError):
-                self.ask("api/status")
+                self.request("api/status")
                 return
             time.sleep(0.2)
         raise RuntimeError(f"JupyterLab did not start: {(self.folder / 'log').read_text()[-2000:]}")
 
-    def ask(self, path: str, method: str = "GET") -> Any:
+    def request(self, path: str, method: str = "GET") -> Any:
         request = urllib.request.Request(f"{self.url}/{path}?token={self.token}", method=method)
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return json.loads(answer.read() or "null")
+        with urllib.request.urlopen(request, timeout=30) as response:
+            return json.loads(response.read() or "null")
 
     def end_kernels(self) -> None:
-        for kernel in self.ask("api/kernels"):
-            self.ask(f"api/kernels/{kernel['id']}", "DELETE")
+        for kernel in self.request("api/kernels"):
+            self.request(f"api/kernels/{kernel['id']}", "DELETE")
 
     def close(self) -> None:
         with suppress(OSError):
@@ -152,31 +152,31 @@ class Server:
 
 
 class Lab:
-    """A notebook open in JupyterLab."""
+    """A notebook opened in JupyterLab."""
 
     def __init__(self, server: Server, browser: Any) -> None:
         self.server = server
         self.context = browser.new_context(viewport={"width": 1400, "height": 1000})
-        self.context.set_default_timeout(PATIENCE)
+        self.context.set_default_timeout(TIMEOUT)
         self.folder = Path(server.files, secrets.token_hex(4))
         self.folder.mkdir()
 
     def open(self, notebook: Path, change: Callable[[str], str] = str) -> None:
-        """Copy a notebook, its text changed, and open it, all of it rendered, its kernel ready."""
+        """Copy a notebook with changed text, open it and wait until its kernel is ready."""
         text = change(notebook.read_text(encoding="utf-8"))
         (self.folder / notebook.name).write_text(text, encoding="utf-8")
         self.visit(notebook.name)
 
     def visit(self, name: str) -> None:
         self.page = self.context.new_page()
-        place = (self.folder / name).relative_to(self.server.files)
-        url = f"{self.server.url}/lab/workspaces/{self.folder.name}/tree/{place}"
+        path = (self.folder / name).relative_to(self.server.files)
+        url = f"{self.server.url}/lab/workspaces/{self.folder.name}/tree/{path}"
         self.page.goto(f"{url}?reset&token={self.server.token}")
         self.page.wait_for_function("() => window.jupyterapp && window.jupyterapp.shell")
-        self.poll(lambda: self.page.evaluate(READY), "the notebook opens")
+        self.poll(lambda: self.page.evaluate(READY), "the notebook to open")
 
-    def turn_to(self, name: str) -> None:
-        """Open another file in the same page, without a kernel."""
+    def open_without_kernel(self, name: str) -> None:
+        """Open another file in the same page, without starting a kernel."""
         self.page.evaluate(
             """async path => {
               const app = window.jupyterapp;
@@ -188,33 +188,30 @@ class Lab:
         )
 
     def restart(self) -> None:
-        """A new kernel, without the question whether one is sure."""
+        """Restart the kernel without a confirmation dialog."""
         self.page.evaluate(
             "() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart()"
         )
 
-    def source(self, index: int, change: Callable[[str], str]) -> None:
+    def edit(self, index: int, change: Callable[[str], str]) -> None:
         """Change the text of a cell."""
         cell = f"window.jupyterapp.shell.currentWidget.content.widgets[{index}].model.sharedModel"
         text = self.page.evaluate(f"() => {cell}.getSource()")
         self.page.evaluate(f"text => {cell}.setSource(text)", change(text))
 
     def find(self, index: int, selector: str) -> Any:
-        """Where a cell has that, brought into view."""
+        """Scroll to a cell and return a locator for the elements in it that match the selector."""
         self.page.evaluate(
             "index => window.jupyterapp.shell.currentWidget.content.scrollToItem(index)", index
         )
         return self.page.locator(f'.jp-Cell[data-windowed-list-index="{index}"]').locator(selector)
 
-    def command(self, name: str, **options: Any) -> Any:
-        return self.page.evaluate(
-            "([name, options]) => window.jupyterapp.commands.execute(name, options).then(() => 0)",
-            [name, options],
-        )
+    def command(self, name: str) -> None:
+        self.page.evaluate("name => window.jupyterapp.commands.execute(name).then(() => 0)", name)
 
-    def run_all(self, but: int = 0) -> None:
-        """Run the cells, all but the last few, and wait for the end."""
-        for index in range(self.count() - but):
+    def run_all(self) -> None:
+        """Run all cells one by one and wait for the end."""
+        for index in range(self.count()):
             self.run(index)
 
     def count(self) -> int:
@@ -223,11 +220,11 @@ class Lab:
         )
 
     def run(self, index: int) -> None:
-        """Run one cell and wait for its end."""
-        self.begin(index)
+        """Run one cell and wait until it has finished."""
+        self.start(index)
         self.wait_for_cell(index)
 
-    def begin(self, index: int) -> None:
+    def start(self, index: int) -> None:
         self.page.evaluate(
             "index => { const notebook = window.jupyterapp.shell.currentWidget.content;"
             " notebook.deselectAll(); notebook.activeCellIndex = index; }",
@@ -237,43 +234,43 @@ class Lab:
 
     def wait_for_cell(self, index: int) -> None:
         done = lambda: self.cell(index)["state"] == "done"  # noqa: E731
-        self.poll(done, f"cell {index} ends")
+        self.poll(done, f"cell {index} to finish")
         errors = [out["evalue"] for out in self.cell(index)["outputs"] if "evalue" in out]
         assert not errors, f"cell {index}: {errors}"
 
     def cell(self, index: int) -> dict[str, Any]:
-        """State and outputs, from the model: what is off the screen is not in the page."""
+        """Return state and outputs from the model, because the page omits cells out of view."""
         return self.page.evaluate(
             """index => {
               const cell = window.jupyterapp.shell.currentWidget.content.widgets[index];
               if (cell.model.type !== 'code') return {state: 'done', outputs: []};
               const outputs = cell.model.outputs.toJSON();
-              const ended = cell.model.executionState === 'idle' && cell.model.executionCount;
-              return {state: ended ? 'done' : 'waiting', outputs};
+              const done = cell.model.executionState === 'idle' && cell.model.executionCount;
+              return {state: done ? 'done' : 'waiting', outputs};
             }""",
             index,
         )
 
     def text(self, index: int) -> str:
-        """What a cell has printed, and its outputs in words."""
+        """Return what a cell has printed, and the plain text of its other outputs."""
         outputs = self.cell(index)["outputs"]
-        said = [out.get("text") or out.get("data", {}).get("text/plain", "") for out in outputs]
-        return "\n".join("".join(part) for part in said)
+        texts = [out.get("text") or out.get("data", {}).get("text/plain", "") for out in outputs]
+        return "\n".join("".join(text) for text in texts)
 
     def picture(self, index: int) -> str:
-        """The last picture of a cell, as text that tells it from others."""
+        """Return the last picture of a cell as base64 text, or an empty string."""
         outputs = self.cell(index)["outputs"]
-        found = [out["data"]["image/png"] for out in outputs if "image/png" in out.get("data", {})]
-        return "".join(found[-1]) if found else ""
+        images = [out["data"]["image/png"] for out in outputs if "image/png" in out.get("data", {})]
+        return "".join(images[-1]) if images else ""
 
-    def poll(self, ask: Callable[[], Any], what: str) -> Any:
-        """Ask until the answer is yes."""
-        until = time.monotonic() + PATIENCE / 1000
-        while time.monotonic() < until:
-            if answer := ask():
-                return answer
+    def poll(self, condition: Callable[[], Any], description: str) -> Any:
+        """Wait until a condition is true and return its value."""
+        deadline = time.monotonic() + TIMEOUT / 1000
+        while time.monotonic() < deadline:
+            if value := condition():
+                return value
             time.sleep(0.1)
-        raise AssertionError(f"waited in vain until {what}")
+        raise AssertionError(f"timed out waiting for {description}")
 
     def close(self) -> None:
         self.context.close()

@@ -1,7 +1,7 @@
-"""Every notebook runs in its shortest profile, and is stored the way students need it.
+"""Every notebook runs in its smoke profile and follows the rules for stored notebooks.
 
-Each rule of storage is a function that returns what is wrong, in words; the second half of this
-file breaks each rule once.
+Each rule is a function that returns a list of faults; the second half of this file breaks each rule
+once.
 """
 
 import ast
@@ -20,12 +20,12 @@ from walkthrough import NOTEBOOKS, NotebookError, main, run_notebook
 
 PATHS = sorted(NOTEBOOKS.glob("*.ipynb"))
 PARAMETERS = {"profile", "dataset", "seed"}
-MOST_LINES = 20
+MAX_LINES = 20
 
 MACHINE_PATH = re.compile(r"(?<![\w.~])/(?:home|root|work|Users)/|\b[A-Za-z]:\\")
-NO_LINK_INSIDE = re.compile(r"```.*?```|`[^`]*`|\$\$.*?\$\$|\$[^$\n]*\$", re.DOTALL)
+NOT_LINKS = re.compile(r"```.*?```|`[^`]*`|\$\$.*?\$\$|\$[^$\n]*\$", re.DOTALL)
 LINK = re.compile(r"\]\(<?([^)\s>]+)|(?:src|href)=[\"']([^\"']+)")
-ELSEWHERE = re.compile(r"[a-z]+:|#")
+EXTERNAL = re.compile(r"[a-z]+:|#")
 
 by_name = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 
@@ -58,49 +58,51 @@ def parameter_faults(notebook: NotebookNode, folder: Path) -> list[str]:
         cell for cell in code_cells(notebook) if "parameters" in cell.metadata.get("tags", [])
     ]
     if len(tagged) != 1:
-        return [f"{len(tagged)} cells are tagged 'parameters', not one"]
+        return [f"{len(tagged)} cells are tagged 'parameters'; exactly one must be"]
     missing = PARAMETERS - assigned_names(tagged[0].source)
     return [f"the parameters cell does not set {name}" for name in sorted(missing)]
 
 
 def output_faults(notebook: NotebookNode, folder: Path) -> list[str]:
-    used = [cell for cell in code_cells(notebook) if cell.outputs or cell.execution_count]
-    return [f"a cell is stored with its output or number: {cell.source!r}" for cell in used]
+    executed = [cell for cell in code_cells(notebook) if cell.outputs or cell.execution_count]
+    return [f"a cell has an output or execution count: {cell.source!r}" for cell in executed]
 
 
 def title_faults(notebook: NotebookNode, folder: Path) -> list[str]:
     first = notebook.cells[0] if notebook.cells else new_code_cell()
     titled = first.cell_type == "markdown" and first.source.startswith("# ")
-    return [] if titled else ["the first cell is not a '# ' title"]
+    return [] if titled else ["the first cell is not a title ('# …')"]
 
 
 def length_faults(notebook: NotebookNode, folder: Path) -> list[str]:
-    long = [cell for cell in code_cells(notebook) if len(cell.source.splitlines()) > MOST_LINES]
-    return [f"a cell is longer than {MOST_LINES} lines: {cell.source[:60]!r}" for cell in long]
+    long = [cell for cell in code_cells(notebook) if len(cell.source.splitlines()) > MAX_LINES]
+    return [f"a cell is longer than {MAX_LINES} lines: {cell.source[:60]!r}" for cell in long]
 
 
 def machine_path_faults(notebook: NotebookNode, folder: Path) -> list[str]:
     lines = [line for cell in notebook.cells for line in cell.source.splitlines()]
-    return [f"a path of one machine: {line!r}" for line in lines if MACHINE_PATH.search(line)]
+    return [
+        f"a path of a particular machine: {line!r}" for line in lines if MACHINE_PATH.search(line)
+    ]
 
 
 def link_faults(notebook: NotebookNode, folder: Path) -> list[str]:
     texts = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
-    links = [a or b for text in texts for a, b in LINK.findall(NO_LINK_INSIDE.sub("", text))]
-    targets = [unquote(link.split("#")[0]) for link in links if not ELSEWHERE.match(link)]
-    return [f"a link leads nowhere: {name}" for name in targets if not (folder / name).exists()]
+    links = [a or b for text in texts for a, b in LINK.findall(NOT_LINKS.sub("", text))]
+    targets = [unquote(link.split("#")[0]) for link in links if not EXTERNAL.match(link)]
+    return [f"a link is broken: {name}" for name in targets if not (folder / name).exists()]
 
 
 def kernel_faults(notebook: NotebookNode, folder: Path) -> list[str]:
     kernel = notebook.metadata.get("kernelspec", {})
-    found = kernel.get("name"), kernel.get("language")
-    return [] if found == ("python3", "python") else [f"the kernel is {found}, not python3"]
+    actual = kernel.get("name"), kernel.get("language")
+    return [] if actual == ("python3", "python") else [f"the kernel is {actual}, not python3"]
 
 
 def identity_faults(notebook: NotebookNode, folder: Path) -> list[str]:
     identities = [cell.get("id") for cell in notebook.cells]
-    distinct = all(identities) and len(set(identities)) == len(identities)
-    return [] if distinct else ["a cell has no id of its own (notebook format 4.5)"]
+    unique = all(identities) and len(set(identities)) == len(identities)
+    return [] if unique else ["a cell has no unique id (notebook format 4.5)"]
 
 
 Rule = Callable[[NotebookNode, Path], list[str]]
@@ -118,8 +120,8 @@ RULES: list[Rule] = [
 
 @by_name
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
-def test_is_stored_as_students_need_it(path: Path, rule: Rule):
-    # Only a raw read shows a missing cell id: reading as version 4 would make one up.
+def test_follows_the_rules_for_stored_notebooks(path: Path, rule: Rule):
+    # Read the raw JSON, because `nbformat.read` would add missing cell ids.
     notebook = nbformat.from_dict(json.loads(path.read_text(encoding="utf-8")))
     for cell in notebook.cells:
         cell.source = "".join(cell.source)
@@ -127,23 +129,23 @@ def test_is_stored_as_students_need_it(path: Path, rule: Rule):
 
 
 @by_name
-def test_has_the_parts_that_every_chapter_has(path: Path):
+def test_has_the_parts_of_a_chapter(path: Path):
     notebook = nbformat.read(path, 4)
     text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
     code = "\n".join(cell.source for cell in code_cells(notebook))
     parts = ["## What to try", "## Two questions", "<details>", "|---|"]
     assert [part for part in parts if part not in text] == []
-    assert "assert " in code, "a chapter asserts what it claims"
+    assert "assert " in code, "a chapter must assert its claims"
 
 
-def test_each_chapter_links_to_the_one_before_and_the_one_after():
+def test_each_chapter_links_to_the_previous_and_next_one():
     for before, after in pairwise(PATHS):
         texts = [path.read_text(encoding="utf-8") for path in (before, after)]
-        assert f"]({after.name})" in texts[0], f"{before.name} does not lead on"
-        assert f"]({before.name})" in texts[1], f"{after.name} does not lead back"
+        assert f"]({after.name})" in texts[0], f"{before.name} has no link to the next chapter"
+        assert f"]({before.name})" in texts[1], f"{after.name} has no link to the previous chapter"
 
 
-# The rules themselves.
+# Tests of the rules
 
 
 def good_notebook(*extra: NotebookNode) -> NotebookNode:
@@ -166,10 +168,10 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_a_good_notebook_breaks_no_rule(folder: Path):
-    fine = new_markdown_cell(
+    links = new_markdown_cell(
         "`[a](b)`, $f[a](b)$, [web](https://example.org/home/x), [here](#part), <a href='next.md'>"
     )
-    assert faults(good_notebook(fine, new_code_cell("x = 1\n" * 20)), folder) == {}
+    assert faults(good_notebook(links, new_code_cell("x = 1\n" * 20)), folder) == {}
 
 
 ONE_FAULT = {
@@ -182,7 +184,7 @@ ONE_FAULT = {
 
 
 @pytest.mark.parametrize("rule", ONE_FAULT)
-def test_each_rule_sees_a_cell_that_breaks_it(rule: str, folder: Path):
+def test_each_rule_detects_a_cell_that_breaks_it(rule: str, folder: Path):
     notebook = good_notebook(ONE_FAULT[rule])
     assert list(faults(notebook, folder)) == [rule]
 
@@ -190,11 +192,11 @@ def test_each_rule_sees_a_cell_that_breaks_it(rule: str, folder: Path):
 @pytest.mark.parametrize(
     "path", [r"C:\Users\me", "see /root/data", "(/home/you/kit)", "'/Users/me/x'"]
 )
-def test_paths_of_a_machine_are_seen_in_text_too(path: str, folder: Path):
+def test_machine_paths_are_detected_in_text_too(path: str, folder: Path):
     assert "machine_path_faults" in faults(good_notebook(new_markdown_cell(path)), folder)
 
 
-def test_a_cell_number_left_behind_is_seen(folder: Path):
+def test_an_execution_count_is_detected(folder: Path):
     notebook = good_notebook(new_code_cell("1", execution_count=3))
     assert list(faults(notebook, folder)) == ["output_faults"]
 
@@ -205,13 +207,13 @@ def test_a_missing_parameter_is_named(folder: Path):
     assert faults(notebook, folder)["parameter_faults"] == ["the parameters cell does not set seed"]
 
 
-def test_a_missing_title_is_seen(folder: Path):
+def test_a_missing_title_is_detected(folder: Path):
     notebook = good_notebook()
     del notebook.cells[0]
     assert list(faults(notebook, folder)) == ["title_faults"]
 
 
-def test_a_missing_and_a_repeated_cell_id_are_seen(folder: Path):
+def test_missing_and_repeated_cell_ids_are_detected(folder: Path):
     missing, repeated = good_notebook(), good_notebook()
     del missing.cells[0]["id"]
     repeated.cells[1]["id"] = repeated.cells[0]["id"]
@@ -219,13 +221,13 @@ def test_a_missing_and_a_repeated_cell_id_are_seen(folder: Path):
     assert list(faults(repeated, folder)) == ["identity_faults"]
 
 
-def test_another_kernel_is_seen(folder: Path):
+def test_another_kernel_is_detected(folder: Path):
     notebook = good_notebook()
     notebook.metadata.kernelspec.name = "my-course"
     assert list(faults(notebook, folder)) == ["kernel_faults"]
 
 
-# What runs them.
+# Tests of the notebook runner
 
 
 def write(notebook: NotebookNode, path: Path) -> Path:
@@ -234,7 +236,7 @@ def write(notebook: NotebookNode, path: Path) -> Path:
     return path
 
 
-def test_a_failure_names_notebook_cell_line_and_reason_but_the_others_run(
+def test_a_failure_names_notebook_cell_line_and_reason_and_others_still_run(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ):
     source, built = tmp_path / "source", tmp_path / "built"
@@ -253,17 +255,17 @@ def test_a_failure_names_notebook_cell_line_and_reason_but_the_others_run(
     assert nbformat.read(built / "01_passes.ipynb", 4).cells[-1].outputs[0].text == "laptop\n"
 
 
-def test_a_parameter_that_the_notebook_lacks_is_an_error(tmp_path: Path):
+def test_an_unknown_parameter_is_an_error(tmp_path: Path):
     path = write(good_notebook(), tmp_path / "a.ipynb")
     with pytest.raises(NotebookError, match=r"a.ipynb has no parameter speed \(it has: profile"):
         run_notebook(path, tmp_path / "b.ipynb", {"speed": 1})
 
 
-def test_a_kernel_that_dies_is_a_failure_of_its_notebook(tmp_path: Path):
+def test_a_dead_kernel_fails_its_notebook(tmp_path: Path):
     path = write(good_notebook(new_code_cell("import os\nos._exit(3)")), tmp_path / "a.ipynb")
     with pytest.raises(NotebookError, match=r"a.ipynb, DeadKernelError"):
         run_notebook(path, tmp_path / "b.ipynb", {})
 
 
-def test_no_notebook_at_all_is_a_failure(tmp_path: Path):
+def test_an_empty_folder_is_a_failure(tmp_path: Path):
     assert main(notebooks=tmp_path) == 1

@@ -1,4 +1,4 @@
-"""A recipe changed by hand while it trains: recorded, in force at once, and for good."""
+"""Recipe changes by hand during training: recorded, effective at once, and permanent."""
 
 import threading
 
@@ -38,16 +38,16 @@ def weights(module):
     return torch.nn.utils.parameters_to_vector(module.parameters()).detach().clone()
 
 
-def test_step_by_step_it_is_what_fit_does():
+def test_advancing_step_by_step_matches_fit():
     fitted, stepped = make_trainer(), make_trainer()
     advance(stepped, 5)
     assert not stepped.done
     advance(stepped, 3)
     assert stepped.done
-    ours, theirs = stepped.result(), fitted.fit()
-    assert torch.equal(weights(ours.learner), weights(theirs.learner))
-    assert ours.history.column("validation_loss") == theirs.history.column("validation_loss")
-    assert ours.changes.rows == []
+    actual, expected = stepped.result(), fitted.fit()
+    assert torch.equal(weights(actual.learner), weights(expected.learner))
+    assert actual.history.column("validation_loss") == expected.history.column("validation_loss")
+    assert actual.changes.rows == []
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_step_by_step_it_is_what_fit_does():
         ({"clip_norm": 1e-9}, {"field": "clip_norm", "value": 1e-9}),
     ],
 )
-def test_a_change_acts_from_the_next_meta_step_on_and_is_recorded(fields, row):
+def test_a_change_takes_effect_in_the_next_meta_step_and_is_recorded(fields, row):
     plain, changed = make_trainer(), make_trainer()
     for trainer in (plain, changed):
         advance(trainer, 2)
@@ -72,16 +72,16 @@ def test_a_change_acts_from_the_next_meta_step_on_and_is_recorded(fields, row):
     assert changed.changes.rows == [{"iteration": 3, "epoch": 0.5, **row}]
 
 
-def test_a_change_made_before_training_is_as_if_the_recipe_had_it():
+def test_a_change_before_training_equals_a_recipe_with_that_value():
     other, changed = make_trainer(inner_rate=0.02, msl_epochs=1), make_trainer()
     changed.change(inner_rate=0.02, msl_epochs=1)
-    ours, theirs = changed.fit(), other.fit()
-    assert torch.equal(weights(ours.learner), weights(theirs.learner))
-    assert ours.recipe == RECIPE
-    assert ours.learner.recipe == other.recipe
+    actual, expected = changed.fit(), other.fit()
+    assert torch.equal(weights(actual.learner), weights(expected.learner))
+    assert actual.recipe == RECIPE
+    assert actual.learner.recipe == other.recipe
 
 
-def test_what_is_the_same_already_is_no_change(tmp_path):
+def test_setting_the_current_value_is_not_recorded_as_a_change(tmp_path):
     trainer = make_trainer(tmp_path / "a")
     trainer.change(inner_rate=0.1, clip_norm=None)
     assert trainer.changes.rows == []
@@ -89,32 +89,32 @@ def test_what_is_the_same_already_is_no_change(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("recipe", "fields", "said"),
+    ("recipe", "fields", "message"),
     [
-        ({}, {"filters": 8}, "filters cannot be changed while a training runs; second_order_from,"),
+        ({}, {"filters": 8}, "filters cannot change during training; second_order_from,"),
         ({}, {"inner_rate": -1.0}, "inner_rate must be positive"),
-        ({"inner_rule": "lslr"}, {"inner_rate": 1.0}, "the rule lslr learns its rates"),
+        ({"inner_rule": "lslr"}, {"inner_rate": 1.0}, "the inner rule 'lslr' learns its rates"),
         ({"outer_rate_min": 1e-4}, {"outer_rate": 1e-5}, "outer_rate_min 0.0001 is above"),
     ],
 )
-def test_a_change_that_cannot_be_is_refused_and_nothing_changes(recipe, fields, said):
+def test_an_invalid_change_is_rejected_and_changes_nothing(recipe, fields, message):
     trainer = make_trainer(**recipe)
     before = trainer.recipe
-    with pytest.raises(mamlpp.InputError, match=said):
+    with pytest.raises(mamlpp.InputError, match=message):
         trainer.change(**fields)
     assert trainer.recipe == before
     assert trainer.changes.rows == []
 
 
-def test_every_field_that_can_be_changed_is_one_of_the_recipe():
+def test_every_changeable_field_is_a_recipe_field():
     assert set(CHANGEABLE) <= set(RECIPE.as_dict())
 
 
 # Resumed
 
 
-def play(trainer, until=8):
-    """The same changes at the same iterations, whoever has trained up to now."""
+def train_with_changes(trainer, until=8):
+    """Train with fixed changes at fixed iterations, skipping changes already recorded."""
     plan = {2: {"inner_rate": 0.02}, 5: {"second_order_from": None, "clip_norm": 0.5}}
     with trainer.alone():
         while trainer.iteration < until:
@@ -125,19 +125,19 @@ def play(trainer, until=8):
 
 
 @pytest.mark.parametrize("killed", [2, 3, 5, 6])
-def test_a_resumed_run_goes_on_with_what_was_changed_bit_by_bit(killed, tmp_path):
+def test_a_resumed_run_keeps_its_changes_bit_for_bit(killed, tmp_path):
     undisturbed = make_trainer(tmp_path / "a")
-    play(undisturbed)
+    train_with_changes(undisturbed)
     killed_trainer = make_trainer(tmp_path / "b")
-    play(killed_trainer, until=killed)
+    train_with_changes(killed_trainer, until=killed)
     if killed in (2, 5):
         plan = {2: {"inner_rate": 0.02}, 5: {"second_order_from": None, "clip_norm": 0.5}}
-        killed_trainer.change(**plan[killed])  # and killed just then
+        killed_trainer.change(**plan[killed])  # killed right after the change
     del killed_trainer
     resumed = make_trainer(tmp_path / "b")
     assert (resumed.recipe.inner_rate, resumed.learner.rule.rate) == (0.02, 0.02)
     assert (resumed.recipe.second_order_from is None) == (killed >= 5)
-    play(resumed)
+    train_with_changes(resumed)
     assert torch.equal(weights(resumed.learner), weights(undisturbed.learner))
     assert resumed.changes.rows == undisturbed.changes.rows
     files = [(tmp_path / name / "changes.csv").read_text() for name in "ab"]
@@ -145,7 +145,7 @@ def test_a_resumed_run_goes_on_with_what_was_changed_bit_by_bit(killed, tmp_path
     assert len(files[0].splitlines()) == 4
 
 
-def test_a_change_that_no_checkpoint_knows_of_is_dropped(tmp_path):
+def test_a_change_after_the_last_checkpoint_is_dropped(tmp_path):
     trainer = make_trainer(tmp_path / "a")
     advance(trainer, 2)
     trainer.save()
@@ -157,24 +157,24 @@ def test_a_change_that_no_checkpoint_knows_of_is_dropped(tmp_path):
     assert resumed.recipe == RECIPE
 
 
-def test_weights_of_before_a_change_are_judged_as_they_were_trained(tmp_path):
+def test_weights_from_before_a_change_keep_the_recipe_they_were_trained_with(tmp_path):
     trainer = make_trainer(tmp_path / "a")
     advance(trainer, 4)
     trainer.change(inner_rate=0.02)
     run = trainer.fit()
-    for some in (run, mamlpp.Run.load(tmp_path / "a")):
-        members = zip(some.kept, some.best(), strict=True)
+    for loaded in (run, mamlpp.Run.load(tmp_path / "a")):
+        members = zip(loaded.kept, loaded.best(), strict=True)
         rates = {best.iteration: learner.rule.rate for best, learner in members}
         assert rates == {4: 0.1, 8: 0.02}
-        assert some.learner.rule.rate == rates[some.kept[0].iteration]
-        assert some.recipe.inner_rate == 0.1
-        other = some.with_recipe(inner_rate=0.3)
+        assert loaded.learner.rule.rate == rates[loaded.kept[0].iteration]
+        assert loaded.recipe.inner_rate == 0.1
+        other = loaded.with_recipe(inner_rate=0.3)
         assert {learner.rule.rate for learner in [other.learner, *other.best()]} == {0.3}
-        assert {len(some.changes.rows), len(other.changes.rows)} == {0, 1}
+        assert {len(loaded.changes.rows), len(other.changes.rows)} == {0, 1}
     assert mamlpp.Run.load(tmp_path / "a", "latest").learner.rule.rate == 0.02
 
 
-def test_a_step_that_was_interrupted_is_finished_before_the_change(monkeypatch, tmp_path):
+def test_an_interrupted_step_is_finished_before_a_change(monkeypatch, tmp_path):
     trainer = make_trainer(tmp_path / "a")
     advance(trainer, 3)
     monkeypatch.setattr(training, "evaluate_tasks", _interrupt)
@@ -192,19 +192,19 @@ def _interrupt(*_):
     raise KeyboardInterrupt
 
 
-# Alone
+# Exclusive access
 
 
-def test_the_thread_that_is_in_may_enter_again_and_no_other(tmp_path):
+def test_only_the_thread_that_holds_a_trainer_can_enter_it_again(tmp_path):
     for trainer in (make_trainer(), make_trainer(tmp_path / "a")):
         with trainer.alone(), trainer.alone():
-            said = in_thread(trainer.fit)
-        assert isinstance(said, mamlpp.InputError)
-        assert "at work in another thread" in str(said)
-        assert in_thread(trainer.fit) is None
+            error = error_in_thread(trainer.fit)
+        assert isinstance(error, mamlpp.InputError)
+        assert "at work in another thread" in str(error)
+        assert error_in_thread(trainer.fit) is None
 
 
-def test_the_folder_is_free_again_afterwards(tmp_path):
+def test_the_folder_is_unlocked_afterwards(tmp_path):
     trainer = make_trainer(tmp_path / "a")
     with trainer.alone(), trainer.alone():
         pass
@@ -214,8 +214,8 @@ def test_the_folder_is_free_again_afterwards(tmp_path):
     assert trainer.fit().history.rows
 
 
-def in_thread(function):
-    """What it raised on another thread."""
+def error_in_thread(function):
+    """Call a function on another thread and return the exception it raised, if any."""
     raised = []
 
     def call():

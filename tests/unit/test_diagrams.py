@@ -1,7 +1,8 @@
-"""The unrolled graph: what is drawn, counted from the artists."""
+"""The unrolled graph: what is drawn, counted on the matplotlib artists."""
 
 import pytest
 from matplotlib.collections import PolyCollection
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch
 
@@ -20,38 +21,32 @@ def texts(ax):
 
 def arrows(ax, colour):
     found = [patch for patch in ax.artists + list(ax.patches) if isinstance(patch, FancyArrowPatch)]
-    return [arrow for arrow in found if arrow.get_edgecolor()[:3] == colour_of(colour)]
+    return [arrow for arrow in found if arrow.get_edgecolor()[:3] == to_rgb(colour)]
 
 
-def colour_of(name):
-    from matplotlib.colors import to_rgb
-
-    return to_rgb(name)
-
-
-def passes(ax):
+def support_passes(ax):
     return [part for part in ax.collections if isinstance(part, PolyCollection)]
 
 
-# The paths, as numbers
+# Gradient paths
 
 
-def test_without_msl_one_path_goes_through_all_layers_of_all_steps():
+def test_without_msl_one_path_has_all_layers_of_all_steps():
     [path] = diagrams.gradient_paths(RECIPES["maml"])
     assert (path.step, path.weight, path.support_layers) == (5, 1.0, 25)
 
 
-def test_msl_opens_shorter_paths():
+def test_msl_adds_shorter_paths():
     paths = diagrams.gradient_paths(RECIPES["maml+msl"], layers=4)
     assert [path.support_layers for path in paths] == [4, 8, 12, 16, 20]
     assert [path.weight for path in paths] == pytest.approx([0.2] * 5)
 
 
-def test_after_msl_the_last_path_alone_is_left():
+def test_after_msl_only_the_last_path_remains():
     assert [path.step for path in diagrams.gradient_paths(RECIPES["maml+msl"], epoch=15)] == [5]
 
 
-def test_in_first_order_no_support_pass_is_on_the_way():
+def test_first_order_paths_bypass_the_support_passes():
     assert [p.support_layers for p in diagrams.gradient_paths(RECIPES["fomaml"])] == [0]
     da = RECIPES["maml+da"]
     assert [diagrams.gradient_paths(da, epoch)[0].support_layers for epoch in (49, 50)] == [0, 25]
@@ -61,24 +56,23 @@ def test_in_first_order_no_support_pass_is_on_the_way():
 
 
 @pytest.mark.parametrize("steps", [1, 3])
-def test_every_step_has_its_weights_its_pass_and_a_bar_for_each_layer(ax, steps):
+def test_every_step_has_weights_and_a_support_pass_with_a_bar_per_layer(ax, steps):
     recipe = RECIPES["maml"].with_(inner_steps=steps)
     assert diagrams.plot_unrolled(recipe, ax, layers=4) is ax
     names = [text for text in texts(ax) if text.startswith("θ")]
     assert names == ["θ₀", "θ₁", "θ₂", "θ₃"][: steps + 1]
-    assert [len(drawn.get_paths()) for drawn in passes(ax)] == [4] * steps
+    assert [len(drawn.get_paths()) for drawn in support_passes(ax)] == [4] * steps
 
 
-def test_the_query_losses_that_count_are_drawn_with_the_length_of_their_way(ax):
+def test_active_query_losses_are_labelled_with_weight_and_path_length(ax):
     diagrams.plot_unrolled(RECIPES["maml+msl"], ax, epoch=7.5)
-    assert [t for t in texts(ax) if t.startswith("query")] == ["query\n× 0.1"] * 4 + [
-        "query\n× 0.6"
-    ]
-    back = [t for t in texts(ax) if t.endswith("layers back")]
-    assert back == [f"{5 * step} + 5\nlayers back" for step in range(1, 6)]
+    queries = [text for text in texts(ax) if text.startswith("query")]
+    assert queries == ["query\n× 0.1"] * 4 + ["query\n× 0.6"]
+    lengths = [text for text in texts(ax) if text.endswith("layers back")]
+    assert lengths == [f"{5 * step} + 5\nlayers back" for step in range(1, 6)]
 
 
-def test_the_gradient_goes_through_the_passes_in_second_order_alone():
+def test_only_second_order_gradients_go_through_the_support_passes():
     counts = {}
     for name in ("maml", "fomaml"):
         ax = diagrams.plot_unrolled(RECIPES[name], Figure().add_subplot())
@@ -86,22 +80,22 @@ def test_the_gradient_goes_through_the_passes_in_second_order_alone():
     assert counts == {"fomaml": 5 + 1, "maml": 5 * 3 + 1}
 
 
-def test_what_differs_by_step_is_written_at_the_passes(ax):
-    assert diagrams.step_marks(RECIPES["maml"], 2) == ["same α"]
-    assert diagrams.step_marks(RECIPES["maml+lslr"], 2) == ["α₃, one\na layer"]
-    assert diagrams.step_marks(RECIPES["maml+bnrs+bnwb"], 2) == ["same α", "µ₂, σ₂", "γ₂, β₂"]
+def test_passes_are_labelled_with_what_they_have_per_step(ax):
+    assert diagrams.step_labels(RECIPES["maml"], 2) == ["same α"]
+    assert diagrams.step_labels(RECIPES["maml+lslr"], 2) == ["α₃, one\nper layer"]
+    assert diagrams.step_labels(RECIPES["maml+bnrs+bnwb"], 2) == ["same α", "µ₂, σ₂", "γ₂, β₂"]
     diagrams.plot_unrolled(RECIPES["maml++"], ax)
-    assert "α₅, one\na layer\nµ₄, σ₄\nγ₄, β₄" in texts(ax)
+    assert "α₅, one\nper layer\nµ₄, σ₄\nγ₄, β₄" in texts(ax)
 
 
-def test_passes_with_a_batch_norm_of_their_own_have_a_colour_of_their_own():
+def test_passes_with_per_step_batch_norm_have_their_own_colours():
     for name, colours in (("maml", 1), ("maml+bnrs+bnwb", 5)):
         ax = diagrams.plot_unrolled(RECIPES[name], Figure().add_subplot())
-        drawn = {tuple(part.get_facecolor()[0]) for part in passes(ax)}
+        drawn = {tuple(part.get_facecolor()[0]) for part in support_passes(ax)}
         assert len(drawn) == colours
 
 
-def test_the_figure_is_light_and_has_a_legend():
+def test_the_figure_has_a_light_background_and_a_legend():
     figure = diagrams.draw_unrolled(RECIPES["maml++"], epoch=60)
     assert figure.get_facecolor() == (1, 1, 1, 1)
     [ax] = figure.axes

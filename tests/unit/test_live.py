@@ -1,4 +1,4 @@
-"""A training on its own thread, and the panel that shows and steers it: no run is ever lost."""
+"""Background training and its live panel: buttons, knobs, pictures, errors and restarts."""
 
 import subprocess
 import sys
@@ -17,9 +17,9 @@ import mamlpp
 from mamlpp.run import trainer as training
 from mamlpp.run.background import Background
 from mamlpp.show import live
-from mamlpp.show.knobs import method
+from mamlpp.show.knobs import with_method
 from mamlpp.show.live import LivePanel, compare, stages
-from mamlpp.show.live_picture import FourPanels, status
+from mamlpp.show.live_picture import TrainingPicture, describe_progress
 
 RECIPE = mamlpp.RECIPES["maml"].with_(
     filters=4, inner_steps=2, meta_batch=2, epochs=2, iterations_per_epoch=4, validation_tasks=2
@@ -44,22 +44,22 @@ def weights(module):
     return torch.nn.utils.parameters_to_vector(module.parameters()).detach().clone()
 
 
-def wait(for_what):
-    until = time.monotonic() + 30
-    while not for_what():
-        assert time.monotonic() < until, "waited in vain"
+def wait_until(condition):
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline, "timed out"
         time.sleep(0.005)
 
 
-def paused(panel):
-    """The iteration at which it rests."""
+def pause(panel):
+    """Pause a panel and return the iteration at which it stands."""
     panel.pause()
-    wait(lambda: panel.training.state == "paused")
+    wait_until(lambda: panel.training.state == "paused")
     return panel.trainer.iteration
 
 
-def said(panel):
-    return panel._note.value
+def status(panel):
+    return panel._status.value
 
 
 def break_step(monkeypatch, trainer, at, error):
@@ -75,7 +75,7 @@ def break_step(monkeypatch, trainer, at, error):
 
 @pytest.fixture
 def shown(monkeypatch):
-    """What a notebook shows, by display id: of each, all that was there one after the other."""
+    """Record everything that a notebook displays, in order, by display ID."""
     outputs = {}
 
     def display(data, display_id=None, **_):
@@ -88,10 +88,10 @@ def shown(monkeypatch):
 
 @pytest.fixture
 def endless():
-    """A panel whose training does not end by itself, and which is stopped after the test."""
+    """A panel whose training is too long to end by itself; it is stopped after the test."""
     panel = LivePanel(make_trainer(**LONG))
     yield panel
-    if panel.training.alive:
+    if panel.training.active:
         panel.stop()
     panel.result()
 
@@ -99,69 +99,76 @@ def endless():
 # From start to end
 
 
-def test_it_trains_on_another_thread_to_what_fit_gives():
+def test_background_training_matches_fit():
     fitted = make_trainer().fit()
     panel = LivePanel(make_trainer())
     run = panel.result()
     assert torch.equal(weights(run.learner), weights(fitted.learner))
     assert run.history.column("loss") == fitted.history.column("loss")
     assert panel.training.state == "finished"
-    assert "Done" in said(panel)
+    assert "Finished" in status(panel)
 
 
-def test_result_twice_is_the_same_run_and_trains_once():
+def test_asking_twice_for_the_result_trains_once():
     panel = LivePanel(make_trainer())
     assert panel.result() is panel.result()
     assert len(panel.result().history.rows) == 8
 
 
-def test_the_picture_of_the_end_stays_in_the_cell(shown):
-    panel = LivePanel(make_trainer(), seconds=0)
+def test_the_final_picture_stays_in_the_cell(shown):
+    panel = LivePanel(make_trainer(), min_interval=0)
     panel.result()
-    [pictures] = [all_ for name, all_ in shown.items() if name and name.endswith("picture")]
+    [pictures] = [values for name, values in shown.items() if name and name.endswith("picture")]
     first, last = pictures[0], pictures[-1]
     assert "iteration 0 of 8" in first["text/plain"]
-    assert "Done: iteration 8 of 8, epoch 2.0 of 2" in last["text/plain"]
+    assert "Finished: iteration 8 of 8, epoch 2.0 of 2" in last["text/plain"]
     assert first["image/png"] != last["image/png"]
 
 
-def test_it_says_in_words_how_things_stand():
+def test_progress_is_described_in_words():
     trainer = make_trainer(second_order_from=1.0)
-    assert status(trainer).startswith("iteration 0 of 8, epoch 0.0 of 2; first order; no steps not")
+    assert "iteration 0 of 8, epoch 0.0 of 2; first order; no non" in describe_progress(trainer)
     with trainer.alone():
         for _ in range(4):
             trainer.advance()
     trainer.history.rows[-1]["nonfinite"] = "a weight"
-    words = status(trainer)
-    for part in ("4 of 8", "tasks a second", "s left", "second order", "1 step not finite", "CPU"):
-        assert part in words
-    assert words.endswith(" MB")
+    text = describe_progress(trainer)
+    for part in (
+        "4 of 8",
+        "tasks per second",
+        "s left",
+        "second order",
+        "1 non-finite step",
+        "CPU",
+    ):
+        assert part in text
+    assert text.endswith(" MB")
 
 
 # Buttons
 
 
-def test_paused_it_stands_still_and_resumed_it_goes_on(endless):
+def test_pause_and_resume(endless):
     endless.start()
-    at = paused(endless)
+    at = pause(endless)
     time.sleep(0.1)
     assert endless.trainer.iteration == at
-    assert "Paused" in said(endless)
+    assert "Paused" in status(endless)
     endless.resume()
-    wait(lambda: endless.trainer.iteration > at)
+    wait_until(lambda: endless.trainer.iteration > at)
 
 
-def test_stop_ends_after_the_step_and_start_goes_on(tmp_path):
+def test_stop_saves_a_checkpoint_and_start_continues(tmp_path):
     panel = LivePanel(make_trainer(tmp_path / "a", **LONG))
     panel.start()
-    wait(lambda: panel.trainer.iteration > 3)
+    wait_until(lambda: panel.trainer.iteration > 3)
     panel.stop()
     steps = len(panel.result().history.rows)
     assert panel.training.state == "stopped"
     assert list((tmp_path / "a").glob(f"checkpoint-{steps:08}*"))
     assert make_trainer(tmp_path / "a", **LONG).iteration == steps
     panel.start()
-    wait(lambda: panel.trainer.iteration > steps)
+    wait_until(lambda: panel.trainer.iteration > steps)
     panel.stop()
     assert len(panel.result().history.rows) > steps
 
@@ -169,44 +176,44 @@ def test_stop_ends_after_the_step_and_start_goes_on(tmp_path):
 @pytest.mark.parametrize(
     ("button", "reason"),
     [
-        ("pause", "It cannot be paused: the training has not begun."),
-        ("resume", "It cannot be resumed: the training has not begun."),
-        ("stop", "It cannot be stopped: the training has not begun."),
+        ("pause", "Cannot pause: the training has not started."),
+        ("resume", "Cannot resume: the training has not started."),
+        ("stop", "Cannot stop: the training has not started."),
     ],
 )
-def test_a_button_that_cannot_act_before_the_start_says_why(button, reason):
+def test_an_unusable_button_before_the_start_says_why(button, reason):
     panel = LivePanel(make_trainer())
     panel._buttons[button].click()
-    assert reason in said(panel)
+    assert reason in status(panel)
     assert panel.training.state == "ready"
     assert len(panel.result().history.rows) == 8
 
 
-def test_buttons_that_cannot_act_while_it_runs_say_why(endless):
+def test_unusable_buttons_during_training_say_why(endless):
     endless.start()
     endless.start()
-    assert "it is training already" in said(endless)
+    assert "Cannot start: the training is already running." in status(endless)
     endless.resume()
-    assert "it is not paused" in said(endless)
-    paused(endless)
+    assert "Cannot resume: the training is not paused." in status(endless)
+    pause(endless)
     endless.pause()
-    assert "It cannot be paused: it is already." in said(endless)
+    assert "Cannot pause: the training is already paused." in status(endless)
 
 
-def test_buttons_that_cannot_act_after_the_end_say_why():
+def test_unusable_buttons_after_the_end_say_why():
     panel = LivePanel(make_trainer())
     panel.result()
-    for act, reason in (
-        (panel.start, "the training is done"),
+    for action, reason in (
+        (panel.start, "the training is finished"),
         (panel.pause, "the training is over"),
         (panel.stop, "the training is over"),
-        (lambda: panel.change(inner_rate=1.0), "Nothing can be changed: the training is done."),
+        (lambda: panel.change(inner_rate=1.0), "Cannot change the recipe: the training"),
     ):
-        act()
-        assert reason in said(panel)
+        action()
+        assert reason in status(panel)
 
 
-def test_result_resumes_what_is_paused():
+def test_result_resumes_a_paused_training():
     panel = LivePanel(make_trainer())
     panel.training.start()
     panel.training._pause.set()
@@ -215,12 +222,12 @@ def test_result_resumes_what_is_paused():
 
 def test_stop_ends_a_pause(endless):
     endless.start()
-    at = paused(endless)
+    at = pause(endless)
     endless.stop()
     assert len(endless.result().history.rows) == at
 
 
-def test_interrupting_the_wait_leaves_the_training_be(monkeypatch, endless):
+def test_interrupting_the_wait_does_not_stop_the_training(monkeypatch, endless):
     def interrupt(self, timeout=None):
         raise KeyboardInterrupt
 
@@ -229,13 +236,13 @@ def test_interrupting_the_wait_leaves_the_training_be(monkeypatch, endless):
         endless.result()
     monkeypatch.undo()
     at = endless.trainer.iteration
-    wait(lambda: endless.trainer.iteration > at + 2)
+    wait_until(lambda: endless.trainer.iteration > at + 2)
 
 
 # Knobs
 
 
-def test_every_control_has_a_visible_name():
+def test_every_control_has_a_visible_description():
     panel = LivePanel(make_trainer())
     controls = [*panel._buttons.values(), *panel._knobs.values()]
     assert all(control.description for control in controls)
@@ -255,28 +262,28 @@ def test_every_control_has_a_visible_name():
         ("clip", 10, {"field": "clip_norm", "value": 10.0}),
     ],
 )
-def test_a_knob_turned_in_a_pause_acts_at_once_and_is_recorded(knob, value, row):
+def test_a_knob_turned_during_a_pause_acts_at_once_and_is_recorded(knob, value, row):
     panel = LivePanel(make_trainer(**LONG, epochs=2))
     panel.start()
-    at = paused(panel)
+    at = pause(panel)
     panel._knobs[knob].value = value
-    wait(lambda: panel.trainer.changes.rows)
+    wait_until(lambda: panel.trainer.changes.rows)
     panel.stop()
     changes = panel.result().changes.rows
     assert changes == [{"iteration": at + 1, "epoch": at / 100_000, **row}]
     assert panel._knobs[knob].value == value
 
 
-def test_a_change_is_a_mark_in_the_picture():
+def test_the_picture_marks_a_change():
     trainer = make_trainer()
-    before = FourPanels().draw(trainer)
+    before = TrainingPicture().draw(trainer)
     trainer.change(clip_norm=5.0)
-    marked = FourPanels().draw(trainer)
-    upper = slice(0, before.shape[0] // 2)
-    assert (marked[upper] != before[upper]).any()
+    marked = TrainingPicture().draw(trainer)
+    upper_half = slice(0, before.shape[0] // 2)
+    assert (marked[upper_half] != before[upper_half]).any()
 
 
-def test_stages_say_what_came_of_each_change():
+def test_stages_summarise_the_effect_of_each_change():
     trainer = make_trainer()
     with trainer.alone():
         while not trainer.done:
@@ -284,15 +291,15 @@ def test_stages_say_what_came_of_each_change():
                 trainer.change(second_order_from=None, inner_rate=0.5)
                 trainer.change(inner_rate=0.2)
             trainer.advance()
-    trainer.change(inner_rate=0.3)  # after the last meta-step: nothing came of it
+    trainer.change(inner_rate=0.3)  # after the last meta-step: no effect
     table = stages(trainer.result())
-    assert list(table.index) == ["as begun", "first order, inner rate 0.2"]
+    assert list(table.index) == ["initial recipe", "first order, inner rate 0.2"]
     assert list(table["steps"]) == [3, 5]
     norms = trainer.history.column("gradient_norm")
-    assert list(table["greatest_norm"]) == [max(norms[:3]), max(norms[3:])]
+    assert list(table["max_norm"]) == [max(norms[:3]), max(norms[3:])]
 
 
-def test_turned_back_to_the_recipe_it_is_as_the_recipe():
+def test_turning_knobs_back_restores_the_recipe():
     panel = LivePanel(make_trainer(clip_value=10.0, second_order_from=1.0))
     for knob, value in (("clip", 1), ("clip", "recipe"), ("order", "first"), ("order", "recipe")):
         panel._knobs[knob].value = value
@@ -300,22 +307,22 @@ def test_turned_back_to_the_recipe_it_is_as_the_recipe():
     assert panel.trainer.recipe == panel.trainer.initial_recipe
 
 
-def test_a_knob_that_cannot_be_turned_says_why_and_turns_back():
+def test_a_rejected_knob_turns_back_and_says_why():
     panel = LivePanel(make_trainer(inner_rule="lslr"))
     panel._knobs["inner_rate"].value = 1.0
-    assert "the rule lslr learns its rates" in said(panel)
+    assert "learns its rates" in status(panel)
     assert panel._knobs["inner_rate"].value == 0.1
     assert panel.result().changes.rows == []
 
 
-def test_a_change_made_in_code_is_shown_by_the_knobs(endless):
+def test_the_knobs_follow_a_change_made_in_code(endless):
     endless.start()
     endless.change(second_order_from=None, inner_rate=0.05)
-    wait(lambda: endless._knobs["order"].value == "first")
+    wait_until(lambda: endless._knobs["order"].value == "first")
     assert endless._knobs["inner_rate"].value == 0.05
 
 
-def test_the_knob_of_the_multi_step_loss_goes_off_when_its_epochs_are_over():
+def test_the_multi_step_loss_knob_turns_off_after_its_epochs():
     panel = LivePanel(make_trainer(msl_epochs=1.0))
     assert panel._knobs["msl"].value
     panel.result()
@@ -323,7 +330,7 @@ def test_the_knob_of_the_multi_step_loss_goes_off_when_its_epochs_are_over():
     assert panel.trainer.changes.rows == []
 
 
-def test_a_recipe_is_chosen_before_the_start_and_not_after(tmp_path):
+def test_a_recipe_can_only_be_selected_before_the_start(tmp_path):
     panel = LivePanel(make_trainer(tmp_path / "a"))
     panel._knobs["recipe"].value = "maml++"
     run = panel.result()
@@ -331,75 +338,75 @@ def test_a_recipe_is_chosen_before_the_start_and_not_after(tmp_path):
     assert (run.recipe.msl_epochs, run.recipe.epochs) == (0.2, 2)
     assert run.directory == tmp_path / "a-maml++"
     panel._knobs["recipe"].value = "fomaml"
-    assert "A recipe can only be chosen before the start." in said(panel)
+    assert "A recipe can only be selected before training starts." in status(panel)
     assert panel.result() is run
 
 
-def test_every_method_fits_every_length():
+def test_every_method_applies_to_every_recipe():
     for name in mamlpp.RECIPES:
-        assert method(mamlpp.RECIPES[name], name) == mamlpp.RECIPES[name]
-        assert method(RECIPE, name).filters == RECIPE.filters
+        assert with_method(mamlpp.RECIPES[name], name) == mamlpp.RECIPES[name]
+        assert with_method(RECIPE, name).filters == RECIPE.filters
 
 
-# Never lost
+# Errors and restarts
 
 
-def test_an_error_is_said_in_words_and_raised_and_start_goes_on_after_it(monkeypatch):
+def test_an_error_is_shown_and_raised_and_start_continues_after_it(monkeypatch):
     panel = LivePanel(make_trainer())
     break_step(monkeypatch, panel.trainer, at=3, error=RuntimeError("no memory left"))
     for _ in range(2):
         with pytest.raises(RuntimeError, match="no memory left"):
             panel.result()
-    assert "The training ended with an error. RuntimeError: no memory left." in said(panel)
-    assert panel._words().startswith("Ended with an error: iteration 3 of 8")
+    assert "Training failed: RuntimeError: no memory left." in status(panel)
+    assert panel._text().startswith("Failed: iteration 3 of 8")
     monkeypatch.undo()
     panel.start()
     run = panel.result()
     assert torch.equal(weights(run.learner), weights(make_trainer().fit().learner))
 
 
-def test_a_recipe_that_stops_at_a_bad_gradient_says_so(monkeypatch):
+def test_a_recipe_that_stops_at_a_non_finite_gradient_says_so(monkeypatch):
     panel = LivePanel(make_trainer(nonfinite="stop"))
     monkeypatch.setattr(panel.trainer, "_nothing", lambda: torch.tensor(torch.nan))
     monkeypatch.setattr(panel.trainer, "_first_nonfinite", lambda: "a weight")
     with pytest.raises(mamlpp.InputError, match="iteration 1 is not finite, first in a weight"):
         panel.result()
-    assert "error. the meta-gradient of iteration 1 is not finite" in said(panel)
+    assert "Training failed: the meta-gradient of iteration 1 is not finite" in status(panel)
 
 
-def test_a_picture_that_fails_costs_no_run(monkeypatch, shown):
-    panel = LivePanel(make_trainer(), seconds=0)
+def test_a_failed_picture_does_not_stop_the_run(monkeypatch, shown):
+    panel = LivePanel(make_trainer(), min_interval=0)
 
     def fail():
-        raise RuntimeError("no ink")
+        raise RuntimeError("no font")
 
     monkeypatch.setattr(panel, "picture", fail)
     assert len(panel.result().history.rows) == 8
-    assert "the picture could not be drawn (RuntimeError: no ink)" in panel.training.note
+    assert "display could not be updated (RuntimeError: no font)" in panel.training.warning
 
 
 def test_two_panels_on_one_trainer_show_one_training(endless):
     endless.start()
     second = LivePanel(endless.trainer)
     assert second.training is endless.training
-    assert "This training is shown in another panel now." in said(endless)
-    paused(second)
-    assert "Paused" in said(second)
+    assert "This training is now shown in another panel." in status(endless)
+    pause(second)
+    assert "Paused" in status(second)
     second.stop()
     assert second.result() is endless.result()
 
 
-def test_a_panel_made_anew_while_it_trains_draws_beside_it(endless):
+def test_a_new_panel_can_draw_during_training(endless):
     endless.start()
-    wait(lambda: endless.trainer.iteration > 0)
+    wait_until(lambda: endless.trainer.iteration > 0)
     assert LivePanel(endless.trainer).picture()[0].startswith(b"\x89PNG")
-    assert endless.training.alive
-    assert endless.training.note == ""
+    assert endless.training.active
+    assert endless.training.warning == ""
 
 
-def test_fit_while_a_panel_trains_is_refused(endless):
+def test_fit_is_rejected_while_a_panel_trains(endless):
     endless.start()
-    wait(lambda: endless.trainer.iteration > 0)
+    wait_until(lambda: endless.trainer.iteration > 0)
     with pytest.raises(mamlpp.InputError, match="at work in another thread"):
         endless.trainer.fit()
 
@@ -427,7 +434,7 @@ panel.result()
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory):
-    """A kernel that dies while it trains: the folder it leaves, and what it said before."""
+    """A kernel that is killed while it trains: its run folder and its output."""
     folder = tmp_path_factory.mktemp("killed") / "run"
     here = Path(__file__).parent
     command = [sys.executable, "-c", KILLED, str(here), str(folder)]
@@ -436,7 +443,7 @@ def killed(tmp_path_factory):
     return folder, ended.stdout
 
 
-def test_a_killed_kernel_leaves_a_run_that_a_new_panel_ends_bit_by_bit(killed):
+def test_a_new_panel_finishes_the_run_of_a_killed_kernel_bit_for_bit(killed):
     folder, _ = killed
     panel = LivePanel(make_trainer(folder))
     assert panel.trainer.iteration in (4, 6)
@@ -452,7 +459,7 @@ def test_a_killed_kernel_leaves_a_run_that_a_new_panel_ends_bit_by_bit(killed):
     assert run.history.column("loss") == other.history.column("loss")
 
 
-# What it costs
+# Overhead
 
 
 @pytest.mark.parametrize("step", [0.001, 0.1, 1.0, 10.0])
@@ -472,46 +479,47 @@ def test_pictures_take_at_most_a_tenth_of_the_time(step, picture, monkeypatch, s
     begin = now[0]
     while now[0] < begin + max(5, 60 * max(step, picture)):
         now[0] += step
-        panel._listen()
+        panel._on_update()
     assert len(frames) >= 2
     assert len(frames) * picture <= 0.1 * (now[0] - begin)
     assert min(b - a for a, b in pairwise(frames)) >= 1.0
     panel.training.state = "ready"
 
 
-def test_the_gradient_is_followed_now_and_then_and_not_without_a_panel(monkeypatch):
-    looks, look = [], training.diagnose
+def test_only_a_panel_diagnoses_the_gradient_now_and_then(monkeypatch):
+    calls, diagnose = [], training.diagnose
 
     def count(*args):
-        looks.append(1)
-        return look(*args)
+        calls.append(1)
+        return diagnose(*args)
 
     monkeypatch.setattr(training, "diagnose", count)
     make_trainer().fit()
-    assert not looks
+    assert not calls
     panel = LivePanel(make_trainer())
     panel.result()
-    assert 1 <= len(looks) < 8
+    assert 1 <= len(calls) < 8
     assert panel.trainer.diagnosis is not None
     assert panel.trainer.diagnose_every is None
 
 
-def test_the_package_alone_loads_nothing_of_it(killed):
+def test_importing_the_package_does_not_import_the_panel(killed):
     _, modules = killed
     assert "mamlpp.run.trainer" in modules.split()
     for name in ("mamlpp.show.live", "mamlpp.run.background", "ipywidgets", "IPython"):
         assert name not in modules.split()
 
 
-# Side by side
+# Comparison
 
 
-@pytest.mark.parametrize("together", [True, False])
-def test_trainings_side_by_side_are_what_each_alone_is(together):
+@pytest.mark.parametrize("interleaved", [True, False])
+def test_compared_trainings_match_separate_ones(interleaved):
     orders = {"second order": 0.0, "first order": None}
-    panel = compare([make_trainer(second_order_from=order) for order in orders.values()], together)
-    seen = []
-    panel.training.listener = lambda: seen.append(
+    trainers = [make_trainer(second_order_from=order) for order in orders.values()]
+    panel = compare(trainers, interleaved)
+    iterations = []
+    panel.training.listener = lambda: iterations.append(
         tuple(trainer.iteration for trainer in panel.training.trainers)
     )
     runs = panel.result()
@@ -519,39 +527,41 @@ def test_trainings_side_by_side_are_what_each_alone_is(together):
     for name, order in orders.items():
         alone = make_trainer(second_order_from=order).fit()
         assert torch.equal(weights(runs[name].learner), weights(alone.learner))
-    assert ((4, 4) in seen) == together
-    assert ((8, 0) in seen) != together
+    assert ((4, 4) in iterations) == interleaved
+    assert ((8, 0) in iterations) != interleaved
 
 
-def test_side_by_side_has_a_picture_and_words():
+def test_a_comparison_has_a_picture_and_a_text():
     panel = compare([make_trainer(pooling=kind, filters=4) for kind in ("max", "stride")])
     panel.result()
-    png, words = panel.picture()
+    png, text = panel.picture()
     assert Image.open(BytesIO(png)).size == (900, 450)
-    assert words.startswith("Done. pooling max: iteration 8 of 8")
-    assert "pooling stride: iteration 8 of 8" in words
+    assert text.startswith("Finished. pooling max: iteration 8 of 8")
+    assert "pooling stride: iteration 8 of 8" in text
 
 
-def test_what_cannot_be_compared_is_refused():
-    def refused(*trainers):
+def test_invalid_comparisons_are_rejected():
+    def message(*trainers):
         with pytest.raises(mamlpp.InputError) as error:
             compare(trainers)
         return str(error.value)
 
     one, shared = make_trainer(), sampler("train")
-    assert "two to four trainings can be compared, not 1" in refused(one)
-    assert "not 5" in refused(*[one] * 5)
+    assert "compare takes two to four trainers, not 1" in message(one)
+    assert "not 5" in message(*[one] * 5)
     two = [mamlpp.Trainer(RECIPE, shared, sampler("validation")) for _ in range(2)]
-    assert "two trainers draw from one sampler" in refused(*two)
-    assert "seeds of the recipe differ (0, 3)" in refused(one, make_trainer(seed=3))
+    assert "two trainers share a sampler" in message(*two)
+    assert "the recipe seeds differ (0, 3)" in message(one, make_trainer(seed=3))
     other = mamlpp.Trainer(RECIPE, sampler("train", seed=1), sampler("validation"))
-    assert "seeds of the training tasks differ (0, 1)" in refused(one, other)
+    assert "the training task seeds differ (0, 1)" in message(one, other)
 
 
-def test_what_differs_in_nothing_has_a_number():
+def test_identical_recipes_are_numbered():
     assert compare([make_trainer(), make_trainer()]).names == ["1", "2"]
 
 
-def test_one_background_for_all_who_ask():
+def test_all_callers_share_one_background_per_trainer():
     trainer = make_trainer()
-    assert Background.of(trainer) is Background.of(trainer) is not Background.of(make_trainer())
+    background = Background.for_trainer(trainer)
+    assert background is Background.for_trainer(trainer)
+    assert background is not Background.for_trainer(make_trainer())

@@ -1,4 +1,4 @@
-"""Pictures draw what they were given: read back from the artists, not from the pixels."""
+"""Plots show their data: checked on the matplotlib artists, not on pixels."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -25,7 +25,7 @@ def ax():
 
 @pytest.fixture
 def task():
-    """Each picture has one shade, and no two the same; none is as dark as ink."""
+    """Every image has a different uniform shade, and none is as dark as ink."""
     shades = torch.linspace(0.1, 0.9, WAYS * (SHOTS + QUERIES)).view(-1, 1, 1, 1)
     x = shades.expand(-1, 1, 8, 8)
     support, query = x.split([WAYS * SHOTS, WAYS * QUERIES])
@@ -35,7 +35,7 @@ def task():
 
 @pytest.fixture
 def history():
-    """Ten meta-steps whose loss is 10, 9, …, 1; validated after the fifth and the tenth."""
+    """Ten meta-steps with losses 10, 9, …, 1, validated after the fifth and the tenth."""
     history = History()
     for iteration in range(1, 11):
         history.append({"iteration": iteration, "loss": 11.0 - iteration})
@@ -56,7 +56,7 @@ def labels(axis):
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_images_lie_row_by_row(ax, channels):
+def test_images_are_laid_out_row_by_row(ax, channels):
     images = torch.arange(5 * channels * 4).view(5, channels, 2, 2) / 60
     assert plots.plot_images(images, ax, columns=3, gap=1) is ax
     [picture] = ax.images
@@ -70,12 +70,12 @@ def test_images_lie_row_by_row(ax, channels):
     assert np.isnan(sheet[3:, 6:]).all()
 
 
-def test_images_are_all_in_one_row_unless_said(ax):
+def test_images_are_in_one_row_by_default(ax):
     plots.plot_images(torch.zeros(4, 1, 2, 2), ax, gap=0)
     assert ax.images[0].get_array().shape == (2, 8)
 
 
-def test_ink_is_black_on_white_paper_however_faint_the_image(ax, task):
+def test_faint_images_are_not_rescaled(ax, task):
     plots.plot_images(task.support_x, ax)
     for picture in (ax.images[0], plots.plot_task(task).axes[0].images[0]):
         assert (picture.get_clim(), picture.get_cmap().name) == ((0, 1), "gray_r")
@@ -86,7 +86,7 @@ def cells(figure, rows):
 
 
 @pytest.mark.parametrize("queries", [1, 2, 5])
-def test_a_task_has_a_column_a_class_and_its_queries_below(ax, task, queries):
+def test_a_task_has_one_column_per_class_with_queries_below(ax, task, queries):
     figure = plots.plot_task(task, queries=queries)
     assert isinstance(figure, Figure)
     drawn = min(queries, QUERIES)
@@ -102,29 +102,32 @@ def test_a_task_has_a_column_a_class_and_its_queries_below(ax, task, queries):
     assert not any(cell.get_xlabel() for cell in figure.axes)
 
 
-def test_predictions_are_marked_right_or_wrong(ax, task):
-    predictions = torch.tensor([0, 1, 2, 1, 2, 0])  # first queries: right, wrong, right
+def test_predictions_are_marked_correct_or_wrong(ax, task):
+    predictions = torch.tensor([0, 1, 2, 1, 2, 0])  # first queries: correct, wrong, correct
     axes = cells(plots.plot_task(task, predictions, queries=2), SHOTS + 2)
-    said = [[cell.get_xlabel() for cell in row] for row in axes[SHOTS:]]
-    assert said == [["✓ said 0", "✗ said 2", "✓ said 2"], ["✗ said 1", "✓ said 1", "✗ said 0"]]
+    drawn = [[cell.get_xlabel() for cell in row] for row in axes[SHOTS:]]
+    assert drawn == [
+        ["✓ class 0", "✗ class 2", "✓ class 2"],
+        ["✗ class 1", "✓ class 1", "✗ class 0"],
+    ]
     colours = {(cell.get_xlabel()[0], cell.xaxis.label.get_color()) for cell in axes[SHOTS:].flat}
     marks, inks = zip(*colours, strict=True)
-    assert len(colours) == len(set(marks)) == len(set(inks)) == 2  # a colour for each verdict
+    assert len(colours) == len(set(marks)) == len(set(inks)) == 2  # one colour per mark
     for cell in axes[SHOTS:].flat:
         assert to_hex(cell.spines["left"].get_edgecolor()) == cell.xaxis.label.get_color()
 
 
-def test_a_row_of_a_task_is_named_at_its_left(ax, task):
+def test_a_row_of_a_task_is_labelled_on_the_left(ax, task):
     row = plt.figure().subplots(1, WAYS)
     assert plots.plot_task_row(task.query_x[::QUERIES], row, "after 1 step", [0, 0, 2]) is row
     assert [cell.get_ylabel() for cell in row] == ["after 1 step", "", ""]
-    assert [cell.get_xlabel() for cell in row] == ["✓ said 0", "✗ said 0", "✓ said 2"]
+    assert [cell.get_xlabel() for cell in row] == ["✓ class 0", "✗ class 0", "✓ class 2"]
 
 
 # Curves and bars
 
 
-def test_learning_curves_draw_the_mean_of_the_last_values(ax, history):
+def test_learning_curves_show_the_running_mean(ax, history):
     assert plots.plot_learning_curves({"MAML": history}, ax, "loss", smooth=4) is ax
     [line] = ax.lines
     np.testing.assert_allclose(line.get_xdata(), range(4, 11))
@@ -133,30 +136,30 @@ def test_learning_curves_draw_the_mean_of_the_last_values(ax, history):
     assert ax.get_ylabel() == "loss"
 
 
-def test_learning_curves_of_validation_stand_where_it_happened(ax, history):
+def test_validation_curves_have_points_only_where_validated(ax, history):
     plots.plot_learning_curves({"MAML": history}, ax, "validation_accuracy", smooth=1)
     [line] = ax.lines
     np.testing.assert_array_equal(line.get_xydata(), [[5, 0.5], [10, 1.0]])
     assert ax.get_ylabel() == "validation accuracy"
 
 
-def test_a_short_history_is_smoothed_as_far_as_it_goes(ax, history):
+def test_a_short_history_is_averaged_over_all_its_values(ax, history):
     plots.plot_learning_curves({"MAML": history}, ax, "loss", smooth=20)
     np.testing.assert_allclose(ax.lines[0].get_xydata(), [[10, 5.5]])
 
 
 @pytest.mark.filterwarnings("error")
-def test_a_history_without_a_value_has_no_learning_curve(ax, history):
-    young = History()
-    plots.plot_learning_curves({"young": young}, ax, "validation_accuracy")
+def test_a_history_without_values_has_no_learning_curve(ax, history):
+    new = History()
+    plots.plot_learning_curves({"new": new}, ax, "validation_accuracy")
     assert not ax.lines
-    young.append({"iteration": 1, "loss": 2.0})
-    plots.plot_learning_curves({"young": young, "MAML": history}, ax, "validation_accuracy", 1)
+    new.append({"iteration": 1, "loss": 2.0})
+    plots.plot_learning_curves({"new": new, "MAML": history}, ax, "validation_accuracy", 1)
     assert legend(ax) == ["MAML"]
     assert len(ax.lines) == 1
 
 
-def test_every_method_keeps_its_colour_in_all_pictures(ax, history):
+def test_every_method_has_the_same_colour_in_all_plots(ax, history):
     names = ["first-order MAML", "MAML", "my own method"]
     plots.plot_learning_curves(dict.fromkeys(names, history), ax, "loss")
     assert legend(ax) == names
@@ -179,7 +182,7 @@ def test_steps_are_counted_from_0(ax):
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("inner steps taken", "accuracy")
 
 
-def test_accuracies_are_bars_in_percent_with_their_interval(ax):
+def test_accuracies_are_bars_in_percent_with_intervals(ax):
     results = {"MAML": (0.9, 0.02), "no meta-learning": (0.3, 0.05)}
     assert plots.plot_accuracies(results, ax, chance=0.2) is ax
     assert [bar.get_width() for bar in ax.patches] == pytest.approx([90, 30])
@@ -189,7 +192,7 @@ def test_accuracies_are_bars_in_percent_with_their_interval(ax):
     assert {"90.0 ± 2.0", "30.0 ± 5.0"} <= {text.get_text() for text in ax.texts}
     assert ax.get_xlabel().startswith("accuracy, %")
     top, bottom = (ax.transData.transform((0, row))[1] for row in (0, 1))
-    assert top > bottom  # the first method stands first
+    assert top > bottom  # the first method is at the top
 
 
 def test_chance_is_marked_in_percent(ax):
@@ -198,7 +201,7 @@ def test_chance_is_marked_in_percent(ax):
     assert legend(ax) == ["chance"]
 
 
-def test_ticks_have_numbers(ax, history):
+def test_ticks_are_labelled(ax, history):
     plots.plot_learning_curves({"MAML": history}, ax, "loss", smooth=1)
     ax.figure.canvas.draw()
     for axis in (ax.xaxis, ax.yaxis):
@@ -206,27 +209,22 @@ def test_ticks_have_numbers(ax, history):
         assert len(labels(axis)) > 2
 
 
-def test_over_seeds_draws_the_mean_and_the_whole_range(ax):
+def test_over_seeds_shows_mean_and_range(ax):
     def history(values):
-        one = History()
-        one.rows = [{"iteration": i + 1, "loss": value} for i, value in enumerate(values)]
-        return one
+        result = History()
+        result.rows = [{"iteration": i + 1, "loss": value} for i, value in enumerate(values)]
+        return result
 
-    several = {"MAML": [history([1.0, 2.0]), history([3.0, 6.0])], "none": [History()]}
-    plots.plot_over_seeds(several, ax, "loss", smooth=1)
+    histories = {"MAML": [history([1.0, 2.0]), history([3.0, 6.0])], "none": [History()]}
+    plots.plot_over_seeds(histories, ax, "loss", smooth=1)
     [line] = ax.lines
     assert line.get_xydata().tolist() == [[1, 2], [2, 4]]
     band = ax.collections[0].get_paths()[0].vertices
     assert {tuple(point) for point in band} == {(1, 1), (2, 2), (1, 3), (2, 6)}
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["MAML"]
+    assert legend(ax) == ["MAML"]
 
 
-def test_a_history_without_the_column_is_left_out(ax):
-    plots.plot_learning_curves({"empty": History()}, ax, "loss")
-    assert not ax.lines
-
-
-def test_reported_values_stand_with_their_interval_or_without(ax):
+def test_reported_values_are_shown_with_or_without_interval(ax):
     plots.plot_reported({"MAML": (91.27, 1.07), "Matching nets": (93.8, None)}, ax)
     assert [text.get_text() for text in ax.texts] == ["91.27 ± 1.07", "93.80"]
     assert labels(ax.yaxis) == ["MAML", "Matching nets"]
@@ -234,7 +232,7 @@ def test_reported_values_stand_with_their_interval_or_without(ax):
     assert segment[:, 0].tolist() == pytest.approx([90.2, 92.34])
 
 
-def test_measured_values_are_a_dot_a_run_and_a_bar_at_the_mean(ax):
+def test_measured_values_are_a_dot_per_run_and_a_bar_at_the_mean(ax):
     values = {"MAML": {"inductive": [70.0, 74.0], "transductive": [80.0]}, "MAML++": {}}
     plots.plot_measured(values, ax)
     drawn = [(line.get_marker(), list(line.get_xdata())) for line in ax.lines]
@@ -242,7 +240,7 @@ def test_measured_values_are_a_dot_a_run_and_a_bar_at_the_mean(ax):
     assert legend(ax) == ["inductive", "transductive"]
 
 
-def test_every_recipe_has_its_name_in_the_tables_and_a_colour():
+def test_every_recipe_has_a_title_and_a_colour():
     import mamlpp
 
     assert set(plots.METHODS) == set(mamlpp.RECIPES)
@@ -250,7 +248,7 @@ def test_every_recipe_has_its_name_in_the_tables_and_a_colour():
     assert len({plots.COLOURS[name] for name in plots.METHODS.values()}) == len(mamlpp.RECIPES)
 
 
-def test_calibration_is_a_bar_a_bin_and_its_gap_to_the_confidence(ax):
+def test_calibration_shows_a_bar_per_bin_and_its_gap_to_the_confidence(ax):
     confidences = torch.tensor([[0.5, 0.5, 0.5, 0.5, 0.9, 0.9]])
     hits = torch.tensor([[1, 1, 1, 0, 1, 0]])
     evaluation = Evaluation(torch.zeros(1, 1), torch.zeros(1, 1), False, confidences, hits)
@@ -258,9 +256,9 @@ def test_calibration_is_a_bar_a_bin_and_its_gap_to_the_confidence(ax):
     accuracy, gap = ax.patches[:15], ax.patches[15:]
     assert [bar.get_x() * 15 for bar in accuracy] == pytest.approx(range(15))
     assert len(gap) == 15
-    for bin, right, confidence in ((7, 0.75, 0.5), (13, 0.5, 0.9)):
-        assert accuracy[bin].get_height() == pytest.approx(right)
-        assert gap[bin].get_y() == pytest.approx(right)
+    for bin, correct, confidence in ((7, 0.75, 0.5), (13, 0.5, 0.9)):
+        assert accuracy[bin].get_height() == pytest.approx(correct)
+        assert gap[bin].get_y() == pytest.approx(correct)
         assert gap[bin].get_y() + gap[bin].get_height() == pytest.approx(confidence)
         assert gap[bin].get_x() == accuracy[bin].get_x()
     assert accuracy[7].get_facecolor()[3] > accuracy[13].get_facecolor()[3]  # more queries
@@ -270,7 +268,7 @@ def test_calibration_is_a_bar_a_bin_and_its_gap_to_the_confidence(ax):
     assert any("30.0 %" in text for text in legend(ax))  # (4 · 0.25 + 2 · 0.4) / 6
 
 
-def test_calibration_of_what_diverged_has_no_bars(ax):
+def test_calibration_of_diverged_weights_has_no_bars(ax):
     nothing = torch.full((2, 3), torch.nan)
     scores = torch.zeros(1, 2)
     plots.plot_calibration(Evaluation(scores, scores, False, nothing, torch.ones(2, 3)), ax)

@@ -1,4 +1,4 @@
-"""Schedules are drawn as training has them: read back from the artists."""
+"""Schedule plots match the schedules of training: checked on the matplotlib artists."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ def ax():
     return Figure().add_subplot()
 
 
-def rates_of_torch(rate, minimum, t_max, until):
+def torch_cosine_rates(rate, minimum, t_max, until):
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=rate)
     cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, t_max, minimum)
     rates = []
@@ -28,7 +28,7 @@ def rates_of_torch(rate, minimum, t_max, until):
 # MSL
 
 
-def test_stacked_weights_are_those_of_the_schedule(ax):
+def test_stacked_weights_match_the_schedule(ax):
     recipe = RECIPES["maml+msl"].with_(msl_floor=0.02)
     plots.plot_step_weights(recipe, ax, until=24)
     tops = [band.get_paths()[0].vertices for band in ax.collections]
@@ -38,7 +38,7 @@ def test_stacked_weights_are_those_of_the_schedule(ax):
         assert drawn == pytest.approx(stacked.tolist())
 
 
-def test_bars_have_the_weights_heights_and_numbers(ax):
+def test_bars_show_and_label_the_weights(ax):
     plots.plot_weight_bars([0.25, 0.75], ax)
     assert [bar.get_height() for bar in ax.patches] == [0.25, 0.75]
     assert [text.get_text() for text in ax.texts] == ["0.25", "0.75"]
@@ -47,12 +47,12 @@ def test_bars_have_the_weights_heights_and_numbers(ax):
 # Order and cost
 
 
-def test_passes_are_counted():
-    maml = RECIPES["maml"]
-    assert plots.passes(maml, 0, second_order_pass=3) == 5 * 3 + 1
-    assert plots.passes(RECIPES["fomaml"], 0) == 5 + 1
-    assert plots.passes(RECIPES["maml+msl"], 0, second_order_pass=3) == 5 * 3 + 5
-    assert plots.passes(RECIPES["maml+msl"], 15, second_order_pass=3) == 5 * 3 + 1
+def test_task_cost_counts_passes():
+    maml, msl = RECIPES["maml"], RECIPES["maml+msl"]
+    assert plots.task_cost(maml, 0, second_order_cost=3) == 5 * 3 + 1
+    assert plots.task_cost(RECIPES["fomaml"], 0) == 5 + 1
+    assert plots.task_cost(msl, 0, second_order_cost=3) == 5 * 3 + 5
+    assert plots.task_cost(msl, 15, second_order_cost=3) == 5 * 3 + 1
 
 
 def test_cost_is_relative_to_second_order_maml_of_the_same_length():
@@ -71,7 +71,7 @@ def test_cost_is_relative_to_second_order_maml_of_the_same_length():
         (500.0, [(0, 150, False)]),
     ],
 )
-def test_bands_of_the_orders(ax, switch, expected):
+def test_epochs_are_shaded_by_derivative_order(ax, switch, expected):
     recipe = RECIPES["maml"].with_(second_order_from=switch)
     assert plots.order_spans(recipe) == expected
     plots.plot_order(recipe, ax)
@@ -79,7 +79,7 @@ def test_bands_of_the_orders(ax, switch, expected):
     assert drawn == [(start, end) for start, end, _ in expected]
 
 
-def test_the_dot_lies_at_the_switch_and_its_cost(ax):
+def test_the_dot_marks_the_switch_epoch_and_its_cost(ax):
     recipe = RECIPES["maml+da"]
     plots.plot_order_cost(recipe, ax)
     assert ax.lines[1].get_xydata().tolist() == [[50, 100 * plots.relative_cost(recipe)]]
@@ -88,7 +88,7 @@ def test_the_dot_lies_at_the_switch_and_its_cost(ax):
 # The outer rate
 
 
-def test_the_curve_is_the_schedules(ax):
+def test_the_rate_curve_matches_the_schedule(ax):
     recipe = RECIPES["maml+ca"]
     plots.plot_outer_rate(recipe, ax, until=200)
     epochs, rates = ax.lines[0].get_data()
@@ -97,10 +97,10 @@ def test_the_curve_is_the_schedules(ax):
     assert epochs[-1] == 200
 
 
-def test_unbounded_it_is_the_cosine_that_torch_goes_on_with():
+def test_the_unbounded_rate_matches_the_cosine_schedule_of_torch():
     recipe = RECIPES["maml+ca"].with_(epochs=20)
-    ours = plots.outer_rates(recipe, list(range(90)), bounded=False)
-    assert ours == pytest.approx(rates_of_torch(1e-3, 1e-5, 20, 90))
+    unbounded = plots.outer_rates(recipe, list(range(90)), bounded=False)
+    assert unbounded == pytest.approx(torch_cosine_rates(1e-3, 1e-5, 20, 90))
     assert max(plots.outer_rates(recipe, list(range(20, 90)))) == 1e-5
 
 
@@ -111,7 +111,7 @@ def learner(name):
     return MetaLearner(RECIPES[name].with_(filters=4, inner_steps=3), (1, 16, 16), 2)
 
 
-def test_a_table_of_lslr_has_layers_by_steps():
+def test_the_lslr_table_has_layers_by_steps():
     rule = learner("maml+lslr").rule
     with torch.no_grad():
         rule.rates[1, 2] = 0.7
@@ -122,7 +122,7 @@ def test_a_table_of_lslr_has_layers_by_steps():
     assert np.delete(values.flatten(), 5) == pytest.approx(0.1)
 
 
-def test_a_table_of_meta_sgd_has_percentiles_of_each_weight():
+def test_the_meta_sgd_table_has_percentiles_of_each_weight():
     rule = learner("meta-sgd").rule
     with torch.no_grad():
         rule.rates[-1].copy_(torch.tensor([0.0, 1.0]))
@@ -132,15 +132,15 @@ def test_a_table_of_meta_sgd_has_percentiles_of_each_weight():
     assert values[-1] == pytest.approx([0.05, 0.5, 0.95])
 
 
-def test_counts_are_those_of_the_rules_own_parameters():
+def test_rate_counts_match_the_parameters_of_the_rules():
     for name, rule in (("maml+lslr", "lslr"), ("meta-sgd", "meta-sgd")):
-        made = learner(name)
-        size = sum(weight.numel() for weight in made.weights().values())
-        learned = sum(rates.numel() for rates in made.rule.parameters())
+        model = learner(name)
+        size = sum(weight.numel() for weight in model.weights().values())
+        learned = sum(rates.numel() for rates in model.rule.parameters())
         assert plots.count_rates(rule, size, layers=5, steps=3) == learned
 
 
-def test_the_heat_map_holds_the_rates_and_their_numbers(ax):
+def test_the_heat_map_shows_and_labels_the_rates(ax):
     values = np.array([[0.1, 0.2], [0.1, -0.3]])
     plots.plot_rates(["a", "b"], ["1", "2"], values, ax, centre=0.1)
     [image] = ax.images
@@ -149,7 +149,7 @@ def test_the_heat_map_holds_the_rates_and_their_numbers(ax):
     assert [text.get_text() for text in ax.texts] == ["0.1", "0.2", "0.1", "-0.3"]
 
 
-def test_the_heat_map_bears_rates_that_are_all_the_same(ax):
+def test_the_heat_map_handles_equal_rates(ax):
     plots.plot_rates(["a"], ["1"], np.array([[0.1]]), ax, centre=0.1)
     ax.figure.draw_without_rendering()
     assert ax.texts[0].get_text() == "0.1"
@@ -158,32 +158,32 @@ def test_the_heat_map_bears_rates_that_are_all_the_same(ax):
 # Batch norm
 
 
-def test_statistics_of_the_task_and_those_read_are_drawn(ax):
-    seen = torch.tensor([1.0, 2.0]), torch.tensor([0.5, 0.5])
-    read = torch.tensor([0.0, 0.0]), torch.tensor([1.0, 1.0])
-    plots.plot_norm_statistics(seen, read, ax, step=1)
+def test_statistics_of_the_task_and_those_used_are_drawn(ax):
+    actual = torch.tensor([1.0, 2.0]), torch.tensor([0.5, 0.5])
+    used = torch.tensor([0.0, 0.0]), torch.tensor([1.0, 1.0])
+    plots.plot_norm_statistics(actual, used, ax, step=1)
     lines = [list(line.get_ydata()) for line in ax.lines]
     assert [0.0, 0.0] in lines
     assert [1.0, 2.0] in lines
 
 
-def test_what_comes_out_is_written_and_the_chosen_one_stands_out(ax):
+def test_outputs_are_labelled_and_the_chosen_row_is_highlighted(ax):
     plots.plot_normalised({"a": (0.0, 1.0), "b": (0.5, 2.0)}, ax, chosen="b")
     assert [text.get_text() for text in ax.texts] == ["0.00 ± 1.00", "0.50 ± 2.00"]
     colours = [text.get_color() for text in ax.texts]
     assert colours[1] == plots.COLOURS["MAML++"] != colours[0]
 
 
-# Everything on one timeline
+# Timeline
 
 
-def test_the_timeline_has_the_three_schedules():
+def test_the_timeline_shows_the_three_schedules():
     axes = Figure().subplots(3, 1)
     plots.plot_timeline(RECIPES["maml++"], axes)
     losses, rate, cost = axes
     assert len(losses.collections) == 5
     assert rate.lines[0].get_ydata()[0] == 1e-3
     epochs, percent = cost.lines[0].get_data()
-    measured = dict(zip(epochs.tolist(), percent.tolist(), strict=True))
-    assert (measured[0], measured[150]) == pytest.approx((100 * 10 / 16, 100))
+    by_epoch = dict(zip(epochs.tolist(), percent.tolist(), strict=True))
+    assert (by_epoch[0], by_epoch[150]) == pytest.approx((100 * 10 / 16, 100))
     assert [text.get_text() for text in cost.texts] == ["first order", "second order"]

@@ -1,4 +1,4 @@
-"""Several recipes and seeds, trained side by side."""
+"""Several recipes and seeds, trained in parallel."""
 
 import os
 import subprocess
@@ -40,7 +40,7 @@ def weights(run):
     return torch.cat([x.flatten() for x in run.learner.state_dict().values()])
 
 
-def test_every_recipe_with_every_seed_in_two_processes_as_if_trained_alone(samplers):
+def test_two_processes_train_every_recipe_and_seed_as_if_alone(samplers):
     train, validation = samplers
     recipes = {"one": BASE, "two": BASE.with_(inner_steps=2)}
     runs = train_seeds(recipes, train, validation, seeds=(0, 7), workers=2)
@@ -55,14 +55,14 @@ def test_every_recipe_with_every_seed_in_two_processes_as_if_trained_alone(sampl
     assert alone.history.column("loss") == runs["one"][1].history.column("loss")
 
 
-def test_a_seed_changes_the_initial_weights_and_the_tasks(samplers):
-    short = BASE.with_(outer_rate=1e-30)  # the weights stay as they were initialised
+def test_the_seed_determines_initial_weights_and_tasks(samplers):
+    short = BASE.with_(outer_rate=1e-30)  # keeps the initial weights
     first, second = train_seeds({"a": short}, *samplers, seeds=(0, 1), workers=1)["a"]
     assert not torch.equal(weights(first), weights(second))
     assert (first.setting.training_seed, second.setting.training_seed) == (0, 1)
 
 
-def test_one_process_gives_the_same(samplers):
+def test_one_process_gives_the_same_weights_as_two(samplers):
     one, two = (
         train_seeds({"a": BASE}, *samplers, seeds=(0, 1), workers=workers)["a"][1]
         for workers in (1, 2)
@@ -71,15 +71,15 @@ def test_one_process_gives_the_same(samplers):
 
 
 @pytest.mark.parametrize(
-    ("recipes", "seeds", "words"),
+    ("recipes", "seeds", "message"),
     [
         ({}, (0,), "at least one recipe"),
         ({"a": BASE}, (), "at least one recipe"),
-        ({"a": BASE}, (1, 1), "each seed counts once"),
+        ({"a": BASE}, (1, 1), "seeds must all be different"),
     ],
 )
-def test_what_cannot_be_trained_is_said(samplers, recipes, seeds, words):
-    with pytest.raises(InputError, match=words):
+def test_invalid_recipes_and_seeds_are_rejected(samplers, recipes, seeds, message):
+    with pytest.raises(InputError, match=message):
         train_seeds(recipes, *samplers, seeds=seeds)
 
 
@@ -93,15 +93,15 @@ mamlpp.train_seeds({"a": long}, *samplers, seeds=(0, 1), workers=2)
 """
 
 
-def test_no_process_goes_on_after_its_parent_was_killed():
+def test_workers_exit_when_their_parent_is_killed():
     here = Path(__file__)
     parent = subprocess.Popen(
         [sys.executable, "-c", PARENT, str(here.parent)],
         env=os.environ | {"PYTHONPATH": str(here.parents[2])},
         stderr=subprocess.DEVNULL,
     )
-    until, busy = time.monotonic() + 60, []
-    while len(busy) < 2 and time.monotonic() < until:
+    deadline, busy = time.monotonic() + 60, []
+    while len(busy) < 2 and time.monotonic() < deadline:
         time.sleep(0.2)
         children = psutil.Process(parent.pid).children(recursive=True)
         busy = [child for child in children if child.cpu_times().user > 4]
