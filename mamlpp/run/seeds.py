@@ -4,16 +4,20 @@ import io
 import os
 import threading
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr
 from functools import cache
 
 import torch
 from joblib import Parallel, cpu_count, delayed
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from mamlpp.data.tasks import TaskSampler
+from mamlpp.engine import definition_result, same
 from mamlpp.errors import InputError
+from mamlpp.learner import MetaLearner
 from mamlpp.recipe import Recipe
 from mamlpp.run.run import Run
 from mamlpp.run.trainer import Trainer
@@ -36,17 +40,31 @@ def train_seeds(
     """
     _check(recipes, seeds)
     pairs = [(name, seed) for name in recipes for seed in seeds]
+    arguments = {
+        (name, seed): (recipes[name].with_(seed=seed), train.with_seed(seed), validation)
+        for name, seed in pairs
+    }
+    shape, ways = train.images.shape, train.ways
+    expected = {
+        name: definition_result(MetaLearner(recipe.with_(seed=0), shape, ways))
+        for name, recipe in recipes.items()
+    }
     jobs = (
-        delayed(_train)(
-            recipes[name].with_(seed=seed), train.with_seed(seed), validation, os.getpid()
-        )
+        delayed(_train_elsewhere)(*arguments[name, seed], os.getpid(), expected[name])
         for name, seed in pairs
     )
     pool = Parallel(_worker_count(train.device, len(pairs), workers), return_as="generator")
     runs: dict[str, list[Run]] = {name: [] for name in recipes}
     finished = tqdm(pool(jobs), "training", len(pairs), unit="run")
-    for (name, _), run in zip(pairs, finished, strict=True):
-        runs[name].append(run)
+    for (name, seed), run in zip(pairs, finished, strict=True):
+        if run is None:
+            warnings.warn(
+                "the other processes do not compute what this process does, since something was "
+                "changed in it alone (a function replaced in a notebook, say); it trains by itself",
+                UserWarning,
+                stacklevel=2,
+            )
+        runs[name].append(run or _train(*arguments[name, seed]))
     return runs
 
 
@@ -64,9 +82,20 @@ def _worker_count(device: torch.device, runs: int, requested: int | None) -> int
     return min(runs, cpu_count()) if device.type == "cpu" else 1
 
 
-def _train(recipe: Recipe, train: TaskSampler, validation: TaskSampler, parent: int) -> Run:
+def _train_elsewhere(
+    recipe: Recipe, train: TaskSampler, validation: TaskSampler, parent: int,
+    expected: list[Tensor],
+) -> Run | None:  # fmt: skip
+    """Train; or None in a process whose definition does not compute what the parent expects."""
     if os.getpid() != parent:
         _exit_with_parent(parent)
+        learner = MetaLearner(recipe.with_(seed=0), train.images.shape, train.ways)
+        if not same(definition_result(learner), expected):
+            return None
+    return _train(recipe, train, validation)
+
+
+def _train(recipe: Recipe, train: TaskSampler, validation: TaskSampler) -> Run:
     with redirect_stderr(io.StringIO()):  # Hide its progress bar: it would garble the overall one.
         return Trainer(recipe, train, validation).fit()
 

@@ -30,8 +30,10 @@ from tqdm.auto import tqdm
 
 from mamlpp.data import load_images
 from mamlpp.data.tasks import TaskSampler
+from mamlpp.engine import definition_result, same
 from mamlpp.errors import InputError
 from mamlpp.files import replacing
+from mamlpp.learner import MetaLearner
 from mamlpp.recipe import RECIPES, Recipe
 from mamlpp.run.evaluation import Evaluation, evaluate_protocols
 from mamlpp.run.run import Run
@@ -402,7 +404,8 @@ class Processes:
     def _process(self, cell: Cell, slot: int) -> tuple[int, str]:
         """Exit code and last words of a process that runs a cell."""
         variables = {"CUDA_VISIBLE_DEVICES": str(slot)} if self.device == "cuda" else {}
-        variables |= {"OMP_NUM_THREADS": "1"}
+        # With this process's own search path, which may have been changed by hand.
+        variables |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
         process = subprocess.Popen(
             [sys.executable, "-m", "mamlpp.run.sweep"],
             env=os.environ | variables, text=True, stdin=subprocess.PIPE,
@@ -411,6 +414,7 @@ class Processes:
         )  # fmt: skip
         self.alive.add(process)
         order = {"cell": asdict(cell), "directory": str(self.directory), "device": self.device}
+        order["definition"] = _definition(cell)
         with suppress(BrokenPipeError):
             assert process.stdin is not None
             process.stdin.write(json.dumps(order) + "\n")
@@ -476,6 +480,12 @@ def _knock(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=10).close()
 
 
+def _definition(cell: Cell) -> list[Any]:
+    """What this process's definition computes, to compare it with another process's."""
+    learner = MetaLearner(cell.settings.with_(filters=1), (1, 28, 28), cell.ways)
+    return [numbers.tolist() for numbers in definition_result(learner)]
+
+
 def _child() -> None:
     """Run the cell whose description comes on the standard input; end when that closes."""
     order = json.loads(sys.stdin.readline())
@@ -485,8 +495,15 @@ def _child() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+    cell = Cell.from_dict(order["cell"])
+    here, there = (list(map(torch.tensor, x)) for x in (_definition(cell), order["definition"]))
+    if not same(here, there):
+        sys.exit(
+            "this process does not compute what the one that started it does, in which something "
+            "was changed (a function replaced in a notebook, say); call run_cell there"
+        )
     try:
-        run_cell(Cell.from_dict(order["cell"]), Path(order["directory"]), order["device"])
+        run_cell(cell, Path(order["directory"]), order["device"])
     except (InputError, KeyboardInterrupt) as error:
         sys.exit(str(error))
 

@@ -42,9 +42,8 @@ def numbers(folder):
     sweep = mamlpp.MetaLearner(cell.settings, images.shape, 5)
     sampler = mamlpp.TaskSampler(images, 5, 1, 1, seed=0, rotate=True)
     history = mamlpp.Run.load(Path(folder) / cell.name).history
-    seeds = mamlpp.train_seeds(
-        {"maml++": trainer.recipe}, noise_sampler(), noise_sampler("validation"), seeds=(0, 1), workers=2
-    )  # fmt: skip
+    samplers, recipes = (noise_sampler(), noise_sampler("validation")), {"maml++": trainer.recipe}
+    seeds = mamlpp.train_seeds(recipes, *samplers, seeds=(0, 1), workers=2)
     return {
         "meta_loss": loss.item(),
         "Trainer": trainer.step()["loss"],

@@ -32,10 +32,10 @@ SENTENCE = "not the one that the fast engine was written for"
 # In a copy of the package ------------------------------------------------------------------------
 
 EDITS = {
-    "gelu": ("F.relu(self.norm(self.conv(x), step, **norm))", "F.gelu(self.norm(self.conv(x), step, **norm))"),
+    "gelu": ("F.relu(self.norm(", "F.gelu(self.norm("),
     "skip": ("return self.halve(F.relu(", "return self.halve(x.mean(1, True) + F.relu("),
     "pooling": ("nn.MaxPool2d(2) if", "nn.AvgPool2d(2) if"),
-    "initialisation": ("nn.init.xavier_uniform_(module.weight)", "nn.init.orthogonal_(module.weight)"),
+    "initialisation": ("xavier_uniform_(module.weight)", "orthogonal_(module.weight)"),
     "dropout": ("        return self.head(x)", "        return self.head(F.dropout(x, 0.5))"),
 }  # fmt: skip
 SAME_LOSS = ("Trainer", "two workers", "recompute", "live", "train_seeds")
@@ -44,7 +44,7 @@ SAME_LOSS = ("Trainer", "two workers", "recompute", "live", "train_seeds")
 def numbers_of(package_parent, folder):
     done = subprocess.run(
         [sys.executable, "-P", str(Path(__file__).with_name("numbers_of_a_kit.py")), str(folder)],
-        env=os.environ | {"PYTHONPATH": f"{package_parent}{os.pathsep}{ROOT}", "OMP_NUM_THREADS": "1"},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(package_parent), str(ROOT)])},
         capture_output=True, text=True, check=False, timeout=240,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -148,7 +148,7 @@ def test_a_subclass_that_adapts_less_is_still_fast():
 def test_a_forward_hook_also_on_a_learner_that_has_been_trained():
     learner = make_learner("maml").double()
     check_follows(learner, make_batch(), expect_warning=False)
-    handle = learner.network.blocks[1].register_forward_hook(lambda *call: call[2] * 1.5)
+    handle = learner.network.blocks[1].register_forward_hook(lambda *call: call[2].square())
     check_follows(learner, make_batch())
     handle.remove()
     check_follows(learner, make_batch(), expect_warning=False)
@@ -194,9 +194,9 @@ def test_a_method_replaced_on_the_learner_itself():
 def test_a_training_follows_in_its_worker_processes(monkeypatch):
     expected = noise_trainer("maml++", workers=2).step()["loss"]
     trainer = noise_trainer("maml++", workers=2)
-    trainer.learner.network.blocks[1].register_forward_hook(lambda *call: call[2] * 1.5)
+    trainer.learner.network.blocks[1].register_forward_hook(lambda *call: call[2].square())
     alone = noise_trainer("maml++")
-    alone.learner.network.blocks[1].register_forward_hook(lambda *call: call[2] * 1.5)
+    alone.learner.network.blocks[1].register_forward_hook(lambda *call: call[2].square())
     with pytest.warns(UserWarning, match=SENTENCE):
         ours, theirs = trainer.step()["loss"], alone.step()["loss"]
     assert ours == pytest.approx(theirs, rel=1e-5) != pytest.approx(expected, rel=1e-5)
