@@ -17,6 +17,7 @@ from mamlpp.errors import InputError
 from mamlpp.inner_rates import LSLR, FixedRate, MetaSGD
 from mamlpp.maml import Model, Report, Task, Weights, cross_entropy, inner_loop, task_loss
 from mamlpp.network import BatchNorm, BatchStatistics, ConvNet, Statistics
+from mamlpp.precision import full_precision
 from mamlpp.recipe import Recipe
 
 
@@ -48,6 +49,7 @@ class MetaLearner(nn.Module):
     ) -> None:  # fmt: skip
         super().__init__()
         self.recipe, self.image_shape, self.ways = recipe, tuple(image_shape), ways
+        self._own_network = network is not None
         sets = {"shared": 1, "per_step": recipe.inner_steps + 1, "batch": 0}
         norm_sets = sets[recipe.norm_weights], sets[recipe.norm_statistics]
         with torch.random.fork_rng(devices=[]):
@@ -165,6 +167,7 @@ class MetaLearner(nn.Module):
         path = self.adapted_path(support_x, support_y, steps)
         return self.classifier(path, len(path) - 1, support_x, transductive)
 
+    @full_precision()
     def adapted_path(
         self, support_x: Tensor, support_y: Tensor, steps: int | None = None
     ) -> list[Weights]:
@@ -183,6 +186,7 @@ class MetaLearner(nn.Module):
         """The classifier of `adapt` after `step` steps of an adapted path."""
         statistics = None if transductive else self.statistics(path[step], support_x, step)
 
+        @full_precision()
         @torch.no_grad()
         def classify(images: Tensor) -> Tensor:
             options = {} if statistics is None else {"statistics": statistics}
@@ -190,6 +194,7 @@ class MetaLearner(nn.Module):
 
         return classify
 
+    @full_precision()
     @torch.no_grad()
     def statistics(self, weights: Weights, support_x: Tensor, step: int) -> Statistics | None:
         """What inductive predictions normalise by; None where the network has no batch norm."""
@@ -219,16 +224,16 @@ class MetaLearner(nn.Module):
 
         Raises `InputError` where the change asks for weights that this learner does not have.
         """
-        other = copy.deepcopy(self)
-        other.recipe = self.recipe.with_(**changes)
-        fresh = type(self)(other.recipe, self.image_shape, self.ways, network=None)
-        ours = self.state_dict()
+        recipe, other, ours = self.recipe.with_(**changes), copy.deepcopy(self), self.state_dict()
+        network = self.network if self._own_network else None
+        fresh = MetaLearner(recipe, self.image_shape, self.ways, network=network)
         for name, x in fresh.state_dict().items():
             if x.numel() and (name not in ours or ours[name].shape != x.shape):
                 raise InputError(
                     f"a recipe with {', '.join(changes)} changed like this has other weights "
                     f"({name}), which have not been trained; train it"
                 )
+        other.update_recipe(recipe)
         return other
 
     def update_recipe(self, recipe: Recipe) -> None:

@@ -7,14 +7,12 @@ imports it. Where it does not compute what the definition computes, the definiti
 
 from mamlpp.engine.agreement import definition_result, same
 from mamlpp.engine.engine import Engine
-from mamlpp.engine.precision import full_precision
 from mamlpp.engine.workers import Workers, torchrun_workers
 
 __all__ = [
     "Engine",
     "Workers",
     "definition_result",
-    "full_precision",
     "same",
     "torchrun_workers",
 ]

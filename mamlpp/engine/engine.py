@@ -13,10 +13,10 @@ from mamlpp.data.tasks import TaskBatch
 from mamlpp.engine import batched
 from mamlpp.engine.agreement import engine_agrees
 from mamlpp.engine.cuda_graph import CapturedGradients
-from mamlpp.engine.precision import full_precision
 from mamlpp.engine.workers import Workers, start_workers
 from mamlpp.learner import MetaLearner, TaskResult, stack
 from mamlpp.maml import Report, Task
+from mamlpp.precision import full_precision
 
 
 class Engine:

@@ -29,11 +29,11 @@ from torch import Tensor, nn
 
 from mamlpp.data.tasks import TaskBatch
 from mamlpp.engine.agreement import definition_result, learner_parts, same, unchanged
-from mamlpp.engine.precision import full_precision
 from mamlpp.errors import InputError
 from mamlpp.learner import MetaLearner, TaskResult
 from mamlpp.maml import Report
 from mamlpp.network import BatchStatistics
+from mamlpp.precision import full_precision
 
 if TYPE_CHECKING:
     from mamlpp.engine.engine import Engine

@@ -14,10 +14,11 @@ from tqdm.auto import tqdm
 
 from mamlpp.data.tasks import TaskBatch, TaskSampler
 from mamlpp.diagnostics import Diagnosis, diagnose
-from mamlpp.engine import Engine, Workers, full_precision
+from mamlpp.engine import Engine, Workers
 from mamlpp.errors import InputError
 from mamlpp.learner import MetaLearner
 from mamlpp.maml import meta_step
+from mamlpp.precision import full_precision
 from mamlpp.recipe import Recipe
 from mamlpp.run.changes import as_rows, changed, in_force
 from mamlpp.run.checkpoints import Best, keep_best, restore_state, training_state

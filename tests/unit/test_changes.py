@@ -188,7 +188,7 @@ def test_an_interrupted_step_is_finished_before_a_change(monkeypatch, tmp_path):
     assert make_trainer(tmp_path / "a").recipe.inner_rate == 0.02
 
 
-def _interrupt(*_):
+def _interrupt(*_, **__):
     raise KeyboardInterrupt
 
 

@@ -90,7 +90,7 @@ def test_train_then_evaluate(train, command, tmp_path):
     trained, about = train()
     assert re.search(r"best validation accuracy \d+\.\d\d %; the run is in ", trained.out)
     assert f"next: mamlpp evaluate {tmp_path / 'run'}\n" in trained.out
-    assert about["setting"]["dataset"] == "glyphs"
+    assert about["data"]["dataset"] == "glyphs"
     evaluated = command("evaluate", tmp_path / "run", "--tasks", 3, "--device", "cpu")
     assert re.match(r"glyphs-test-[0-9a-f]{8}, 3-way 1-shot, 3 tasks\n", evaluated.out)
     assert (tmp_path / "run" / "evaluation-test.json").exists()

@@ -104,7 +104,7 @@ def test_the_file_says_what_was_evaluated_and_how(folder, evaluate):
     assert 0 <= age.total_seconds() < 60
     assert about["dataset"] == {"name": images.name, "checksum": images.checksum}
     assert about["recipe"] == mamlpp.Run.load(folder).recipe.as_dict()
-    assert about["setting"]["shots"] == 1
+    assert about["data"]["shots"] == 1
     assert (about["device"], about["torch"]) == ("cpu", torch.__version__)
     assert (about["tasks"], about["steps"], about["ensemble"]) == (TASKS, STEPS, 2)
     assert (about["split"], about["seed"]) == ("validation", EVALUATION_SEED)

@@ -1,16 +1,16 @@
-"""On a GPU: the same numbers as on a CPU, a recorded meta-step, a training that goes on.
+"""On a GPU: the same numbers as on a CPU, a captured meta-step, a training that goes on.
 
 `python -m pytest -m gpu` runs these alone.
 """
 
 import pytest
 import torch
-from mamlpp.precision import full_precision
-from tests.unit.test_fast import SHAPES, make
-from tests.unit.test_together import make_batch
 
 import mamlpp
-from mamlpp import recorded, together
+from mamlpp.engine import Engine
+from mamlpp.precision import full_precision
+from tests.makers import gradients, make_batch, make_lively_learner
+from tests.unit.test_fast_network import SHAPES
 
 pytestmark = [
     pytest.mark.gpu,
@@ -23,31 +23,28 @@ def on(device, batch):
     return mamlpp.TaskBatch(*(part.to(device) for part in parts))
 
 
-def gradient(learner, batch, epoch, recorder=None):
+def take(engine, learner, batch, epoch):
     learner.zero_grad()
-    parts = together.backward(learner, batch, epoch, 5, False, recorder)
-    found = {n: p.grad.cpu() for n, p in learner.named_parameters() if p.grad is not None}
-    return found, [part.loss.item() for part in parts]
+    result = engine.task_results(learner, batch, epoch, 5)
+    return {name: x.cpu() for name, x in gradients(learner).items()}, result.loss.cpu()
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 @pytest.mark.parametrize("name", list(mamlpp.RECIPES))
-def test_recorded_or_not_the_gradient_is_that_of_a_cpu(name, shape, recwarn):
-    recorder, here, there = recorded.Recorder(), make(name, shape), make(name, shape).cuda()
-    batch = make_batch(shape)
+def test_captured_or_not_the_gradient_is_that_of_a_cpu(name, shape, recwarn):
+    here, there = make_lively_learner(name, shape), make_lively_learner(name, shape).cuda()
+    batch, captured = make_batch(shape), Engine()
+    swapped = mamlpp.TaskBatch(batch.query_x, batch.query_y, batch.support_x, batch.support_y)
     for epoch in (0.0, 3.0, 60.0):
-        for tasks in (
-            batch,
-            mamlpp.TaskBatch(batch.query_x, batch.query_y, batch.support_x, batch.support_y),
-        ):
-            expected, losses = gradient(here, tasks, epoch)
-            for way in (None, recorder):
-                found, seen = gradient(there, on("cuda", tasks), epoch, way)
-                assert seen == pytest.approx(losses, rel=1e-10)
+        for tasks in (batch, swapped):
+            expected, losses = take(Engine(), here, tasks, epoch)
+            for engine in (captured, Engine(batched=False)):
+                found, seen = take(engine, there, on("cuda", tasks), epoch)
+                torch.testing.assert_close(seen, losses, rtol=1e-10, atol=0)
                 assert found.keys() == expected.keys()
                 for weight, x in expected.items():
                     assert (found[weight] - x).norm() <= 1e-9 * x.norm() + 1e-14, weight
-    assert not [w for w in recwarn if "record" in str(w.message)]
+    assert not [w for w in recwarn if "capture" in str(w.message)]
 
 
 def make_trainer(folder=None, device="cuda", **changes):

@@ -120,14 +120,14 @@ def test_msl_is_the_weighted_sum_of_the_query_losses(task):
 def test_a_query_loss_that_counts_nothing_is_not_computed(task):
     learner, asked = make(), []
 
-    def model(w, x, step):
-        if x is task.query_x:
-            asked.append(step)
+    def query_model(w, x, step):
+        asked.append(step)
         return learner(w, x, step)
 
     for weights, expected in (([0.0, 0.0, 1.0], [3]), ([0.5, 0.0, 0.5], [1, 3])):
         asked.clear()
-        task_loss(model, learner.weights(), task, weights, learner.rule, True)
+        arguments = learner, learner.weights(), task, weights, learner.rule, True
+        task_loss(*arguments, query_model=query_model)
         assert asked == expected
 
 
@@ -330,7 +330,7 @@ def test_the_inner_loop_does_not_move_batch_norm(batch):
 
 def test_more_steps_than_trained_use_the_last_values_and_warn(task):
     for name in ("maml+bnrs+bnwb", "maml+lslr"):
-        with pytest.warns(mamlpp.InputWarning, match="steps were trained"):
+        with pytest.warns(mamlpp.InputWarning, match="inner steps were trained"):
             make(name).adapt(task.support_x, task.support_y, STEPS + 2)(task.query_x)
 
 

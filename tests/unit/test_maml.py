@@ -47,7 +47,7 @@ def test_the_outer_loop_learns_everything(learner, batch):
 def test_adapt_is_the_inner_loop_of_training(learner, batch):
     task = next(iter(batch))
     task = task._replace(support_x=task.support_x.double(), query_x=task.query_x.double())
-    loss, accuracy, _ = learner.double().part(task)
+    loss, accuracy, _ = learner.double().task_loss(task)
     logits = learner.adapt(task.support_x, task.support_y, transductive=True)(task.query_x)
     torch.testing.assert_close(torch.nn.functional.cross_entropy(logits, task.query_y), loss)
     assert accuracy == (logits.argmax(-1) == task.query_y).float().mean()

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 import mamlpp
+from mamlpp.learner import as_statistics
 from mamlpp.network import BatchNorm, ConvNet
 
 
@@ -34,20 +35,27 @@ def test_batch_norm_takes_the_statistics_it_is_told():
     norm, x, other = BatchNorm(3), torch.rand(4, 3, 5, 5), torch.rand(6, 3, 5, 5) * 7 - 2
     own = norm(x)
     torch.testing.assert_close(own.mean((0, 2, 3)), torch.zeros(3), atol=1e-5, rtol=0)
-    torch.testing.assert_close(own, norm(x, x))
+    collect = []
+    assert torch.equal(norm(x, step=2, collect=collect), own)
+    [(layer, step, mean, variance)] = collect
+    assert (layer, step) == (norm, 2)
+    torch.testing.assert_close(own, norm(x, statistics={norm: (mean, variance)}))
     expected = torch.nn.functional.batch_norm(
         x, other.mean((0, 2, 3)), other.var((0, 2, 3), correction=0), training=False
     )
-    torch.testing.assert_close(norm(x, other), expected)
+    given = {norm: (other.mean((0, 2, 3)), other.var((0, 2, 3), correction=0))}
+    torch.testing.assert_close(norm(x, statistics=given), expected)
     norm.eval()
     assert torch.equal(norm(x), own)  # train() and eval() change nothing
 
 
-def test_with_a_reference_no_image_depends_on_another():
-    network = ConvNet((1, 16, 16), ways=3, filters=4)
-    images, reference = torch.rand(5, 1, 16, 16), torch.rand(3, 1, 16, 16)
-    together = network(images, reference)
-    alone = torch.cat([network(image[None], reference) for image in images])
+def test_with_given_statistics_no_image_depends_on_another():
+    network, collect = ConvNet((1, 16, 16), ways=3, filters=4), []
+    images = torch.rand(5, 1, 16, 16)
+    network(torch.rand(3, 1, 16, 16), collect=collect)
+    statistics = as_statistics(collect)
+    together = network(images, statistics=statistics)
+    alone = torch.cat([network(image[None], statistics=statistics) for image in images])
     torch.testing.assert_close(together, alone, atol=1e-6, rtol=1e-5)
     assert (network(images)[:1] - network(images[:2])[:1]).abs().max() > 1e-3
 

@@ -3,11 +3,11 @@
 import threading
 
 import pytest
-from mamlpp.precision import CONVOLUTIONS, full_precision
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import mamlpp
 from mamlpp.diagnostics import diagnose
+from mamlpp.precision import CONVOLUTIONS, full_precision
 
 
 class Watch(TorchDispatchMode):

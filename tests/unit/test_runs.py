@@ -40,7 +40,7 @@ def trainer(tmp_path, monkeypatch):
     """Trained to the end in `tmp_path / "run"`, best after the first of its two epochs."""
     accuracies = iter([0.9, 0.5])
 
-    def evaluate_tasks(*_):
+    def evaluate_tasks(*_, **__):
         return Evaluation(torch.tensor([next(accuracies)]), torch.ones(1), transductive=False)
 
     monkeypatch.setattr(training, "evaluate_tasks", evaluate_tasks)
@@ -77,7 +77,7 @@ def test_a_run_comes_back_from_its_folder(trainer, folder):
     run = trainer.fit()
     loaded = mamlpp.Run.load(str(folder))
     assert torch.equal(logits(loaded.learner), logits(run.learner))
-    assert (loaded.recipe, loaded.setting, loaded.directory) == (RECIPE, run.data, folder)
+    assert (loaded.recipe, loaded.data, loaded.directory) == (RECIPE, run.data, folder)
     assert (loaded.ways, loaded.shots, loaded.queries) == (3, 1, 2)
     assert loaded.history.rows == run.history.rows
 
@@ -218,9 +218,9 @@ def test_a_place_without_a_run_is_named(tmp_path, place):
         lambda about: b"[1, 2]",
         lambda about: json.dumps({"recipe": about["recipe"]}).encode(),
         lambda about: json.dumps(about | {"recipe": {"depth": 4}}).encode(),
-        lambda about: json.dumps(about | {"setting": {"ways": 5}}).encode(),
+        lambda about: json.dumps(about | {"data": {"ways": 5}}).encode(),
     ],
-    ids=["empty", "truncated", "no text", "no mapping", "no setting", "no such field", "half"],
+    ids=["empty", "truncated", "no text", "no mapping", "no data", "no such field", "half"],
 )
 def test_a_damaged_description_is_named(folder, damage):
     path = folder / "run.json"
@@ -268,7 +268,7 @@ def test_the_best_checkpoints_come_best_first(trainer, folder):
 def test_only_the_best_few_are_kept_and_of_equals_the_later(tmp_path, monkeypatch):
     accuracies = iter([0.1, 0.9, 0.5, 0.5, 0.2, 0.3, 0.5])
 
-    def evaluate_tasks(*_):
+    def evaluate_tasks(*_, **__):
         return Evaluation(torch.tensor([next(accuracies)]), torch.ones(1), transductive=False)
 
     monkeypatch.setattr(training, "evaluate_tasks", evaluate_tasks)

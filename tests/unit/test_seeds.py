@@ -59,7 +59,7 @@ def test_the_seed_determines_initial_weights_and_tasks(samplers):
     short = BASE.with_(outer_rate=1e-30)  # keeps the initial weights
     first, second = train_seeds({"a": short}, *samplers, seeds=(0, 1), workers=1)["a"]
     assert not torch.equal(weights(first), weights(second))
-    assert (first.setting.training_seed, second.setting.training_seed) == (0, 1)
+    assert (first.data.training_seed, second.data.training_seed) == (0, 1)
 
 
 def test_one_process_gives_the_same_weights_as_two(samplers):

@@ -16,8 +16,9 @@ import torch
 
 import mamlpp
 from mamlpp import files
-from mamlpp.run import checkpoints, training
+from mamlpp.run import checkpoints, run_folder
 from mamlpp.run import history as histories
+from tests.makers import gradients
 
 RECIPE = mamlpp.RECIPES["maml++"].with_(
     filters=4, inner_steps=2, meta_batch=2, epochs=3, iterations_per_epoch=4, validation_tasks=2
@@ -41,7 +42,7 @@ import os, signal, sys, time
 sys.path.insert(0, sys.argv[1])
 import mamlpp
 import test_survival
-from mamlpp.run import trainer as training
+from mamlpp.run import run_folder
 
 def kill_self(*_):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -65,7 +66,7 @@ def half_a_file(part, blob):
         file.write(blob[: len(blob) // 2])
 
 def child(directory, how, when):
-    training.CHECKPOINT_SECONDS = 0.0 if how != "epochs" else 1e9
+    run_folder.CHECKPOINT_SECONDS = 0.0 if how != "epochs" else 1e9
     trainer = test_survival.make_trainer(directory)
     if how == "move":
         die(os, "replace", when, lambda *_: None)
@@ -384,7 +385,7 @@ def test_a_run_that_cannot_be_written_at_its_start_is_said(tmp_path, monkeypatch
 
 
 def test_a_checkpoint_comes_after_so_many_seconds_too(tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(run_folder, "CHECKPOINT_SECONDS", 0.0)
     make_trainer(tmp_path).fit()
     assert numbers(tmp_path) == [11, 12]
 
@@ -402,16 +403,18 @@ def test_checkpoints_are_safetensors_with_plain_data(folder):
 
 
 def poison(monkeypatch, trainer, call):
-    """The `call`-th loss is not finite from the head on, and so are batch norm's statistics."""
-    calls, original = [], trainer.learner.part
+    """The support set of the `call`-th task from now on is infinite."""
+    drawn, original = [], trainer.train.sample
 
-    def part(task, epoch, fast):
-        calls.append(task)
-        if len(calls) == call:
-            task = task._replace(support_x=torch.full_like(task.support_x, torch.inf))
-        return original(task, epoch, fast)
+    def sample(tasks):
+        batch = original(tasks)
+        for i in range(tasks):
+            drawn.append(i)
+            if len(drawn) == call:
+                batch.support_x[i] = torch.inf
+        return batch
 
-    monkeypatch.setattr(trainer.learner, "part", part)
+    monkeypatch.setattr(trainer.train, "sample", sample)
 
 
 def test_a_meta_gradient_that_is_not_finite_moves_neither_weights_nor_statistics(
@@ -437,21 +440,21 @@ def test_where_the_gradient_stopped_being_finite_is_recorded():
     row = trainer.step()
     assert row["nonfinite"]
     diagnosis = trainer.diagnosis
-    assert row["nonfinite_step"] == diagnosis.first_bad[0]
-    assert not diagnosis.norms[diagnosis.first_bad[0]].isfinite().all()
-    assert len(trainer._followed) == diagnosis.norms.numel()
+    assert row["nonfinite_step"] == diagnosis.first_nonfinite[0]
+    assert not diagnosis.norms[diagnosis.first_nonfinite[0]].isfinite().all()
+    assert len(trainer._gradient_rows) == diagnosis.norms.numel()
 
 
 def test_statistics_that_are_not_finite_count_as_such_by_themselves(monkeypatch):
     trainer = make_trainer()
     norm = trainer.learner.network.blocks[1].norm
 
-    def part(task, epoch, fast, original=trainer.learner.part):
-        result = original(task, epoch, fast)
-        norm.absorb(0, torch.zeros(4), torch.full((4,), torch.inf))
-        return result
+    def meta_gradient(*arguments, original=trainer.engine.meta_gradient):
+        report = original(*arguments)
+        norm.update_running(0, torch.zeros(4), torch.full((4,), torch.inf))
+        return report
 
-    monkeypatch.setattr(trainer.learner, "part", part)
+    monkeypatch.setattr(trainer.engine, "meta_gradient", meta_gradient)
     assert trainer.step()["nonfinite"] == "network.blocks.1.norm.running_var"
     assert norm.running_var.isfinite().all()
 
@@ -504,7 +507,9 @@ def test_two_trainings_do_not_write_to_one_folder(tmp_path, monkeypatch):
 def gradient(**changes):
     trainer = make_trainer(**changes)
     row = trainer.step()
-    return torch.cat([x.flatten() for x in trainer._gradients().values()]), row["gradient_norm"]
+    return torch.cat([x.flatten() for x in gradients(trainer.learner).values()]), row[
+        "gradient_norm"
+    ]
 
 
 def test_the_meta_gradient_is_clipped_by_its_norm():

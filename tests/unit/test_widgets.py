@@ -256,7 +256,7 @@ def test_batch_norm_statistics_match_those_recorded_in_training():
     before = copy.deepcopy(learner.state_dict())
     norm = learner.network.blocks[2].norm
     records = []
-    learner.task_model(next(iter(batch)), records)(learner.weights(), batch.support_x[0], 0)
+    learner(learner.weights(), batch.support_x[0], collect=records)
     assert torch.equal(records[2][2], means[0, 2, 0])
     assert torch.equal(records[2][3], variances[0, 2, 0])
     assert norm is records[2][0]

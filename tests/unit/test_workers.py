@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import mamlpp
-from mamlpp.run import parallel
+from mamlpp.engine import Engine, workers
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZE = {"filters": 4, "inner_steps": 2, "meta_batch": 3, "validation_tasks": 2}
@@ -36,10 +36,11 @@ def make_learner(name):
 
 
 @pytest.fixture(scope="module")
-def team():
-    team = parallel.local_team(2)
-    yield team
-    team.dismiss()
+def two():
+    """An engine whose meta-gradients are taken by two processes."""
+    two = Engine(workers=2)
+    yield two
+    two.dismiss()
 
 
 def workers_of(pid):
@@ -48,7 +49,7 @@ def workers_of(pid):
 
 def is_worker(process):
     try:
-        return "parallel" in process.cmdline()[2]
+        return "mamlpp.engine import workers" in " ".join(process.cmdline())
     except psutil.NoSuchProcess:  # Ended: joblib's own workers do so when they have long been idle.
         return False
 
@@ -59,12 +60,12 @@ def gone(processes, seconds=30):
 
 @pytest.mark.parametrize("name", list(mamlpp.RECIPES))
 @pytest.mark.parametrize("epoch", [0.0, 60.0])
-def test_the_gradient_of_a_team_is_that_of_one_process(team, name, epoch):
+def test_the_gradient_of_two_processes_is_that_of_one(two, name, epoch):
     batch = sampler().sample(3)
     alone, shared = make_learner(name), make_learner(name)
     loss, report = alone.meta_loss(batch, epoch)
     loss.backward()
-    ours = team.backward(shared, batch, epoch)
+    ours = two.meta_gradient(shared, batch, epoch)
     torch.testing.assert_close(ours.loss, report.loss)
     assert ours.accuracy == report.accuracy
     for (name, one), other in zip(alone.named_parameters(), shared.parameters(), strict=True):
@@ -73,13 +74,22 @@ def test_the_gradient_of_a_team_is_that_of_one_process(team, name, epoch):
         torch.testing.assert_close(one, other, msg=name)
 
 
-def test_workers_hear_of_a_changed_recipe(team):
+def test_workers_hear_of_a_changed_recipe(two):
     batch, learner, same = sampler().sample(3), make_learner("maml"), make_learner("maml")
     for rate in (0.1, 0.3):
         for one in (learner, same):
             one.update_recipe(one.recipe.with_(inner_rate=rate))
-        report = team.backward(learner, batch, 0.0)
+        report = two.meta_gradient(learner, batch, 0.0)
         torch.testing.assert_close(report.loss, same.meta_loss(batch)[1].loss)
+
+
+@pytest.mark.parametrize("name", ["torch.py", "random.py"])
+def test_a_worker_that_cannot_start_ends_in_a_sentence(name, tmp_path, monkeypatch):
+    (tmp_path / name).write_text("raise ImportError('a file of the same name')", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(mamlpp.InputError, match=r"could not start .*same name.*; train with"):
+        workers.start_workers(2)
+    assert gone(workers_of(os.getpid()))
 
 
 def test_two_trainings_with_as_many_workers_are_the_same_bit_by_bit():
@@ -121,8 +131,8 @@ def test_a_worker_that_is_killed_ends_in_a_sentence_and_a_run_that_goes_on(tmp_p
 LEADER = """
 import sys, time
 sys.path.insert(0, sys.argv[1])
-import test_parallel
-trainer = test_parallel.make_trainer(sys.argv[2] or None, workers=3, epochs=1000)
+import test_workers
+trainer = test_workers.make_trainer(sys.argv[2] or None, workers=3, epochs=1000)
 with trainer.alone():
     trainer.advance()
 print("begun", flush=True)
@@ -137,25 +147,25 @@ def start_leader(directory=""):
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert leader.stdout.readline() == "begun\n", leader.stderr.read()
-    workers = workers_of(leader.pid)
-    assert len(workers) == 2
-    return leader, workers
+    found = workers_of(leader.pid)
+    assert len(found) == 2
+    return leader, found
 
 
 def test_workers_die_with_their_leader():
-    leader, workers = start_leader()
+    leader, found = start_leader()
     leader.send_signal(signal.SIGKILL)
     leader.wait()
-    assert gone(workers)
+    assert gone(found)
 
 
 def test_ctrl_c_ends_the_step_saves_it_and_leaves_no_orphan(tmp_path):
-    leader, workers = start_leader(tmp_path)
+    leader, found = start_leader(tmp_path)
     time.sleep(0.2)
     leader.send_signal(signal.SIGINT)
     _, words = leader.communicate(timeout=60)
     assert "stopped after iteration" in words
-    assert gone(workers)
+    assert gone(found)
     saved = sorted(tmp_path.glob("checkpoint-*"))[-1].stem
     lines = (tmp_path / "history.csv").read_text().splitlines()
     assert int(saved.split("-")[1]) == len(lines) - 1
@@ -202,7 +212,7 @@ def test_torchrun_trains_the_same(tmp_path):
 
 
 def test_a_worker_s_weights_stay_where_they_are():
-    """A recorded meta-step would go on reading the old place."""
+    """A captured meta-step would go on reading the old place."""
     learner = make_learner("maml++")
     places = [parameter.data_ptr() for parameter in learner.parameters()]
     count = sum(parameter.numel() for parameter in learner.parameters())
@@ -211,8 +221,8 @@ def test_a_worker_s_weights_stay_where_they_are():
         numbers.copy_(torch.arange(numbers.numel()).view_as(numbers))
         return SimpleNamespace(wait=lambda: None)
 
-    team = parallel.Team(SimpleNamespace(broadcast=broadcast), 1, 2, torch.device("cpu"))
-    team._hand_out(learner, mamlpp.TaskBatch(*(torch.zeros(1, 1) for _ in range(4))))
+    worker = workers.Workers(SimpleNamespace(broadcast=broadcast), 1, 2, torch.device("cpu"))
+    worker._send_numbers(learner, mamlpp.TaskBatch(*(torch.zeros(1, 1) for _ in range(4))))
     assert [parameter.data_ptr() for parameter in learner.parameters()] == places
     flat = torch.nn.utils.parameters_to_vector(learner.parameters())
     assert torch.equal(flat, torch.arange(count).float())
