@@ -8,6 +8,10 @@ for a class, without any solution, and one for somebody who studies alone, with 
 folded away.
 """
 
+import stopping
+
+stopping.listen(__name__, "Each version that is there is whole; the same command makes them all.")
+
 import os
 import re
 import shutil
@@ -21,6 +25,8 @@ from pathlib import Path
 import nbformat
 import tyro
 from nbformat import NotebookNode
+
+from mamlpp.files import replacing
 
 try:
     from nbgrader.converters import GenerateAssignment
@@ -239,16 +245,16 @@ def generate(path: Path, output: Path, folder: Path) -> list[Path]:
     notebook, name = read_source(path), path.stem
     versions = {in_class(output): for_class(notebook), alone(output): notebook}
     for place, version in versions.items():
-        place(name).parent.mkdir(parents=True, exist_ok=True)
         made = release(move_links(version, path.parent.resolve(), place, name), name, folder)
-        shutil.copyfile(made, place(name))
+        with replacing(place(name)) as part:
+            shutil.copyfile(made, part)
     return [place(name) for place in versions]
 
 
 def generate_all(paths: list[Path], output: Path) -> list[str]:
     """Write the versions of all sources; return the faults of those that could not be made."""
     faults = []
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         for path in paths:
             try:
                 generate(path, output, Path(folder))

@@ -6,6 +6,10 @@ mamlpp sweep sweeps/laptop.toml             train for an hour; with --table json
                                             figures/laptop.json it writes the table's again
 """
 
+import stopping
+
+stopping.listen(__name__, "The figures that are drawn are whole; the others are as they were.")
+
 import json
 import math
 import sys
@@ -13,11 +17,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import matplotlib.pyplot as plt
 import torch
 from matplotlib.figure import Figure
 
 import mamlpp
+from mamlpp.files import replacing
 from mamlpp.run.history import History
 from mamlpp.show.diagrams import draw_unrolled
 from mamlpp.show.plots import (
@@ -201,18 +207,34 @@ MEASURED = {"first_hour": measure_first_hour, "instability": measure_instability
 
 def draw(name: str, folder: Path) -> Path:
     """Draw `folder/name.svg` from its numbers in `figures/`: the same bytes from the same ones."""
+    matplotlib.rcdefaults()  # whatever the user prefers
     use_style()
     function, sources = DRAWN[name]
-    figure = function(*(json.loads((FIGURES / f"{source}.json").read_text()) for source in sources))
+    figure = function(*(read_numbers(source) for source in sources))
     path = folder / f"{name}.svg"
-    figure.savefig(path, metadata={"Date": None}, facecolor="white")
+    with replacing(path) as part:
+        figure.savefig(part, metadata={"Date": None}, facecolor="white")
     plt.close(figure)
     return path
 
 
-if __name__ == "__main__":
-    if sys.argv[1:] == ["measure"]:
+def read_numbers(source: str) -> dict[str, Any]:
+    """Return the numbers of `figures/source.json`."""
+    return json.loads((FIGURES / f"{source}.json").read_text(encoding="utf-8"))
+
+
+def main(words: list[str]) -> None:
+    """Draw every figure, after measuring their numbers where the only word is `measure`."""
+    matplotlib.use("agg")
+    if words == ["measure"]:
         for source, measure in MEASURED.items():
-            (FIGURES / f"{source}.json").write_text(json.dumps(measure()) + "\n")
-    for figure_name in DRAWN:
-        print(draw(figure_name, FIGURES).relative_to(FIGURES.parent))
+            with replacing(FIGURES / f"{source}.json") as part:
+                part.write_text(json.dumps(measure()) + "\n", encoding="utf-8", newline="\n")
+    elif words:
+        sys.exit(f"tools/figures.py takes the word 'measure', or nothing, not {' '.join(words)!r}.")
+    for name in DRAWN:
+        print(draw(name, FIGURES).relative_to(FIGURES.parent).as_posix())
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -6,6 +6,10 @@ Each submission is run by nbgrader in a process of its own (`tools/grade_one.py`
 submission can stop the others. What has been graded is not graded again until it changes.
 """
 
+import stopping
+
+stopping.listen(__name__, "What has been graded is kept: the same command goes on from here.")
+
 import compileall
 import csv
 import hashlib
@@ -13,15 +17,15 @@ import html
 import importlib
 import json
 import os
+import re
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -48,6 +52,7 @@ from tqdm import tqdm
 
 from mamlpp import load_images
 from mamlpp.data.images import cache_folder
+from mamlpp.files import replacing
 
 TOOLS = Path(__file__).resolve().parent
 PACKAGE = ROOT / "mamlpp"
@@ -57,12 +62,21 @@ POLL_SECONDS = 0.5
 GRACE_SECONDS = 120  # for nbgrader, beside what the notebook takes
 MARK = "MAMLPP_GRADING"  # in the environment of whatever a submission starts
 INTERRUPTED = threading.Event()  # by the teacher
-PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ", "SYSTEMROOT", "LD_LIBRARY_PATH", "MAMLPP_DATA")
+PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "MAMLPP_DATA")
+# Without these, Windows starts no program, or has no network, which kernels talk over.
+PASSED_ON_WINDOWS = ("SYSTEMROOT", "SYSTEMDRIVE", "WINDIR", "COMSPEC", "PATHEXT", "PROGRAMDATA")
+HOMES = ("HOME", "USERPROFILE", "APPDATA", "LOCALAPPDATA", "TMPDIR", "TEMP", "TMP", "IPYTHONDIR")
+# Names that Windows keeps for devices, whatever follows after a dot.
+RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)\s*(\.|$)", re.IGNORECASE)
 ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 class GradingError(Exception):
     """Nothing can be graded; the message says why in a sentence."""
+
+
+class Interruption(Exception):
+    """The grader was stopped while it graded this submission, which is nobody's fault."""
 
 
 @dataclass(frozen=True)
@@ -167,6 +181,7 @@ def collect(folder: Path, sets: dict[str, ExerciseSet], only: str) -> list[Submi
     found = [identify(path, folder, sets, only) for path in notebooks(folder)]
     wanted = [each for each in found if not only or each.set == only]
     names = {each.student for each in found}
+    check_names(names)
     empty = [
         path.name
         for path in sorted(folder.iterdir())
@@ -174,6 +189,18 @@ def collect(folder: Path, sets: dict[str, ExerciseSet], only: str) -> list[Submi
     ]
     missing = [Submission(name, only, None, "no notebook was handed in") for name in empty]
     return sorted([*newest(wanted), *missing], key=lambda each: (each.student, each.set))
+
+
+def check_names(students: Collection[str]) -> None:
+    """Raise `GradingError` where two names would be one folder, as on Windows and macOS."""
+    known: dict[str, str] = {}
+    for name in sorted(students):
+        other = known.setdefault(folder_name(name).casefold(), name)
+        if other != name:
+            raise GradingError(
+                f"'{other}' and '{name}' are one name to some systems: rename one of the two, or "
+                f"put what they handed in into one folder."
+            )
 
 
 def notebooks(folder: Path) -> list[Path]:
@@ -270,16 +297,24 @@ class Workplace:
 
     def state(self, submission: Submission) -> Path:
         """Return where the grade of `submission` is kept, for the next time."""
-        return self.output / "state" / submission.student / f"{submission.set}.json"
+        return self.output / "state" / folder_name(submission.student) / f"{submission.set}.json"
 
     def feedback(self, submission: Submission) -> Path:
         """Return the page of feedback for `submission`."""
         name = submission.set or "unknown"
-        return self.output / "feedback" / submission.student / f"{name}.html"
+        return self.output / "feedback" / folder_name(submission.student) / f"{name}.html"
 
     def executed(self, submission: Submission) -> Path:
         """Return the notebook of `submission` as it came out of grading."""
-        return self.output / "executed" / submission.student / f"{submission.set}.ipynb"
+        return (
+            self.output / "executed" / folder_name(submission.student) / f"{submission.set}.ipynb"
+        )
+
+
+def folder_name(student: str) -> str:
+    """Return `student` as a name that a folder may have on every system."""
+    name = student.rstrip(". ") or "_"
+    return f"{name}_" if RESERVED.match(name) or name != student else name
 
 
 def grade(submission: Submission, sets: dict[str, ExerciseSet], place: Workplace) -> Grade:
@@ -288,6 +323,8 @@ def grade(submission: Submission, sets: dict[str, ExerciseSet], place: Workplace
         return refuse(submission, sets, place, submission.fault)
     try:
         return grade_readable(submission, sets, place)
+    except Interruption:
+        raise
     except Exception as error:  # nobody else should wait for what is wrong with this one
         problem = f"{type(error).__name__}: {error}"[:200]
         return refuse(submission, sets, place, f"the grader failed on it ({problem})")
@@ -302,6 +339,8 @@ def grade_readable(submission: Submission, sets: dict[str, ExerciseSet], place: 
         return known
     with tempfile.TemporaryDirectory(prefix="grading-", ignore_cleanup_errors=True) as folder:
         result = run(job_of(submission, exercise_set, place, Path(folder)), exercise_set.limits)
+        if INTERRUPTED.is_set():
+            raise Interruption
         if "points" not in result:
             return refuse(submission, sets, place, result["reason"])
         keep(Path(folder), submission, place)
@@ -326,15 +365,15 @@ def refuse(
     reason = f"{reason[:1].upper()}{reason[1:]}".rstrip(".?") + (
         "?" if fault.endswith("?") else "."
     )
-    page = place.feedback(submission)
-    page.parent.mkdir(parents=True, exist_ok=True)
     title = html.escape(submission.set or "Not graded")
-    page.write_text(
-        f"<!DOCTYPE html><meta charset='utf-8'><title>{title}</title><body style='font-family:"
-        f"sans-serif; margin: 3em'><h1>{title}</h1><p>0 points. {html.escape(reason)}</p></body>",
-        encoding="utf-8",
-        errors="backslashreplace",
-    )
+    with replacing(place.feedback(submission)) as part:
+        part.write_text(
+            f"<!DOCTYPE html><meta charset='utf-8'><title>{title}</title><body style='font-family:"
+            f"sans-serif; margin: 3em'><h1>{title}</h1><p>0 points. {html.escape(reason)}</p>"
+            f"</body>",
+            encoding="utf-8",
+            errors="backslashreplace",
+        )
     points = {name: (0.0, points) for name, points in most.items()}
     return Grade(submission.student, submission.set, points, reason)
 
@@ -361,8 +400,8 @@ def recall(submission: Submission, place: Workplace, key: str) -> Grade | None:
 
 def remember(made: Grade, path: Path, key: str) -> None:
     """Keep a grade in the file `path`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(asdict(made) | {"key": key}), encoding="utf-8")
+    with replacing(path) as part:
+        part.write_text(json.dumps(asdict(made) | {"key": key}), encoding="utf-8")
 
 
 def keep(folder: Path, submission: Submission, place: Workplace) -> None:
@@ -372,8 +411,8 @@ def keep(folder: Path, submission: Submission, place: Workplace) -> None:
         ("autograded", place.executed(submission)),
     ]:
         made = folder / step / STUDENT / submission.set / f"{submission.set}{target.suffix}"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.move(made, target)
+        with replacing(target) as part:
+            shutil.copyfile(made, part)
 
 
 def job_of(
@@ -404,7 +443,13 @@ def job_of(
                 str(folder),
                 str(place.folder),
             ],
-            "read": [str(work), sys.prefix, str(place.folder / "package"), str(TOOLS / "fence")],
+            "read": [
+                str(work),
+                sys.prefix,
+                str(place.folder / "package"),
+                str(TOOLS / "fence"),
+                str(TOOLS / "matplotlibrc"),
+            ],
             "bytes": exercise_set.limits.bytes,
             "log": str(work / ".refused"),
         },
@@ -451,13 +496,10 @@ def environment(work: Path, mark: str, profile: str) -> dict[str, str]:
     home, runtime = work / ".home", work / ".runtime"
     for folder in (home, runtime):
         folder.mkdir()
-    passed = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-    own = {
-        name: str(home) for name in ("HOME", "USERPROFILE", "TMPDIR", "TEMP", "TMP", "IPYTHONDIR")
-    }
+    passed_on = [name for name in PASSED_ON + PASSED_ON_WINDOWS if name in os.environ]
     return (
-        passed
-        | own
+        {name: os.environ[name] for name in passed_on}
+        | dict.fromkeys(HOMES, str(home))
         | dict.fromkeys(ONE_THREAD, "1")
         | {
             MARK: mark,
@@ -465,9 +507,11 @@ def environment(work: Path, mark: str, profile: str) -> dict[str, str]:
             "JUPYTER_RUNTIME_DIR": str(runtime),
             "MAMLPP_CACHE": str(cache_folder()),
             "MAMLPP_PROFILE": profile,  # not the one that a submission chooses
+            "MATPLOTLIBRC": str(TOOLS / "matplotlibrc"),
             "MPLBACKEND": "agg",
             "MPLCONFIGDIR": matplotlib.get_cachedir(),
             "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTHONUTF8": "1",  # the same default encoding on every system
         }
     )
 
@@ -532,7 +576,7 @@ def stop(processes: list[int]) -> None:
 @contextmanager
 def workplace(sources: Path, submitted: Path, output: Path, profile: str) -> Iterator[Workplace]:
     """Make a temporary folder with a copy of the package, from which submissions import it."""
-    with tempfile.TemporaryDirectory(prefix="grading-") as name:
+    with tempfile.TemporaryDirectory(prefix="grading-", ignore_cleanup_errors=True) as name:
         folder = Path(name).resolve()
         skip = shutil.ignore_patterns("__pycache__")
         shutil.copytree(PACKAGE, folder / "package" / PACKAGE.name, ignore=skip)
@@ -571,8 +615,10 @@ def write_table(grades: list[Grade], sets: dict[str, ExerciseSet], path: Path) -
     """Write one line a submission: student, set, points of each exercise, total, most, reason."""
     names = sorted({each.set for each in grades if each.set})
     exercises = list(dict.fromkeys(label for name in names for label in sets[name].most))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+    with (
+        replacing(path) as part,
+        part.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
+    ):
         table = csv.writer(file)
         table.writerow(["student", "set", *exercises, "total", "max", "reason"])
         for each in sorted(grades, key=lambda each: (each.student, each.set)):
@@ -623,25 +669,26 @@ def grade_class(
     workers: int,
     profile: str,
 ) -> list[Grade]:
-    """Grade what lies in the folder `submitted`, and write table and feedback into `output`."""
+    """Grade what lies in the folder `submitted`, and write table and feedback into `output`.
+
+    The table is written once everything is graded: half a table could be taken for a whole one.
+    """
     grades: list[Grade] = []
     with workplace(sources, submitted, output, profile) as place:
         sets = load_sets(sources, place.folder, limits)
         submissions = collect(submitted.resolve(), sets, only)
-        bar = tqdm(total=len(submissions), unit="notebook", disable=None)
-        try:
+        with tqdm(total=len(submissions), unit="notebook", disable=None) as bar:
             for each in grade_all(submissions, sets, place, workers):
                 grades.append(each)
                 bar.update()
-        finally:
-            bar.close()
-            write_table(grades, sets, output / "points.csv")
+    try:
+        write_table(grades, sets, output / "points.csv")
+    except PermissionError as error:
+        raise GradingError(
+            f"{output / 'points.csv'} cannot be written: close it where it is open, and type the "
+            f"same command again; what has been graded is kept."
+        ) from error
     return grades
-
-
-def interruptible() -> None:
-    """Let a request to end, as from another program, do what Ctrl+C does: clean up first."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def main(
@@ -678,9 +725,6 @@ def main(
     except GradingError as error:
         print(error, file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("Interrupted; the same command goes on where this one stopped.", file=sys.stderr)
-        return 130
     full = sum(each.total == each.most > 0 for each in grades)
     none = sum(each.total == 0 for each in grades)
     print(
@@ -691,5 +735,4 @@ def main(
 
 
 if __name__ == "__main__":
-    interruptible()
     sys.exit(tyro.cli(main))

@@ -3,9 +3,14 @@
 make walkthrough PROFILE=laptop DATASET=auto
 """
 
+import stopping
+
+stopping.listen(__name__, "The notebooks that had run to their end are in build/notebooks.")
+
 import os
 import re
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,8 +22,11 @@ import tyro
 from papermill.exceptions import PapermillExecutionError
 from tqdm import tqdm
 
+from mamlpp.files import replacing
+
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = ROOT / "notebooks"
+PLAIN_MATPLOTLIB = ROOT / "tools" / "matplotlibrc"
 
 ANSI_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 FAILING_LINE = re.compile(r"^-+> *\d+ (.*)$", re.MULTILINE)
@@ -48,7 +56,8 @@ def run_notebook(
 ) -> None:
     """Run the notebook `path` in its own folder and keep the executed copy in `output`.
 
-    Raises `NotebookError` where a cell fails, or where the notebook has no such parameter.
+    Raises `NotebookError` where a cell fails, or where the notebook has no such parameter. The copy
+    of a notebook that failed is kept too; of one that was interrupted, nothing is.
     """
     bar = {"desc": f"  {path.stem}", "position": 1, "leave": False, "disable": None}
     options = {"execution_timeout": seconds_per_cell, "progress_bar": bar if progress else False}
@@ -66,37 +75,58 @@ def run_notebook(
 def _execute(
     path: Path, output: Path, parameters: dict[str, object], options: Mapping[str, object]
 ) -> None:
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with own_kernel_first():
-        papermill.execute_notebook(
-            path,
-            output,
-            parameters,
-            kernel_name="python3",
-            cwd=path.parent,
-            extra_arguments=["--log-level=CRITICAL"],  # its log would tear the bar
-            **options,
-        )
+    failure = None
+    with own_environment(), replacing(output) as part:
+        try:
+            papermill.execute_notebook(
+                _literal(path),
+                _literal(part),
+                parameters,
+                kernel_name="python3",
+                cwd=path.parent,
+                extra_arguments=["--log-level=CRITICAL"],  # its log would tear the bar
+                **options,
+            )
+        except Exception as error:
+            if not part.exists():
+                raise
+            failure = error
+    if failure is not None:
+        raise failure
+
+
+def _literal(path: Path) -> str:
+    """Return `path` for papermill, which fills in what it finds between braces."""
+    return str(path).replace("{", "{{").replace("}", "}}")
 
 
 @contextmanager
-def own_kernel_first() -> Iterator[None]:
-    """Let this Python's own kernel win over any other that the user has named python3."""
-    before = os.environ.get("JUPYTER_PATH")
-    own = str(Path(sys.prefix, "share", "jupyter"))
-    os.environ["JUPYTER_PATH"] = os.pathsep.join(filter(None, [own, before]))
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["JUPYTER_PATH"]
-        else:
-            os.environ["JUPYTER_PATH"] = before
+def own_environment() -> Iterator[None]:
+    """Run notebooks as they would run for a user who has set up nothing.
+
+    This Python's own kernel wins over any other that is named python3, and neither start-up files
+    of Python and IPython nor settings of matplotlib reach the notebooks.
+    """
+    before = dict(os.environ)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        own = str(Path(sys.prefix, "share", "jupyter"))
+        os.environ["JUPYTER_PATH"] = os.pathsep.join(
+            filter(None, [own, before.get("JUPYTER_PATH")])
+        )
+        os.environ["MATPLOTLIBRC"] = str(PLAIN_MATPLOTLIB)
+        os.environ["IPYTHONDIR"] = folder
+        for name in ("PYTHONSTARTUP", "MPLBACKEND"):
+            os.environ.pop(name, None)
+        try:
+            yield
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
 
 
 def _check_parameters(path: Path, parameters: Mapping[str, object]) -> None:
     """papermill itself only warns of a parameter that the notebook does not have."""
-    known = papermill.inspect_notebook(str(path))
+    known = papermill.inspect_notebook(_literal(path))
     unknown = sorted(set(parameters) - set(known))
     if unknown:
         has = ", ".join(known) or "none"

@@ -4,14 +4,19 @@ Python reads this file at its start where its folder is on PYTHONPATH. `MAMLPP_F
 rules as JSON: folders that may be written, that may not be read, and exceptions from the latter.
 Each refusal is a PermissionError in the submission's own cell, and a line in the file `log`.
 
-This stops curiosity and accidents, not an attack: whoever sets out to can get around an audit hook
-(with ctypes, for one). Only a container stops those.
+This stops curiosity and accidents, not an attack: an audit hook can be got around (with ctypes, for
+one). Only a container stops those who set out to do that.
 """
 
+import importlib.machinery
+import importlib.util
 import json
 import os
 import sys
 
+HERE = os.path.dirname(os.path.realpath(__file__))
+# Whether this kit lies in a file system where SOLUTION.ipynb is solution.ipynb.
+ANY_CASE = os.path.exists(os.path.join(HERE, os.path.basename(__file__).swapcase()))
 RULES = json.loads(os.environ.get("MAMLPP_FENCE", "{}"))
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 # Which of an event's arguments are paths that change.
@@ -29,21 +34,39 @@ CHANGES = {
     "sqlite3.connect": (0,),
 }
 LISTS = {"os.listdir", "os.scandir"}
-PROGRAMS = {"subprocess.Popen", "os.system", "os.exec", "os.posix_spawn"}
+# Which of an event's arguments name the program: the first of them that is given.
+PROGRAMS = {
+    "subprocess.Popen": (0, 1),
+    "os.exec": (0,),
+    "os.posix_spawn": (0,),
+    "os.spawn": (1,),
+    "os.startfile": (0,),
+    "_winapi.CreateProcess": (0, 1),
+}
 HARMLESS = {"uname", "lscpu", "sysctl"}  # with which libraries ask what machine this is
 KILLS = {"os.kill", "os.killpg"}
 
 
 def real(path):
-    """Return the path that is meant, links resolved; None for what is no path."""
+    """Return the path that is meant, links resolved; None for what is no path.
+
+    Where upper and lower case are the same to the file system, it is in lower case.
+    """
     if path is None or isinstance(path, int):
         return None
-    return os.path.realpath(os.fsdecode(path))
+    path = os.path.realpath(os.fsdecode(path))
+    return os.path.normcase(path.casefold() if ANY_CASE else path)
+
+
+FOLDERS = {name: list(map(real, RULES.get(name, []))) for name in ("write", "unread", "read")}
+PYTHONS = {real(sys.executable), real(getattr(sys, "_base_executable", sys.executable))}
 
 
 def inside(path, folders):
     """Whether `path` is one of `folders` or below it."""
-    return any(path == folder or path.startswith(folder + os.sep) for folder in folders)
+    return any(
+        path == folder or path.startswith(folder.rstrip(os.sep) + os.sep) for folder in folders
+    )
 
 
 def refuse(deed):
@@ -58,26 +81,37 @@ def check_reading(path):
     """Refuse to read where submissions may not."""
     __tracebackhide__ = True
     path = real(path)
-    if path and inside(path, RULES["unread"]) and not inside(path, RULES["read"]):
+    if path and inside(path, FOLDERS["unread"]) and not inside(path, FOLDERS["read"]):
         refuse(f"reading {os.path.basename(path)} outside its own folder")
 
 
 def check_writing(path):
     """Refuse to write where submissions may not."""
     __tracebackhide__ = True
+    if path in (":memory:", b":memory:"):  # which sqlite3 takes for a database in memory
+        return
     path = real(path)
-    if path and path != ":memory:" and not inside(path, RULES["write"]):
+    if path and not inside(path, FOLDERS["write"]):
         refuse(f"writing {os.path.basename(path)} outside its own folder")
 
 
 def check_program(program):
     """Refuse to start any program but this Python."""
     __tracebackhide__ = True
-    if isinstance(program, list | tuple):
-        program = program[0] if program else ""
-    name = os.path.basename(os.fsdecode(program).split(" ")[0])
-    if real(program) != real(sys.executable) and name not in HARMLESS:
+    program = first_word(program)
+    name = os.path.basename(program)
+    if real(program) not in PYTHONS and name not in HARMLESS:
         refuse(f"starting the program {name}")
+
+
+def first_word(command):
+    """Return the program of `command`: a path, a list of words, or on Windows one string of all."""
+    if isinstance(command, list | tuple):
+        command = command[0] if command else ""
+    command = os.fsdecode(command)
+    if os.path.exists(command) or os.name != "nt":
+        return command
+    return command[1:].partition('"')[0] if command.startswith('"') else command.partition(" ")[0]
 
 
 def guard(event, arguments):
@@ -95,7 +129,10 @@ def guard(event, arguments):
             check_writing(arguments[position])
     elif event in PROGRAMS:
         # Popen's executable is None where the program is the first of its arguments.
-        check_program(next(each for each in (*arguments, "") if each))
+        named = [arguments[position] for position in PROGRAMS[event] if arguments[position]]
+        check_program(named[0] if named else "")
+    elif event == "os.system":  # whose command may hold several
+        refuse(f"starting the program {os.path.basename(os.fsdecode(arguments[0]).split(' ')[0])}")
     elif event in KILLS and abs(arguments[0]) in RULES["spare"]:
         refuse("stopping the grader")
 
@@ -111,6 +148,17 @@ def limit_memory(amount):
         resource.setrlimit(getattr(resource, name), (limit, limit))
 
 
-if RULES:
-    limit_memory(RULES["bytes"])
-    sys.addaudithook(guard)
+def run_hidden():
+    """Run the `sitecustomize` of this Python, which Python does not find because of this one."""
+    others = [folder for folder in sys.path if os.path.realpath(folder) != HERE]
+    spec = importlib.machinery.PathFinder.find_spec("sitecustomize", others)
+    if spec is not None and spec.loader is not None:
+        spec.loader.exec_module(importlib.util.module_from_spec(spec))
+
+
+try:
+    run_hidden()
+finally:  # whatever that one does
+    if RULES:
+        limit_memory(RULES["bytes"])
+        sys.addaudithook(guard)
