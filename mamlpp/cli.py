@@ -1,4 +1,7 @@
-"""The command line: `mamlpp data | train | evaluate | sweep`; a recipe's fields are options."""
+"""The command line: `mamlpp data | train | evaluate | sweep | doctor`.
+
+The fields of a recipe are options of `train`.
+"""
 
 import argparse
 import json
@@ -329,6 +332,17 @@ class Sweep:
         }
 
 
+@dataclass
+class Doctor:
+    """What is installed, what this machine has, and what to do about each thing that is wrong."""
+
+    def __call__(self) -> None:
+        """Print the page; exit code 1 where something is wrong."""
+        from mamlpp import doctor
+
+        sys.exit(doctor.main())
+
+
 def _status(cells: list[sweep.Cell], directory: Path) -> str:
     """A line a cell, and how many are in which state."""
     lines, words = [], []
@@ -357,7 +371,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(130)  # What shells expect of a program that Ctrl-C ended.
 
 
-def _parse(arguments: list[str]) -> Data | Train | Evaluate | Sweep:
+def _parse(arguments: list[str]) -> Data | Train | Evaluate | Sweep | Doctor:
     # --recipe chooses the defaults of the other options, so it is looked up before they are parsed.
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     early.add_argument("--recipe", nargs="?", const="maml", default="maml")
@@ -369,7 +383,8 @@ def _parse(arguments: list[str]) -> Data | Train | Evaluate | Sweep:
         Annotated[Data, tyro.conf.subcommand("data")]
         | Annotated[Train, tyro.conf.subcommand("train", default=train)]
         | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
-        | Annotated[Sweep, tyro.conf.subcommand("sweep")],
+        | Annotated[Sweep, tyro.conf.subcommand("sweep")]
+        | Annotated[Doctor, tyro.conf.subcommand("doctor")],
         prog="mamlpp",
         description="Meta-learning on a laptop: MAML, step by step to MAML++.",
         args=arguments,
