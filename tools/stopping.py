@@ -22,10 +22,11 @@ SAME_PRESS = 1.0  # seconds in which further signals count as the first one
 stopped_at: list[float] = []  # empty until a signal comes
 
 
-def listen(name: str, line: str = "") -> None:
+def listen(name: str, line: str = "", kill_first: bool = False) -> None:
     """Stop at a signal, and then say "Stopped." and `line`, where `name` is the program's.
 
-    A signal that whoever started the program told it to ignore, as `nohup` does, stays ignored.
+    What it has started is killed in the end, or before any `finally` is reached (`kill_first`). A
+    signal that whoever started the program told it to ignore, as `nohup` does, stays ignored.
     """
     if name != "__main__":
         return
@@ -36,6 +37,8 @@ def listen(name: str, line: str = "") -> None:
             stopped_at.append(time.monotonic())
             logging.disable()  # libraries would tell of everything that is cut short
             atexit.register(finish, started, f"Stopped. {line}".strip())
+            if kill_first:
+                end(started)
             sys.exit(128 + number)
         if time.monotonic() - stopped_at[0] > SAME_PRESS:  # it hangs while it cleans up
             end(started)

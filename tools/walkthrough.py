@@ -5,7 +5,11 @@ make walkthrough PROFILE=laptop DATASET=auto
 
 import stopping
 
-stopping.listen(__name__, "The notebooks that had run to their end are in build/notebooks.")
+stopping.listen(
+    __name__,
+    "The notebooks that had run to their end are in build/notebooks.",
+    kill_first=True,  # a kernel that is asked to end takes seconds, and its processes print errors
+)
 
 import os
 import re
