@@ -19,7 +19,7 @@ START := notebooks/00_start_here.ipynb
 
 # Where .venv cannot be used because its Python is gone, or it was moved or copied with the kit.
 STALE := $(if $(wildcard $(VENV)/pyvenv.cfg),\
-  $(shell $(VENV_PYTHON) -I tools/venv_here.py > /dev/null 2>&1 || echo stale))
+  $(shell $(VENV_PYTHON) -I tools/venv_here.py > /dev/null 2>&1 || echo .stale))
 
 # The kernel of .venv wins over any other that the user has named python3.
 export JUPYTER_PATH := $(CURDIR)/$(VENV)/share/jupyter$(if $(JUPYTER_PATH),:$(JUPYTER_PATH))
@@ -84,8 +84,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt $(STALE)
 	@$(PIP_INSTALL) -e .
 	@touch $@
 
-.PHONY: stale
-stale:
+.stale:
 
 $(VENV)/.installed-classroom: $(VENV)/.installed
 	@echo "Installing what grading needs"

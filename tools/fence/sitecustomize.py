@@ -14,6 +14,7 @@ import json
 import os
 import sys
 
+WINDOWS = os.name == "nt"
 HERE = os.path.dirname(os.path.realpath(__file__))
 # Whether this kit lies in a file system where SOLUTION.ipynb is solution.ipynb.
 ANY_CASE = os.path.exists(os.path.join(HERE, os.path.basename(__file__).swapcase()))
@@ -107,9 +108,9 @@ def check_program(program):
 def first_word(command):
     """Return the program of `command`: a path, a list of words, or on Windows one string of all."""
     if isinstance(command, list | tuple):
-        command = command[0] if command else ""
+        return os.fsdecode(command[0]) if command else ""
     command = os.fsdecode(command)
-    if os.path.exists(command) or os.name != "nt":
+    if not WINDOWS or os.path.exists(command):
         return command
     return command[1:].partition('"')[0] if command.startswith('"') else command.partition(" ")[0]
 
