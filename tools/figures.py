@@ -164,13 +164,13 @@ def draw_maml_graph() -> Figure:
 
 
 def draw_mamlpp_graph() -> Figure:
-    """The same of MAML++ where all of it acts: multi-step loss, per-step batch norm, rates."""
+    """The same for MAML++ with everything on: multi-step loss, per-step batch norm, rates."""
     everything = mamlpp.RECIPES["maml++"].with_(second_order_from=0.0)
     return draw_unrolled(everything)
 
 
 def draw_schedules() -> Figure:
-    """All that changes over the epochs of MAML++: each step's weight, the order, the rate."""
+    """What changes over the epochs of MAML++: the weight of each step, the order, the rate."""
     recipe = mamlpp.RECIPES["maml++"]
     figure, axes = plt.subplots(
         3, 1, figsize=(9, 6.4), layout="constrained", height_ratios=[2, 0.7, 2], sharex=True
@@ -192,7 +192,7 @@ def draw_schedules() -> Figure:
     return figure
 
 
-# A figure's name, what draws it, and the files of numbers that it is drawn from.
+# The name of each figure, the function that draws it, and the files with its numbers.
 DRAWN: dict[str, tuple[Callable[..., Figure], list[str]]] = {
     "first_hour": (draw_first_hour, ["first_hour"]),
     "instability": (draw_instability, ["instability"]),
@@ -206,7 +206,7 @@ MEASURED = {"first_hour": measure_first_hour, "instability": measure_instability
 
 
 def draw(name: str, folder: Path) -> Path:
-    """Draw `folder/name.svg` from its numbers in `figures/`: the same bytes from the same ones."""
+    """Draw `folder/name.svg` from its numbers in `figures/`: same numbers, same bytes."""
     matplotlib.rcdefaults()  # whatever the user prefers
     use_style()
     function, sources = DRAWN[name]
@@ -224,7 +224,7 @@ def read_numbers(source: str) -> dict[str, Any]:
 
 
 def main(words: list[str]) -> None:
-    """Draw every figure, after measuring their numbers where the only word is `measure`."""
+    """Draw every figure; with the word `measure`, first measure their numbers again."""
     matplotlib.use("agg")
     if words == ["measure"]:
         for source, measure in MEASURED.items():

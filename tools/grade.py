@@ -1,9 +1,9 @@
-"""Grade the notebooks that a class has handed in: points in a table, a page of feedback each.
+"""Grade the notebooks that a class has handed in: a table of points, and a page of feedback each.
 
 make grade SUBMITTED=folder [SET=01_inner_loop]
 
-Each submission is run by nbgrader in a process of its own (`tools/grade_one.py`), so that no
-submission can stop the others. What has been graded is not graded again until it changes.
+nbgrader runs each submission in a separate process (`tools/grade_one.py`), so that no submission
+can stop the others. A submission that was graded is graded again only when it changes.
 """
 
 import stopping
@@ -72,16 +72,16 @@ ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 class GradingError(Exception):
-    """Nothing can be graded; the message says why in a sentence."""
+    """Nothing can be graded; the message says why, in one sentence."""
 
 
 class Interruption(Exception):
-    """The grader was stopped while it graded this submission, which is nobody's fault."""
+    """The grader was stopped while it graded this submission."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a submission may use: seconds for a cell and for all of them, bytes of memory."""
+    """What a submission may use: seconds per cell and in all, and bytes of memory."""
 
     seconds_per_cell: int = 60
     seconds: int = 600
@@ -90,9 +90,9 @@ class Limits:
 
 @dataclass(frozen=True)
 class ExerciseSet:
-    """A set as it is graded: its name, the names of its cells, the most points of each exercise.
+    """A set that is ready for grading: its name, cell names, and highest points per exercise.
 
-    `course` is nbgrader's folder with its tests, `limits` what its submissions may use.
+    `course` is the folder of nbgrader with the tests; `limits` is what submissions may use.
     """
 
     name: str
@@ -105,7 +105,7 @@ class ExerciseSet:
 
 @dataclass(frozen=True)
 class Submission:
-    """A file that was handed in, whose it is, and for which set; `fault`: why it cannot be run."""
+    """A file that was handed in, its student and set; `fault` says why it cannot be run, if so."""
 
     student: str
     set: str
@@ -116,7 +116,7 @@ class Submission:
 
 @dataclass(frozen=True)
 class Grade:
-    """What a submission earned, of how much, for each exercise; and why it is not more."""
+    """The points of a submission for each exercise, the most possible, and why some are missing."""
 
     student: str
     set: str
@@ -126,12 +126,12 @@ class Grade:
 
     @property
     def total(self) -> float:
-        """All points together."""
+        """The sum of all points."""
         return sum(got for got, _ in self.points.values())
 
     @property
     def most(self) -> float:
-        """All points that could be had."""
+        """The highest possible sum."""
         return sum(most for _, most in self.points.values())
 
 
@@ -177,7 +177,7 @@ def digest(paths: list[Path]) -> str:
 
 
 def collect(folder: Path, sets: dict[str, ExerciseSet], only: str) -> list[Submission]:
-    """Return what was handed in below `folder`, for the set `only` (empty: for any)."""
+    """Return what was handed in below `folder` for the set `only`, or for any set if empty."""
     found = [identify(path, folder, sets, only) for path in notebooks(folder)]
     wanted = [each for each in found if not only or each.set == only]
     names = {each.student for each in found}
@@ -192,7 +192,7 @@ def collect(folder: Path, sets: dict[str, ExerciseSet], only: str) -> list[Submi
 
 
 def check_names(students: Collection[str]) -> None:
-    """Raise `GradingError` where two names would be one folder, as on Windows and macOS."""
+    """Raise `GradingError` if two names would share a folder, as they may on Windows and macOS."""
     known: dict[str, str] = {}
     for name in sorted(students):
         other = known.setdefault(folder_name(name).casefold(), name)
@@ -204,7 +204,7 @@ def check_names(students: Collection[str]) -> None:
 
 
 def notebooks(folder: Path) -> list[Path]:
-    """Return all notebooks below `folder`, without checkpoints and other hidden ones."""
+    """Return all notebooks below `folder`, except checkpoints and other hidden ones."""
     paths = [path for path in sorted(folder.rglob("*.ipynb")) if path.is_file()]
     return [
         path for path in paths if not any(map(hidden, map(Path, path.relative_to(folder).parts)))
@@ -217,7 +217,7 @@ def hidden(path: Path) -> bool:
 
 
 def identify(path: Path, folder: Path, sets: dict[str, ExerciseSet], only: str) -> Submission:
-    """Say whose the notebook `path` is, and of which set: its cells tell, or else its name."""
+    """Find out the student and the set of the notebook `path`, from its cells or else its name."""
     named = next((name for name in sets if name in path.stem), "")
     student = student_of(path, folder, named)
     try:
@@ -234,7 +234,7 @@ def identify(path: Path, folder: Path, sets: dict[str, ExerciseSet], only: str) 
 
 
 def student_of(path: Path, folder: Path, named: str) -> str:
-    """Return the student: the folder in `folder`, or the file's name without the set's."""
+    """Return the student: the name of the subfolder, or of the file without the name of the set."""
     parts = path.relative_to(folder).parts
     if len(parts) > 1:
         return parts[0]
@@ -243,7 +243,7 @@ def student_of(path: Path, folder: Path, named: str) -> str:
 
 
 def read_submission(path: Path) -> NotebookNode:
-    """Return the notebook `path`; raises `GradingError` where it is none."""
+    """Return the notebook `path`; raises `GradingError` if the file is not a notebook."""
     size = path.stat().st_size
     if size == 0:
         raise GradingError("the file is empty")
@@ -262,7 +262,7 @@ def read_submission(path: Path) -> NotebookNode:
 
 
 def held_set(notebook: NotebookNode, sets: dict[str, ExerciseSet]) -> str:
-    """Return the set to which most cells of `notebook` belong, empty where none does."""
+    """Return the set to which most cells of `notebook` belong; empty if no cell belongs to any."""
     names = {cell_name(cell) for cell in notebook.cells}
     shared = {each.name: len(names & each.cells) for each in sets.values()}
     best = max(shared, key=lambda name: shared[name])
@@ -270,7 +270,7 @@ def held_set(notebook: NotebookNode, sets: dict[str, ExerciseSet]) -> str:
 
 
 def newest(submissions: list[Submission]) -> list[Submission]:
-    """Return one submission for each student and set: the file that was changed last."""
+    """Return, for each student and set, the submission that was changed last."""
     chosen: dict[tuple[str, str], Submission] = {}
     for each in sorted(submissions, key=lambda each: each.path.stat().st_mtime if each.path else 0):
         before = chosen.get((each.student, each.set))
@@ -296,7 +296,7 @@ class Workplace:
     profile: str = "laptop"
 
     def state(self, submission: Submission) -> Path:
-        """Return where the grade of `submission` is kept, for the next time."""
+        """Return the file that keeps the grade of `submission` for the next run."""
         return self.output / "state" / folder_name(submission.student) / f"{submission.set}.json"
 
     def feedback(self, submission: Submission) -> Path:
@@ -312,26 +312,26 @@ class Workplace:
 
 
 def folder_name(student: str) -> str:
-    """Return `student` as a name that a folder may have on every system."""
+    """Return `student` as a folder name that every system accepts."""
     name = student.rstrip(". ") or "_"
     return f"{name}_" if RESERVED.match(name) or name != student else name
 
 
 def grade(submission: Submission, sets: dict[str, ExerciseSet], place: Workplace) -> Grade:
-    """Return the grade of `submission`, whatever happens, and write its page of feedback."""
+    """Grade `submission`, whatever is wrong with it, and write its page of feedback."""
     if submission.fault:
         return refuse(submission, sets, place, submission.fault)
     try:
         return grade_readable(submission, sets, place)
     except Interruption:
         raise
-    except Exception as error:  # nobody else should wait for what is wrong with this one
+    except Exception as error:  # which must not stop the others
         problem = f"{type(error).__name__}: {error}"[:200]
         return refuse(submission, sets, place, f"the grader failed on it ({problem})")
 
 
 def grade_readable(submission: Submission, sets: dict[str, ExerciseSet], place: Workplace) -> Grade:
-    """Return the grade of a notebook; from last time, if nothing has changed since."""
+    """Grade a notebook, or return its last grade if nothing has changed since."""
     exercise_set = sets[submission.set]
     key = fingerprint(submission, exercise_set, place)
     known = recall(submission, place, key)
@@ -358,7 +358,7 @@ def grade_readable(submission: Submission, sets: dict[str, ExerciseSet], place: 
 def refuse(
     submission: Submission, sets: dict[str, ExerciseSet], place: Workplace, fault: str
 ) -> Grade:
-    """Return no points for a submission that cannot be run, and say so in its feedback."""
+    """Give no points to a submission that cannot be run, and say why in its feedback."""
     most = sets[submission.set].most if submission.set else {}
     notes = [*submission.notes, fault]
     reason = "; ".join(notes)
@@ -379,7 +379,7 @@ def refuse(
 
 
 def fingerprint(submission: Submission, exercise_set: ExerciseSet, place: Workplace) -> str:
-    """Return what a grade depends on, in short."""
+    """Return a fingerprint of everything that the grade depends on."""
     assert submission.path is not None
     parts = [digest([submission.path]), exercise_set.key, place.key, place.profile]
     parts.append(str(exercise_set.limits))
@@ -387,7 +387,7 @@ def fingerprint(submission: Submission, exercise_set: ExerciseSet, place: Workpl
 
 
 def recall(submission: Submission, place: Workplace, key: str) -> Grade | None:
-    """Return the grade that the same submission got before, if it is known."""
+    """Return the grade that the same submission got before, or None."""
     try:
         kept = json.loads(place.state(submission).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -418,7 +418,7 @@ def keep(folder: Path, submission: Submission, place: Workplace) -> None:
 def job_of(
     submission: Submission, exercise_set: ExerciseSet, place: Workplace, folder: Path
 ) -> dict[str, Any]:
-    """Return what `tools/grade_one.py` has to know, with `folder` for everything that it makes."""
+    """Return what `tools/grade_one.py` needs to know; it writes everything into `folder`."""
     folder = folder.resolve()
     work = folder / "work"
     work.mkdir()
@@ -457,7 +457,7 @@ def job_of(
 
 
 def run(job: dict[str, Any], limits: Limits) -> dict[str, Any]:
-    """Grade one submission in a process of its own; return its result, or only a reason."""
+    """Grade one submission in a separate process; return its result, or only a reason."""
     mark = uuid.uuid4().hex
     errors = Path(job["folder"], "errors.txt")
     command = [sys.executable, str(TOOLS / "grade_one.py"), json.dumps(job)]
@@ -480,7 +480,7 @@ def run(job: dict[str, Any], limits: Limits) -> dict[str, Any]:
 
 
 def outcome(job: dict[str, Any], excess: str, errors: Path) -> dict[str, Any]:
-    """Return the result that the process left, with what had to be stopped; or only a reason."""
+    """Return the result that the process wrote, with the limit it broke, or only a reason."""
     try:
         result = json.loads(Path(job["folder"], "result.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -492,7 +492,7 @@ def outcome(job: dict[str, Any], excess: str, errors: Path) -> dict[str, Any]:
 
 
 def environment(work: Path, mark: str, profile: str) -> dict[str, str]:
-    """Return the variables for a submission: no secrets, one thread, a home in its own folder."""
+    """Return the environment of a submission: no secrets, one thread, a home in its own folder."""
     home, runtime = work / ".home", work / ".runtime"
     for folder in (home, runtime):
         folder.mkdir()
@@ -517,7 +517,7 @@ def environment(work: Path, mark: str, profile: str) -> dict[str, str]:
 
 
 def watch(process: subprocess.Popen[bytes], limits: Limits) -> str:
-    """Wait for the end of `process`; stop what it runs where that uses too much, and say what."""
+    """Wait for `process`; stop its children if they use too much, and say what they broke."""
     excess, ends = "", time.monotonic() + limits.seconds + GRACE_SECONDS
     while process.poll() is None and not INTERRUPTED.wait(POLL_SECONDS):
         children = psutil.Process(process.pid).children(recursive=True) if not excess else []
@@ -531,7 +531,7 @@ def watch(process: subprocess.Popen[bytes], limits: Limits) -> str:
 
 
 def too_much(processes: list[psutil.Process], limits: Limits) -> str:
-    """Return what `processes` use too much of, in words; empty if nothing."""
+    """Return which limit `processes` break, in words; empty if none."""
     if len(processes) > MOST_PROCESSES:
         return f"it was stopped when it ran more than {MOST_PROCESSES} processes"
     if sum(map(memory, processes)) > limits.bytes:
@@ -588,7 +588,7 @@ def workplace(sources: Path, submitted: Path, output: Path, profile: str) -> Ite
 
 
 def fill_caches() -> None:
-    """Make once what every submission would otherwise make anew: it may not write caches."""
+    """Fill the caches once, because submissions may not write to them."""
     importlib.import_module("matplotlib.font_manager")
     load_images("glyphs", "train")
 
@@ -599,7 +599,7 @@ def grade_all(
     place: Workplace,
     workers: int,
 ) -> Iterator[Grade]:
-    """Yield the grades of all submissions, `workers` at a time, in the order in which they end."""
+    """Grade all submissions, `workers` at a time, and yield the grades as they are finished."""
     pool = ThreadPoolExecutor(workers)
     waiting = [pool.submit(grade, each, sets, place) for each in submissions]
     try:
@@ -612,7 +612,7 @@ def grade_all(
 
 
 def write_table(grades: list[Grade], sets: dict[str, ExerciseSet], path: Path) -> None:
-    """Write one line a submission: student, set, points of each exercise, total, most, reason."""
+    """Write one line per submission: student, set, points by exercise, total, maximum, reason."""
     names = sorted({each.set for each in grades if each.set})
     exercises = list(dict.fromkeys(label for name in names for label in sets[name].most))
     with (
@@ -637,17 +637,17 @@ def write_table(grades: list[Grade], sets: dict[str, ExerciseSet], path: Path) -
 
 
 def as_text(value: str) -> str:
-    """Return `value` so that no spreadsheet takes a student's words for a formula."""
+    """Return `value` in a form that no spreadsheet reads as a formula."""
     return f"'{value}" if value.startswith(("=", "+", "-", "@")) else value
 
 
 def shown(points: float) -> str:
-    """Return points as one writes them: 2, not 2.0."""
+    """Return points as people write them: 2, not 2.0."""
     return f"{points:.2f}".rstrip("0").rstrip(".")
 
 
 def check(submitted: Path | None, only: str, sources: Path) -> Path:
-    """Return the folder `submitted`; raises `GradingError` where nothing could be graded."""
+    """Return the folder `submitted`; raises `GradingError` if there is nothing to grade."""
     if submitted is None or str(submitted) in ("", "."):
         raise GradingError("Which folder? Type 'make grade SUBMITTED=folder'.")
     if not submitted.is_dir():
@@ -669,9 +669,9 @@ def grade_class(
     workers: int,
     profile: str,
 ) -> list[Grade]:
-    """Grade what lies in the folder `submitted`, and write table and feedback into `output`.
+    """Grade the folder `submitted`, and write the table and the feedback to `output`.
 
-    The table is written once everything is graded: half a table could be taken for a whole one.
+    The table is written only at the end: half a table could be mistaken for a complete one.
     """
     grades: list[Grade] = []
     with workplace(sources, submitted, output, profile) as place:
@@ -711,8 +711,8 @@ def main(
         output: Where points.csv and feedback/ go.
         workers: How many submissions are graded at a time.
         profile: How long the sets train that train, whatever the submissions say.
-        seconds_per_cell: After which a cell is stopped.
-        seconds: After which a whole notebook is stopped.
+        seconds_per_cell: How long a cell may take.
+        seconds: How long a whole notebook may take.
         memory: How many GB a submission may use.
 
     Returns:

@@ -1,8 +1,8 @@
-"""What may end a command early: Ctrl-C, a request to end, a terminal that is closed.
+"""Stop cleanly on Ctrl-C, on a request to end, and when the terminal is closed.
 
-Each tool calls `listen(__name__, "…")` before it imports anything that takes long. From then on a
-signal unwinds the program as `sys.exit` does, so that every `finally` is reached, and ends it with
-one line and the exit code that shells expect: 130 for Ctrl-C. No process that it started is left.
+Each tool calls `listen(__name__, "…")` before its slow imports. From then on, a signal ends the
+program the way `sys.exit` does, so that every `finally` block runs. The program prints one line,
+kills the processes that it started, and exits with the code that shells expect: 130 for Ctrl-C.
 """
 
 import atexit
@@ -18,15 +18,15 @@ import psutil
 
 NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")  # the last one is Ctrl-Break on Windows
 SIGNALS = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
-SAME_PRESS = 1.0  # seconds in which further signals count as the first one
+SAME_PRESS = 1.0  # seconds; a further signal within them is the same press of a key
 stopped_at: list[float] = []  # empty until a signal comes
 
 
 def listen(name: str, line: str = "", kill_first: bool = False) -> None:
-    """Stop at a signal, and then say "Stopped." and `line`, where `name` is the program's.
+    """If `name` is "__main__", stop on a signal and print "Stopped." and then `line`.
 
-    What it has started is killed in the end, or before any `finally` is reached (`kill_first`). A
-    signal that whoever started the program told it to ignore, as `nohup` does, stays ignored.
+    Child processes are killed at the end, or, with `kill_first`, before any `finally` block runs. A
+    signal that is ignored when the program starts, as under `nohup`, stays ignored.
     """
     if name != "__main__":
         return
@@ -35,12 +35,12 @@ def listen(name: str, line: str = "", kill_first: bool = False) -> None:
         started = psutil.Process().children(recursive=True)
         if not stopped_at:
             stopped_at.append(time.monotonic())
-            logging.disable()  # libraries would tell of everything that is cut short
+            logging.disable()  # libraries would report everything that is cut short
             atexit.register(finish, started, f"Stopped. {line}".strip())
             if kill_first:
                 end(started)
             sys.exit(128 + number)
-        if time.monotonic() - stopped_at[0] > SAME_PRESS:  # it hangs while it cleans up
+        if time.monotonic() - stopped_at[0] > SAME_PRESS:  # cleaning up takes too long
             end(started)
             os._exit(128 + number)
 
@@ -50,9 +50,9 @@ def listen(name: str, line: str = "", kill_first: bool = False) -> None:
 
 
 def finish(started: list[psutil.Process], line: str) -> None:
-    """End what is left of the processes `started`, and print `line`."""
+    """Kill the processes in `started` that still run, and print `line`."""
     end(started)
-    with contextlib.suppress(OSError):  # the terminal is gone
+    with contextlib.suppress(OSError):  # the terminal is closed
         print(f"\n{line}", file=sys.stderr, flush=True)
 
 

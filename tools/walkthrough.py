@@ -1,4 +1,4 @@
-"""Run every notebook from its first cell to its last and say which ones failed.
+"""Run every notebook from the first cell to the last, and say which ones failed.
 
 make walkthrough PROFILE=laptop DATASET=auto
 """
@@ -43,7 +43,7 @@ class NotebookError(Exception):
 
 @dataclass(frozen=True)
 class Result:
-    """How the run of one notebook ended; `error` is empty where it passed."""
+    """How the run of one notebook ended; `error` is empty if it passed."""
 
     name: str
     seconds: float
@@ -60,8 +60,8 @@ def run_notebook(
 ) -> None:
     """Run the notebook `path` in its own folder and keep the executed copy in `output`.
 
-    Raises `NotebookError` where a cell fails, or where the notebook has no such parameter. The copy
-    of a notebook that failed is kept too; of one that was interrupted, nothing is.
+    Raises `NotebookError` if a cell fails, or if the notebook lacks one of the `parameters`. The
+    copy is kept if the notebook fails, but not if it is interrupted.
     """
     bar = {"desc": f"  {path.stem}", "position": 1, "leave": False, "disable": None}
     options = {"execution_timeout": seconds_per_cell, "progress_bar": bar if progress else False}
@@ -100,16 +100,16 @@ def _execute(
 
 
 def _literal(path: Path) -> str:
-    """Return `path` for papermill, which fills in what it finds between braces."""
+    """Return `path` with its braces escaped: papermill would replace what is between them."""
     return str(path).replace("{", "{{").replace("}", "}}")
 
 
 @contextmanager
 def own_environment() -> Iterator[None]:
-    """Run notebooks as they would run for a user who has set up nothing.
+    """Keep the user's own settings away from the notebooks.
 
-    This Python's own kernel wins over any other that is named python3, and neither start-up files
-    of Python and IPython nor settings of matplotlib reach the notebooks.
+    The kernel of this Python takes precedence over any other named python3. Start-up files of
+    Python and IPython, and settings of matplotlib, are ignored.
     """
     before = dict(os.environ)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
@@ -129,7 +129,7 @@ def own_environment() -> Iterator[None]:
 
 
 def _check_parameters(path: Path, parameters: Mapping[str, object]) -> None:
-    """papermill itself only warns of a parameter that the notebook does not have."""
+    """Raise `NotebookError` for a parameter that the notebook lacks: papermill would only warn."""
     known = papermill.inspect_notebook(_literal(path))
     unknown = sorted(set(parameters) - set(known))
     if unknown:
@@ -147,7 +147,7 @@ def _explain(path: Path, error: PapermillExecutionError) -> str:
 
 
 def run_all(notebooks: list[Path], folder: Path, parameters: Mapping[str, object]) -> list[Result]:
-    """Run the notebooks one after another, whether or not an earlier one failed."""
+    """Run the notebooks one after another, even if an earlier one fails."""
     results = []
     with tqdm(notebooks, unit="notebook") as bar:
         for path in bar:
@@ -169,7 +169,7 @@ def _run_one(path: Path, output: Path, parameters: Mapping[str, object]) -> Resu
 
 
 def table(results: list[Result]) -> str:
-    """Return one line a notebook: its name, the seconds it took and how it ended."""
+    """Return a line per notebook: its name, how many seconds it took, and how it ended."""
     width = max(len(result.name) for result in results)
     lines = [f"{'notebook':{width}}  seconds  result"]
     for result in results:
@@ -193,7 +193,7 @@ def main(
         output: Where the executed copies go.
 
     Returns:
-        The exit status: 1 where a notebook failed.
+        The exit status: 1 if a notebook failed.
     """
     paths = sorted(notebooks.glob("*.ipynb"))
     if not paths:

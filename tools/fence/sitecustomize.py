@@ -1,11 +1,11 @@
-"""Refuse what a submission has no business to do, while it is graded.
+"""Refuse what a submission must not do while it is graded.
 
-Python reads this file at its start where its folder is on PYTHONPATH. `MAMLPP_FENCE` holds the
-rules as JSON: folders that may be written, that may not be read, and exceptions from the latter.
-Each refusal is a PermissionError in the submission's own cell, and a line in the file `log`.
+Python runs this file when it starts with this folder on PYTHONPATH. `MAMLPP_FENCE` holds the rules
+as JSON: folders that may be written, folders that may not be read, and exceptions to the latter.
+Each refusal raises PermissionError in the submission's cell, and adds a line to the file `log`.
 
-This stops curiosity and accidents, not an attack: an audit hook can be got around (with ctypes, for
-one). Only a container stops those who set out to do that.
+This stops curiosity and accidents, not attacks: ctypes, for one, gets around an audit hook. Only a
+container stops an attack.
 """
 
 import importlib.machinery
@@ -16,7 +16,7 @@ import sys
 
 WINDOWS = os.name == "nt"
 HERE = os.path.dirname(os.path.realpath(__file__))
-# Whether this kit lies in a file system where SOLUTION.ipynb is solution.ipynb.
+# Whether SOLUTION.ipynb and solution.ipynb are the same file in the file system of this kit.
 ANY_CASE = os.path.exists(os.path.join(HERE, os.path.basename(__file__).swapcase()))
 RULES = json.loads(os.environ.get("MAMLPP_FENCE", "{}"))
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
@@ -35,7 +35,7 @@ CHANGES = {
     "sqlite3.connect": (0,),
 }
 LISTS = {"os.listdir", "os.scandir"}
-# Which of an event's arguments name the program: the first of them that is given.
+# Which arguments of an event name the program; the first that is not empty counts.
 PROGRAMS = {
     "subprocess.Popen": (0, 1),
     "os.exec": (0,),
@@ -44,14 +44,14 @@ PROGRAMS = {
     "os.startfile": (0,),
     "_winapi.CreateProcess": (0, 1),
 }
-HARMLESS = {"uname", "lscpu", "sysctl"}  # with which libraries ask what machine this is
+HARMLESS = {"uname", "lscpu", "sysctl"}  # libraries ask these about the machine
 KILLS = {"os.kill", "os.killpg"}
 
 
 def real(path):
-    """Return the path that is meant, links resolved; None for what is no path.
+    """Return `path` as an absolute path with links resolved, or None if it is not a path.
 
-    Where upper and lower case are the same to the file system, it is in lower case.
+    It is in lower case if the file system ignores case.
     """
     if path is None or isinstance(path, int):
         return None
@@ -71,7 +71,7 @@ def inside(path, folders):
 
 
 def refuse(deed):
-    """Note that `deed` was attempted, and raise PermissionError."""
+    """Log that `deed` was attempted, and raise PermissionError."""
     __tracebackhide__ = True
     with open(RULES["log"], "a", encoding="utf-8") as log:
         log.write(deed + "\n")
@@ -79,7 +79,7 @@ def refuse(deed):
 
 
 def check_reading(path):
-    """Refuse to read where submissions may not."""
+    """Refuse to read outside the folders that submissions may read."""
     __tracebackhide__ = True
     path = real(path)
     if path and inside(path, FOLDERS["unread"]) and not inside(path, FOLDERS["read"]):
@@ -87,9 +87,9 @@ def check_reading(path):
 
 
 def check_writing(path):
-    """Refuse to write where submissions may not."""
+    """Refuse to write outside the folders that submissions may write."""
     __tracebackhide__ = True
-    if path in (":memory:", b":memory:"):  # which sqlite3 takes for a database in memory
+    if path in (":memory:", b":memory:"):  # a database of sqlite3 in memory
         return
     path = real(path)
     if path and not inside(path, FOLDERS["write"]):
@@ -97,7 +97,7 @@ def check_writing(path):
 
 
 def check_program(program):
-    """Refuse to start any program but this Python."""
+    """Refuse to start any program except this Python."""
     __tracebackhide__ = True
     program = first_word(program)
     name = os.path.basename(program)
@@ -106,7 +106,7 @@ def check_program(program):
 
 
 def first_word(command):
-    """Return the program of `command`: a path, a list of words, or on Windows one string of all."""
+    """Return the program of `command`: a path, a list of words, or, on Windows, a command line."""
     if isinstance(command, list | tuple):
         return os.fsdecode(command[0]) if command else ""
     command = os.fsdecode(command)
@@ -116,7 +116,7 @@ def first_word(command):
 
 
 def guard(event, arguments):
-    """Look at what Python is about to do; `sys.addaudithook` calls it before each such deed."""
+    """Check what Python is about to do; this is the function that `sys.addaudithook` gets."""
     __tracebackhide__ = True
     if event == "open":
         path, _, flags = arguments
@@ -124,7 +124,7 @@ def guard(event, arguments):
     elif event in LISTS:
         check_reading(arguments[0])
     elif event == "os.mkdir" and os.path.isdir(arguments[0]):
-        pass  # which fails by itself, and is how libraries ask for their caches
+        pass  # this fails anyway, and libraries do it to make sure that their caches exist
     elif event in CHANGES:
         for position in CHANGES[event]:
             check_writing(arguments[position])
@@ -139,7 +139,7 @@ def guard(event, arguments):
 
 
 def limit_memory(amount):
-    """Let what asks for more than `amount` bytes have a MemoryError instead."""
+    """Make every request for more than `amount` bytes raise MemoryError."""
     try:
         import resource
     except ImportError:  # Windows
@@ -150,7 +150,7 @@ def limit_memory(amount):
 
 
 def run_hidden():
-    """Run the `sitecustomize` of this Python, which Python does not find because of this one."""
+    """Run the `sitecustomize` that Python would have run without this one."""
     others = [folder for folder in sys.path if os.path.realpath(folder) != HERE]
     spec = importlib.machinery.PathFinder.find_spec("sitecustomize", others)
     if spec is not None and spec.loader is not None:
@@ -159,7 +159,7 @@ def run_hidden():
 
 try:
     run_hidden()
-finally:  # whatever that one does
+finally:  # even if that one fails
     if RULES:
         limit_memory(RULES["bytes"])
         sys.addaudithook(guard)
