@@ -517,7 +517,7 @@ def environment(work: Path, mark: str, profile: str) -> dict[str, str]:
 
 
 def watch(process: subprocess.Popen[bytes], limits: Limits) -> str:
-    """Wait for `process`; stop its children if they use too much, and say what they broke."""
+    """Wait for `process`; stop its children if they break a limit, and say which one."""
     excess, ends = "", time.monotonic() + limits.seconds + GRACE_SECONDS
     while process.poll() is None and not INTERRUPTED.wait(POLL_SECONDS):
         children = psutil.Process(process.pid).children(recursive=True) if not excess else []
