@@ -1,4 +1,7 @@
 # What you type to use this kit: `make help` lists it.
+#
+# The folder of the kit may have blanks, quotes, # and letters of any language in its name, but no
+# colon, which separates folders in PATH: Python makes no environment there.
 
 PYTHON ?= python3
 PROFILE ?= laptop
@@ -14,10 +17,21 @@ VENV_PYTHON := $(VENV)/bin/python
 PIP_INSTALL := $(VENV_PYTHON) -m pip install -qq --disable-pip-version-check -c constraints.txt
 START := notebooks/00_start_here.ipynb
 
+# Where .venv cannot be used because its Python is gone, or it was moved or copied with the kit.
+STALE := $(if $(wildcard $(VENV)/pyvenv.cfg),\
+  $(shell $(VENV_PYTHON) -I tools/venv_here.py > /dev/null 2>&1 || echo .stale))
+
 # The kernel of .venv wins over any other that the user has named python3.
 export JUPYTER_PATH := $(CURDIR)/$(VENV)/share/jupyter$(if $(JUPYTER_PATH),:$(JUPYTER_PATH))
 
-.PHONY: help setup lab test browser walkthrough figures exercises grade clean
+# What users have set up for other programs stays out of this one.
+export MATPLOTLIBRC := $(CURDIR)/tools/matplotlibrc
+export PIP_USER := 0
+unexport MPLBACKEND PIP_PREFIX PIP_TARGET PYTHONHOME PYTHONPATH PYTHONSTARTUP
+
+quoted = '$(subst ','\'',$(1))'
+
+.PHONY: help setup lab test browser walkthrough figures exercises grade doctor clean
 
 help: ## list these commands (what plain `make` does)
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -50,21 +64,27 @@ exercises: $(VENV)/.installed-classroom ## make the students' versions of the ex
 
 grade: $(VENV)/.installed-classroom ## grade what a class handed in (SUBMITTED=folder SET=01_inner_loop PROFILE=laptop)
 	@$(VENV_PYTHON) tools/grade.py --workers $(WORKERS) --profile $(PROFILE) \
-	  $(if $(SUBMITTED),--submitted "$(SUBMITTED)") $(if $(SET),--set "$(SET)") $(GRADE_ARGS)
+	  $(if $(SUBMITTED),--submitted $(call quoted,$(SUBMITTED))) $(if $(SET),--set "$(SET)") $(GRADE_ARGS)
+
+doctor: $(VENV)/.installed ## say what is installed and what is wrong, on one page, to read or to send
+	@$(VENV_PYTHON) -m mamlpp doctor
 
 clean: ## remove .venv, build/ and caches; your runs/ stay
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # A stamp is written last, so that an installation that failed or was stopped starts again.
-$(VENV)/.installed: pyproject.toml constraints.txt
+$(VENV)/.installed: pyproject.toml constraints.txt $(STALE)
 	@$(PYTHON) -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
 	  2>/dev/null || { echo "This kit needs Python 3.11 to 3.13 with venv and pip, and '$(PYTHON)' is not\
 	 that: choose another with 'make setup PYTHON=python3.12'." >&2; exit 1; }
 	@echo "Installing PyTorch, JupyterLab and this kit into $(VENV), once: about 2 minutes and 1.4 GB"
 	@echo "(longer, and several GB more, where pip brings PyTorch's build for NVIDIA GPUs)"
-	@$(PYTHON) -m venv $(VENV)
+	@$(if $(STALE),echo "($(VENV) is made again: it was made in another folder, or for a Python that is gone)")
+	@$(PYTHON) -m venv $(if $(STALE),--clear) $(VENV)
 	@$(PIP_INSTALL) -e .
 	@touch $@
+
+.stale:
 
 $(VENV)/.installed-classroom: $(VENV)/.installed
 	@echo "Installing what grading needs"

@@ -6,20 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from mamlpp.run.parallel import local_team
-
 import mamlpp
 from benchmarks import peers
 from benchmarks.published import published
 from benchmarks.race import Player, Step
 from benchmarks.workloads import Workload
 
-Memory = Literal["fast", "lean"]
+Memory = Literal["store", "recompute"]
 Name = Literal[
-    "ours-fast",
-    "ours-lean",
-    "ours-fast-threads",
-    "ours-lean-threads",
+    "ours-store",
+    "ours-recompute",
+    "ours-store-threads",
+    "ours-recompute-threads",
     "textbook",
     "higher",
     "torchopt",
@@ -30,8 +28,7 @@ Name = Literal[
 def ours(workload: Workload, memory: Memory, processes: int) -> Step:
     """A `Trainer`'s meta-step, shared out over processes or by one alone."""
     sampler, recipe = workload.sampler(), workload.recipe.with_(memory=memory)
-    workers = local_team(processes) if processes > 1 else 1
-    return mamlpp.Trainer(recipe, sampler, sampler, workers=workers).step
+    return mamlpp.Trainer(recipe, sampler, sampler, workers=processes).step
 
 
 def with_jax(workload: Workload) -> Step:
@@ -62,10 +59,10 @@ PEERS: dict[str, Peer] = {
     "jax": Peer(with_jax, "jax"),
 }
 OURS: dict[str, tuple[Memory, bool]] = {
-    "ours-fast": ("fast", True),
-    "ours-lean": ("lean", True),
-    "ours-fast-threads": ("fast", False),
-    "ours-lean-threads": ("lean", False),
+    "ours-store": ("store", True),
+    "ours-recompute": ("recompute", True),
+    "ours-store-threads": ("store", False),
+    "ours-recompute-threads": ("recompute", False),
 }  # by name: the mode, and whether by a process a core, or by one process with a thread a core
 
 

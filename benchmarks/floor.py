@@ -44,10 +44,10 @@ class _Counter(TorchDispatchMode):
 
 
 def meta_step_operations(workload: Workload) -> int:
-    """Those of one meta-step by the definition, `MetaLearner.part`, forward and back."""
+    """Those of one meta-step by the definition, forward and backward."""
     learner = mamlpp.MetaLearner(workload.recipe, workload.image_shape, workload.ways)
     task = next(iter(workload.sampler().sample(1)))
-    return workload.recipe.meta_batch * operations(lambda: learner.part(task).loss.backward())
+    return workload.recipe.meta_batch * operations(lambda: learner.task_loss(task).loss.backward())
 
 
 def convolutions(workload: Workload, layout: str) -> Step:

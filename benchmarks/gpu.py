@@ -1,22 +1,18 @@
 """The meta-step on a GPU: `python -m benchmarks.gpu`, on one that has nothing else to do.
 
-Three ways of the meta-gradient take turns: task by task, all tasks at once, and all tasks at once
-as one recorded graph; then the whole meta-step of a `Trainer`, which records.
+Three ways of the meta-gradient take turns: task by task, all tasks batched, and these captured as
+one CUDA graph; then the whole meta-step of a `Trainer`, which captures.
 """
 
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any, Literal, get_args
 
 import torch
 import tyro
-from mamlpp.lean import backward as one_by_one
-from mamlpp.precision import full_precision
-from mamlpp.recorded import Recorder
 
 import mamlpp
 from benchmarks import report
@@ -24,8 +20,10 @@ from benchmarks.floor import meta_step_operations, operations
 from benchmarks.race import Step
 from benchmarks.timing import seconds
 from benchmarks.workloads import WORKLOADS, Workload
-from mamlpp import together
+from mamlpp.engine import Engine
+from mamlpp.engine.batched import task_gradients
 from mamlpp.network import BLOCKS
+from mamlpp.precision import full_precision
 
 WorkloadName = Literal["W1", "W2", "W3", "W4"]
 PAPER = 75_000  # meta-steps of the paper's training on Omniglot: 150 epochs of 500
@@ -122,18 +120,19 @@ def _gradient(take: Callable[..., Any]) -> Callable[[Workload, torch.device], St
 
 
 def _task_by_task(learner: mamlpp.MetaLearner, batch: mamlpp.TaskBatch) -> None:
-    for task in batch:
-        one_by_one(learner, task, 0.0, len(batch), lean=False)
+    Engine(batched=False).task_results(learner, batch, 0.0, len(batch))
 
 
-def _at_once(
-    learner: mamlpp.MetaLearner, batch: mamlpp.TaskBatch, recorder: Recorder | None = None
-) -> None:
-    together.backward(learner, batch, 0.0, len(batch), False, recorder)
+def _batched(learner: mamlpp.MetaLearner, batch: mamlpp.TaskBatch) -> None:
+    gradients, _ = task_gradients(learner, batch, *learner.schedule(0.0), len(batch))
+    for parameter, gradient in zip(learner.parameters(), gradients, strict=True):
+        parameter.grad = gradient
 
 
-def _recorded(workload: Workload, device: torch.device) -> Step:
-    return _gradient(partial(_at_once, recorder=Recorder()))(workload, device)
+def _captured(workload: Workload, device: torch.device) -> Step:
+    engine = Engine(batched=True)
+    take = _gradient(lambda learner, batch: engine.task_results(learner, batch, 0.0, len(batch)))
+    return take(workload, device)
 
 
 def _trainer(workload: Workload, device: torch.device) -> Step:
@@ -144,8 +143,8 @@ def _trainer(workload: Workload, device: torch.device) -> Step:
 
 WAYS: dict[str, Callable[[Workload, torch.device], Step]] = {
     "task by task": _gradient(_task_by_task),
-    "at once": _gradient(_at_once),
-    "recorded": _recorded,
+    "batched": _gradient(_batched),
+    "CUDA graph": _captured,
     "Trainer.step": _trainer,
 }
 

@@ -14,17 +14,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from statistics import mean, median
 from typing import Any, Literal
-from unittest.mock import patch
 
 import torch
 import tyro
-from mamlpp.fast import fast_model
 from torch import Tensor
 
 import mamlpp
 from benchmarks import report
-from mamlpp.maml import Model, task_loss
-from mamlpp.network import ConvNet
+from mamlpp import maml
+from mamlpp.engine import Engine
+from mamlpp.engine.batched import task_gradients
 
 Network = Literal["definition", "fast"]
 NETWORKS: tuple[Network, ...] = ("definition", "fast")
@@ -89,11 +88,13 @@ def gradient(
     """Flat, in float64, as computed in `dtype`."""
     other = mamlpp.MetaLearner(learner.recipe, learner.image_shape, learner.ways).to(dtype)
     other.load_state_dict(learner.state_dict())
-    task = task._replace(support_x=task.support_x.to(dtype), query_x=task.query_x.to(dtype))
-    model = other.forward if which == "definition" else fast_model(other.network)
-    counts = [0.0] * (steps - 1) + [1.0]
-    loss, _ = task_loss(model, other.weights(), task, counts, other.rule, second_order=True)
-    found = torch.autograd.grad(loss, list(other.parameters()))
+    x, y = task.support_x.to(dtype)[None], task.support_y[None]
+    batch = mamlpp.TaskBatch(x, y, task.query_x.to(dtype)[None], task.query_y[None])
+    other.recipe = other.recipe.with_(inner_steps=steps)
+    if which == "definition":
+        found: Any = torch.autograd.grad(other.meta_loss(batch)[0], list(other.parameters()))
+    else:
+        found, _ = task_gradients(other, batch, *other.schedule(0.0), 1)
     return torch.cat([each.flatten() for each in found]).double()
 
 
@@ -102,20 +103,14 @@ def train(
 ) -> tuple[mamlpp.MetaLearner, dict[str, Any]]:
     """The last weights of a training; norms of its meta-gradients, and accuracy after it."""
     trainer = mamlpp.Trainer(recipe, sampler, sampler)
-    with patch("mamlpp.maml.fast_model", plain_model if which == "definition" else fast_model):
-        norms = [trainer.step()["gradient_norm"] for _ in range(recipe.iterations_per_epoch)]
+    gradient = maml.meta_gradient if which == "definition" else Engine().meta_gradient
+    norms = []
+    for _ in range(recipe.iterations_per_epoch):
+        batch = trainer.train.sample(recipe.meta_batch)
+        row = maml.meta_step(trainer.learner, trainer.optimizer, batch, 0.0, gradient)
+        norms.append(row["gradient_norm"])
     found = mamlpp.evaluate_tasks(trainer.learner, sampler.with_seed(1000 + recipe.seed), 100)
     return trainer.learner, {"accuracy": found.accuracy, "norms": norms}
-
-
-def plain_model(network: ConvNet, seen: Any = None) -> Model:
-    """The definition, in the place of `fast_model`."""
-
-    def model(weights: dict[str, Tensor], x: Tensor, step: int) -> Tensor:
-        given = {"step": step, "seen": seen}
-        return torch.func.functional_call(network, weights, (x,), given)
-
-    return model
 
 
 def table(rows: list[dict[str, Any]]) -> Iterator[str]:

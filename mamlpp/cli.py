@@ -1,4 +1,4 @@
-"""The command line: `mamlpp data | train | evaluate | sweep | cache`.
+"""The command line: `mamlpp data | train | evaluate | sweep | cache | doctor`.
 
 Every field of a recipe is an option of `train`. Paths may begin with `~`.
 """
@@ -388,6 +388,17 @@ def _cache_table(found: list[cache.Entry]) -> str:
     return "\n".join(lines if found else lines[1:])
 
 
+@dataclass
+class Doctor:
+    """What is installed, what this machine has, and what to do about each thing that is wrong."""
+
+    def __call__(self) -> None:
+        """Print the page; exit code 1 where something is wrong."""
+        from mamlpp import doctor
+
+        sys.exit(doctor.main())
+
+
 def _status(cells: list[sweep.Cell], directory: Path) -> str:
     """A line for each cell, and how many are in each state."""
     lines, words = [], []
@@ -416,7 +427,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(130)  # What shells expect of a program that Ctrl-C ended.
 
 
-def _parse(arguments: list[str]) -> Data | Train | Evaluate | Sweep | Cache:
+def _parse(arguments: list[str]) -> Data | Train | Evaluate | Sweep | Cache | Doctor:
     # --recipe sets the defaults of the other options, so it is read before they are parsed.
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     early.add_argument("--recipe", nargs="?", const="maml", default="maml")
@@ -429,7 +440,8 @@ def _parse(arguments: list[str]) -> Data | Train | Evaluate | Sweep | Cache:
         | Annotated[Train, tyro.conf.subcommand("train", default=train)]
         | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
         | Annotated[Sweep, tyro.conf.subcommand("sweep")]
-        | Annotated[Cache, tyro.conf.subcommand("cache")],
+        | Annotated[Cache, tyro.conf.subcommand("cache")]
+        | Annotated[Doctor, tyro.conf.subcommand("doctor")],
         prog="mamlpp",
         description="Meta-learning on a laptop: MAML, step by step to MAML++.",
         args=arguments,

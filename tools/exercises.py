@@ -2,11 +2,15 @@
 
 make exercises
 
-A source, `notebooks/exercises/NN_name.ipynb`, holds an exercise's text, its solution, its visible
-and its hidden tests in nbgrader's format. nbgrader's own converter makes two versions of it: one
-for a class, without any solution, and one for somebody who studies alone, with the solutions
+A source, `notebooks/exercises/NN_name.ipynb`, holds the text of each exercise, its solution, and
+its visible and hidden tests, in nbgrader's format. nbgrader's own converter makes two versions of
+it: one for a class, without solutions, and one for people who study alone, with the solutions
 folded away.
 """
+
+import stopping
+
+stopping.listen(__name__, "Each version that is there is whole; the same command makes them all.")
 
 import os
 import re
@@ -22,6 +26,8 @@ import nbformat
 import tyro
 from nbformat import NotebookNode
 
+from mamlpp.files import replacing
+
 try:
     from nbgrader.converters import GenerateAssignment
     from nbgrader.coursedir import CourseDirectory
@@ -32,7 +38,7 @@ except ImportError:
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = ROOT / "notebooks" / "exercises"
 
-FOLDED = "folded-solution"  # the tag of a cell that shows a solution to who studies alone
+FOLDED = "folded-solution"  # the tag of a cell that shows a solution to people who study alone
 STUB = 'raise NotImplementedError("Your code goes here.")'
 BEGIN, END = (
     re.compile(r"BEGIN (SOLUTION|HIDDEN TESTS)"),
@@ -48,11 +54,11 @@ Place = Callable[[str], Path]  # from a set's name to the file of one version
 
 
 class SourceError(Exception):
-    """A source cannot be made into a students' version; the message says why, a line a fault."""
+    """A source has faults, so no students' version can be made; the message lists one per line."""
 
 
 def grading(cell: NotebookNode) -> NotebookNode:
-    """Return what nbgrader knows of `cell`, empty for a cell that it does not know."""
+    """Return nbgrader's metadata of `cell`; empty if nbgrader does not manage the cell."""
     return cell.metadata.get("nbgrader", NotebookNode())
 
 
@@ -76,11 +82,11 @@ def is_folded(cell: NotebookNode) -> bool:
     return FOLDED in cell.metadata.get("tags", [])
 
 
-# What can be wrong with a source. Each rule returns its faults in words.
+# What can be wrong with a source: each rule returns the faults that it finds, in words.
 
 
 def name_faults(notebook: NotebookNode) -> list[str]:
-    """Each cell that nbgrader knows has a name of its own."""
+    """Each cell that nbgrader manages has a unique name."""
     names = [cell_name(cell) for cell in notebook.cells if grading(cell)]
     bad = [f"{name!r} is no grade_id" for name in names if not CELL_NAME.fullmatch(name)]
     return bad + [f"grade_id {name!r} is used twice" for name, n in Counter(names).items() if n > 1]
@@ -97,7 +103,7 @@ def point_faults(notebook: NotebookNode) -> list[str]:
 
 
 def kind_faults(notebook: NotebookNode) -> list[str]:
-    """A test cell is locked code and no answer; a solution cell is code that is not locked."""
+    """A test cell is locked code without an answer; a solution cell is code that is not locked."""
     faults = []
     for cell in filter(grading, notebook.cells):
         name, locked = repr(cell_name(cell)), bool(grading(cell).get("locked"))
@@ -113,7 +119,7 @@ def kind_faults(notebook: NotebookNode) -> list[str]:
 
 
 def region_faults(notebook: NotebookNode) -> list[str]:
-    """Solutions and hidden tests are marked from BEGIN to END, and in the right kind of cell."""
+    """Solutions and hidden tests stand between BEGIN and END, in the right kind of cell."""
     faults = []
     for cell in notebook.cells:
         name = repr(cell_name(cell) or cell.source[:40])
@@ -130,7 +136,7 @@ def region_faults(notebook: NotebookNode) -> list[str]:
 
 
 def content_faults(notebook: NotebookNode) -> list[str]:
-    """There is something to answer and something that earns points, and no output is stored."""
+    """The set has a solution cell and a test cell, and no stored output."""
     faults = []
     if not any(map(is_test, notebook.cells)) or not any(map(is_solution, notebook.cells)):
         faults.append("there is no solution cell, or no test cell")
@@ -161,7 +167,7 @@ def read_source(path: Path) -> NotebookNode:
 
 
 def course(folder: Path, name: str) -> tuple[CourseDirectory, Config]:
-    """Return nbgrader's view of the course in `folder`, for the assignment `name`."""
+    """Return nbgrader's course in `folder`, and its settings, for the assignment `name`."""
     config = Config()
     config.CourseDirectory.root = str(folder)
     config.CourseDirectory.assignment_id = name
@@ -172,7 +178,7 @@ def course(folder: Path, name: str) -> tuple[CourseDirectory, Config]:
 
 @contextmanager
 def own_programs_first() -> Iterator[None]:
-    """Let nbgrader find alembic, which it starts by name, beside this Python."""
+    """Make sure that nbgrader, which starts alembic by name, finds the one of this Python."""
     before = os.environ.get("PATH", os.defpath)
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), before])
     try:
@@ -182,10 +188,10 @@ def own_programs_first() -> Iterator[None]:
 
 
 def release(notebook: NotebookNode, name: str, folder: Path) -> Path:
-    """Let nbgrader make the students' version of `notebook` in the course `folder`; return it.
+    """Make the students' version of `notebook` in the course `folder`, and return its path.
 
-    The course's gradebook keeps the whole tests, and grading takes them from there. Making that
-    file costs 3 s of processor time, a version 0.1 s: use one folder for all sets.
+    The course's gradebook keeps the complete tests for grading. Creating the gradebook takes 3 s of
+    processor time, and each version 0.1 s, so use one folder for all sets.
     """
     source = folder / "source" / name / f"{name}.ipynb"
     source.parent.mkdir(parents=True, exist_ok=True)
@@ -204,7 +210,7 @@ def for_class(notebook: NotebookNode) -> NotebookNode:
 
 
 def move_links(notebook: NotebookNode, old: Path, place: Place, name: str) -> NotebookNode:
-    """Return a copy of the set `name` of the folder `old` whose links are right at its `place`."""
+    """Return a copy of the set `name` of the folder `old`, with links that work at its `place`."""
 
     def moved(link: re.Match[str]) -> str:
         target = Path(os.path.normpath(old / link[2]))
@@ -222,33 +228,33 @@ def move_links(notebook: NotebookNode, old: Path, place: Place, name: str) -> No
 
 
 def in_class(output: Path) -> Place:
-    """Return where the sets for a class lie: a folder each, as nbgrader wants them."""
+    """Return where the sets for a class go: one folder each, as nbgrader expects."""
     return lambda name: output / "class" / name / f"{name}.ipynb"
 
 
 def alone(output: Path) -> Place:
-    """Return where the sets for who studies alone lie."""
+    """Return where the sets for people who study alone go."""
     return lambda name: output / "alone" / f"{name}.ipynb"
 
 
 def generate(path: Path, output: Path, folder: Path) -> list[Path]:
-    """Write both students' versions of the source `path` below `output`, and return their paths.
+    """Write both students' versions of the source `path` to `output`, and return their paths.
 
     `folder` is the course in which nbgrader works.
     """
     notebook, name = read_source(path), path.stem
     versions = {in_class(output): for_class(notebook), alone(output): notebook}
     for place, version in versions.items():
-        place(name).parent.mkdir(parents=True, exist_ok=True)
         made = release(move_links(version, path.parent.resolve(), place, name), name, folder)
-        shutil.copyfile(made, place(name))
+        with replacing(place(name)) as part:
+            shutil.copyfile(made, part)
     return [place(name) for place in versions]
 
 
 def generate_all(paths: list[Path], output: Path) -> list[str]:
-    """Write the versions of all sources; return the faults of those that could not be made."""
+    """Write the versions of all sources, and return the faults of those that failed."""
     faults = []
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         for path in paths:
             try:
                 generate(path, output, Path(folder))

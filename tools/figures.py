@@ -6,6 +6,10 @@ mamlpp sweep sweeps/laptop.toml             train for an hour; with --table json
                                             figures/laptop.json it writes the table's again
 """
 
+import stopping
+
+stopping.listen(__name__, "The figures that are drawn are whole; the others are as they were.")
+
 import json
 import math
 import sys
@@ -13,11 +17,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import matplotlib.pyplot as plt
 import torch
 from matplotlib.figure import Figure
 
 import mamlpp
+from mamlpp.files import replacing
 from mamlpp.run.history import History
 from mamlpp.show.diagrams import draw_unrolled
 from mamlpp.show.plots import (
@@ -158,13 +164,13 @@ def draw_maml_graph() -> Figure:
 
 
 def draw_mamlpp_graph() -> Figure:
-    """The same of MAML++ where all of it acts: multi-step loss, per-step batch norm, rates."""
+    """The same for MAML++ with everything on: multi-step loss, per-step batch norm, rates."""
     everything = mamlpp.RECIPES["maml++"].with_(second_order_from=0.0)
     return draw_unrolled(everything)
 
 
 def draw_schedules() -> Figure:
-    """All that changes over the epochs of MAML++: each step's weight, the order, the rate."""
+    """What changes over the epochs of MAML++: the weight of each step, the order, the rate."""
     recipe = mamlpp.RECIPES["maml++"]
     figure, axes = plt.subplots(
         3, 1, figsize=(9, 6.4), layout="constrained", height_ratios=[2, 0.7, 2], sharex=True
@@ -186,7 +192,7 @@ def draw_schedules() -> Figure:
     return figure
 
 
-# A figure's name, what draws it, and the files of numbers that it is drawn from.
+# The name of each figure, the function that draws it, and the files with its numbers.
 DRAWN: dict[str, tuple[Callable[..., Figure], list[str]]] = {
     "first_hour": (draw_first_hour, ["first_hour"]),
     "instability": (draw_instability, ["instability"]),
@@ -200,19 +206,35 @@ MEASURED = {"first_hour": measure_first_hour, "instability": measure_instability
 
 
 def draw(name: str, folder: Path) -> Path:
-    """Draw `folder/name.svg` from its numbers in `figures/`: the same bytes from the same ones."""
+    """Draw `folder/name.svg` from its numbers in `figures/`: same numbers, same bytes."""
+    matplotlib.rcdefaults()  # whatever the user prefers
     use_style()
     function, sources = DRAWN[name]
-    figure = function(*(json.loads((FIGURES / f"{source}.json").read_text()) for source in sources))
+    figure = function(*(read_numbers(source) for source in sources))
     path = folder / f"{name}.svg"
-    figure.savefig(path, metadata={"Date": None}, facecolor="white")
+    with replacing(path) as part:
+        figure.savefig(part, metadata={"Date": None}, facecolor="white")
     plt.close(figure)
     return path
 
 
-if __name__ == "__main__":
-    if sys.argv[1:] == ["measure"]:
+def read_numbers(source: str) -> dict[str, Any]:
+    """Return the numbers of `figures/source.json`."""
+    return json.loads((FIGURES / f"{source}.json").read_text(encoding="utf-8"))
+
+
+def main(words: list[str]) -> None:
+    """Draw every figure; with the word `measure`, first measure their numbers again."""
+    matplotlib.use("agg")
+    if words == ["measure"]:
         for source, measure in MEASURED.items():
-            (FIGURES / f"{source}.json").write_text(json.dumps(measure()) + "\n")
-    for figure_name in DRAWN:
-        print(draw(figure_name, FIGURES).relative_to(FIGURES.parent))
+            with replacing(FIGURES / f"{source}.json") as part:
+                part.write_text(json.dumps(measure()) + "\n", encoding="utf-8", newline="\n")
+    elif words:
+        sys.exit(f"tools/figures.py takes the word 'measure', or nothing, not {' '.join(words)!r}.")
+    for name in DRAWN:
+        print(draw(name, FIGURES).relative_to(FIGURES.parent).as_posix())
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,10 +1,14 @@
-"""Grade the notebooks that a class has handed in: points in a table, a page of feedback each.
+"""Grade the notebooks that a class has handed in: a table of points, and a page of feedback each.
 
 make grade SUBMITTED=folder [SET=01_inner_loop]
 
-Each submission is run by nbgrader in a process of its own (`tools/grade_one.py`), so that no
-submission can stop the others. What has been graded is not graded again until it changes.
+nbgrader runs each submission in a separate process (`tools/grade_one.py`), so that no submission
+can stop the others. A submission that was graded is graded again only when it changes.
 """
+
+import stopping
+
+stopping.listen(__name__, "What has been graded is kept: the same command goes on from here.")
 
 import compileall
 import csv
@@ -13,15 +17,15 @@ import html
 import importlib
 import json
 import os
+import re
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -48,6 +52,7 @@ from tqdm import tqdm
 
 from mamlpp import load_images
 from mamlpp.data.folders import cache_folder
+from mamlpp.files import replacing
 
 TOOLS = Path(__file__).resolve().parent
 PACKAGE = ROOT / "mamlpp"
@@ -57,17 +62,26 @@ POLL_SECONDS = 0.5
 GRACE_SECONDS = 120  # for nbgrader, beside what the notebook takes
 MARK = "MAMLPP_GRADING"  # in the environment of whatever a submission starts
 INTERRUPTED = threading.Event()  # by the teacher
-PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ", "SYSTEMROOT", "LD_LIBRARY_PATH", "MAMLPP_DATA")
+PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "MAMLPP_DATA")
+# Without these, Windows starts no program, or has no network, which kernels talk over.
+PASSED_ON_WINDOWS = ("SYSTEMROOT", "SYSTEMDRIVE", "WINDIR", "COMSPEC", "PATHEXT", "PROGRAMDATA")
+HOMES = ("HOME", "USERPROFILE", "APPDATA", "LOCALAPPDATA", "TMPDIR", "TEMP", "TMP", "IPYTHONDIR")
+# Names that Windows keeps for devices, whatever follows after a dot.
+RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)\s*(\.|$)", re.IGNORECASE)
 ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 class GradingError(Exception):
-    """Nothing can be graded; the message says why in a sentence."""
+    """Nothing can be graded; the message says why, in one sentence."""
+
+
+class Interruption(Exception):
+    """The grader was stopped while it graded this submission."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a submission may use: seconds for a cell and for all of them, bytes of memory."""
+    """What a submission may use: seconds per cell and in all, and bytes of memory."""
 
     seconds_per_cell: int = 60
     seconds: int = 600
@@ -76,9 +90,9 @@ class Limits:
 
 @dataclass(frozen=True)
 class ExerciseSet:
-    """A set as it is graded: its name, the names of its cells, the most points of each exercise.
+    """A set that is ready for grading: its name, cell names, and highest points per exercise.
 
-    `course` is nbgrader's folder with its tests, `limits` what its submissions may use.
+    `course` is the folder of nbgrader with the tests; `limits` is what submissions may use.
     """
 
     name: str
@@ -91,7 +105,7 @@ class ExerciseSet:
 
 @dataclass(frozen=True)
 class Submission:
-    """A file that was handed in, whose it is, and for which set; `fault`: why it cannot be run."""
+    """A file that was handed in, its student and set; `fault` says why it cannot be run, if so."""
 
     student: str
     set: str
@@ -102,7 +116,7 @@ class Submission:
 
 @dataclass(frozen=True)
 class Grade:
-    """What a submission earned, of how much, for each exercise; and why it is not more."""
+    """The points of a submission for each exercise, the most possible, and why some are missing."""
 
     student: str
     set: str
@@ -112,12 +126,12 @@ class Grade:
 
     @property
     def total(self) -> float:
-        """All points together."""
+        """The sum of all points."""
         return sum(got for got, _ in self.points.values())
 
     @property
     def most(self) -> float:
-        """All points that could be had."""
+        """The highest possible sum."""
         return sum(most for _, most in self.points.values())
 
 
@@ -163,10 +177,11 @@ def digest(paths: list[Path]) -> str:
 
 
 def collect(folder: Path, sets: dict[str, ExerciseSet], only: str) -> list[Submission]:
-    """Return what was handed in below `folder`, for the set `only` (empty: for any)."""
+    """Return what was handed in below `folder` for the set `only`, or for any set if empty."""
     found = [identify(path, folder, sets, only) for path in notebooks(folder)]
     wanted = [each for each in found if not only or each.set == only]
     names = {each.student for each in found}
+    check_names(names)
     empty = [
         path.name
         for path in sorted(folder.iterdir())
@@ -176,8 +191,20 @@ def collect(folder: Path, sets: dict[str, ExerciseSet], only: str) -> list[Submi
     return sorted([*newest(wanted), *missing], key=lambda each: (each.student, each.set))
 
 
+def check_names(students: Collection[str]) -> None:
+    """Raise `GradingError` if two names would share a folder, as they may on Windows and macOS."""
+    known: dict[str, str] = {}
+    for name in sorted(students):
+        other = known.setdefault(folder_name(name).casefold(), name)
+        if other != name:
+            raise GradingError(
+                f"'{other}' and '{name}' are one name to some systems: rename one of the two, or "
+                f"put what they handed in into one folder."
+            )
+
+
 def notebooks(folder: Path) -> list[Path]:
-    """Return all notebooks below `folder`, without checkpoints and other hidden ones."""
+    """Return all notebooks below `folder`, except checkpoints and other hidden ones."""
     paths = [path for path in sorted(folder.rglob("*.ipynb")) if path.is_file()]
     return [
         path for path in paths if not any(map(hidden, map(Path, path.relative_to(folder).parts)))
@@ -190,7 +217,7 @@ def hidden(path: Path) -> bool:
 
 
 def identify(path: Path, folder: Path, sets: dict[str, ExerciseSet], only: str) -> Submission:
-    """Say whose the notebook `path` is, and of which set: its cells tell, or else its name."""
+    """Find out the student and the set of the notebook `path`, from its cells or else its name."""
     named = next((name for name in sets if name in path.stem), "")
     student = student_of(path, folder, named)
     try:
@@ -207,7 +234,7 @@ def identify(path: Path, folder: Path, sets: dict[str, ExerciseSet], only: str) 
 
 
 def student_of(path: Path, folder: Path, named: str) -> str:
-    """Return the student: the folder in `folder`, or the file's name without the set's."""
+    """Return the student: the name of the subfolder, or of the file without the name of the set."""
     parts = path.relative_to(folder).parts
     if len(parts) > 1:
         return parts[0]
@@ -216,7 +243,7 @@ def student_of(path: Path, folder: Path, named: str) -> str:
 
 
 def read_submission(path: Path) -> NotebookNode:
-    """Return the notebook `path`; raises `GradingError` where it is none."""
+    """Return the notebook `path`; raises `GradingError` if the file is not a notebook."""
     size = path.stat().st_size
     if size == 0:
         raise GradingError("the file is empty")
@@ -235,7 +262,7 @@ def read_submission(path: Path) -> NotebookNode:
 
 
 def held_set(notebook: NotebookNode, sets: dict[str, ExerciseSet]) -> str:
-    """Return the set to which most cells of `notebook` belong, empty where none does."""
+    """Return the set to which most cells of `notebook` belong; empty if no cell belongs to any."""
     names = {cell_name(cell) for cell in notebook.cells}
     shared = {each.name: len(names & each.cells) for each in sets.values()}
     best = max(shared, key=lambda name: shared[name])
@@ -243,7 +270,7 @@ def held_set(notebook: NotebookNode, sets: dict[str, ExerciseSet]) -> str:
 
 
 def newest(submissions: list[Submission]) -> list[Submission]:
-    """Return one submission for each student and set: the file that was changed last."""
+    """Return, for each student and set, the submission that was changed last."""
     chosen: dict[tuple[str, str], Submission] = {}
     for each in sorted(submissions, key=lambda each: each.path.stat().st_mtime if each.path else 0):
         before = chosen.get((each.student, each.set))
@@ -269,32 +296,42 @@ class Workplace:
     profile: str = "laptop"
 
     def state(self, submission: Submission) -> Path:
-        """Return where the grade of `submission` is kept, for the next time."""
-        return self.output / "state" / submission.student / f"{submission.set}.json"
+        """Return the file that keeps the grade of `submission` for the next run."""
+        return self.output / "state" / folder_name(submission.student) / f"{submission.set}.json"
 
     def feedback(self, submission: Submission) -> Path:
         """Return the page of feedback for `submission`."""
         name = submission.set or "unknown"
-        return self.output / "feedback" / submission.student / f"{name}.html"
+        return self.output / "feedback" / folder_name(submission.student) / f"{name}.html"
 
     def executed(self, submission: Submission) -> Path:
         """Return the notebook of `submission` as it came out of grading."""
-        return self.output / "executed" / submission.student / f"{submission.set}.ipynb"
+        return (
+            self.output / "executed" / folder_name(submission.student) / f"{submission.set}.ipynb"
+        )
+
+
+def folder_name(student: str) -> str:
+    """Return `student` as a folder name that every system accepts."""
+    name = student.rstrip(". ") or "_"
+    return f"{name}_" if RESERVED.match(name) or name != student else name
 
 
 def grade(submission: Submission, sets: dict[str, ExerciseSet], place: Workplace) -> Grade:
-    """Return the grade of `submission`, whatever happens, and write its page of feedback."""
+    """Grade `submission`, whatever is wrong with it, and write its page of feedback."""
     if submission.fault:
         return refuse(submission, sets, place, submission.fault)
     try:
         return grade_readable(submission, sets, place)
-    except Exception as error:  # nobody else should wait for what is wrong with this one
+    except Interruption:
+        raise
+    except Exception as error:  # which must not stop the others
         problem = f"{type(error).__name__}: {error}"[:200]
         return refuse(submission, sets, place, f"the grader failed on it ({problem})")
 
 
 def grade_readable(submission: Submission, sets: dict[str, ExerciseSet], place: Workplace) -> Grade:
-    """Return the grade of a notebook; from last time, if nothing has changed since."""
+    """Grade a notebook, or return its last grade if nothing has changed since."""
     exercise_set = sets[submission.set]
     key = fingerprint(submission, exercise_set, place)
     known = recall(submission, place, key)
@@ -302,6 +339,8 @@ def grade_readable(submission: Submission, sets: dict[str, ExerciseSet], place: 
         return known
     with tempfile.TemporaryDirectory(prefix="grading-", ignore_cleanup_errors=True) as folder:
         result = run(job_of(submission, exercise_set, place, Path(folder)), exercise_set.limits)
+        if INTERRUPTED.is_set():
+            raise Interruption
         if "points" not in result:
             return refuse(submission, sets, place, result["reason"])
         keep(Path(folder), submission, place)
@@ -319,28 +358,28 @@ def grade_readable(submission: Submission, sets: dict[str, ExerciseSet], place: 
 def refuse(
     submission: Submission, sets: dict[str, ExerciseSet], place: Workplace, fault: str
 ) -> Grade:
-    """Return no points for a submission that cannot be run, and say so in its feedback."""
+    """Give no points to a submission that cannot be run, and say why in its feedback."""
     most = sets[submission.set].most if submission.set else {}
     notes = [*submission.notes, fault]
     reason = "; ".join(notes)
     reason = f"{reason[:1].upper()}{reason[1:]}".rstrip(".?") + (
         "?" if fault.endswith("?") else "."
     )
-    page = place.feedback(submission)
-    page.parent.mkdir(parents=True, exist_ok=True)
     title = html.escape(submission.set or "Not graded")
-    page.write_text(
-        f"<!DOCTYPE html><meta charset='utf-8'><title>{title}</title><body style='font-family:"
-        f"sans-serif; margin: 3em'><h1>{title}</h1><p>0 points. {html.escape(reason)}</p></body>",
-        encoding="utf-8",
-        errors="backslashreplace",
-    )
+    with replacing(place.feedback(submission)) as part:
+        part.write_text(
+            f"<!DOCTYPE html><meta charset='utf-8'><title>{title}</title><body style='font-family:"
+            f"sans-serif; margin: 3em'><h1>{title}</h1><p>0 points. {html.escape(reason)}</p>"
+            f"</body>",
+            encoding="utf-8",
+            errors="backslashreplace",
+        )
     points = {name: (0.0, points) for name, points in most.items()}
     return Grade(submission.student, submission.set, points, reason)
 
 
 def fingerprint(submission: Submission, exercise_set: ExerciseSet, place: Workplace) -> str:
-    """Return what a grade depends on, in short."""
+    """Return a fingerprint of everything that the grade depends on."""
     assert submission.path is not None
     parts = [digest([submission.path]), exercise_set.key, place.key, place.profile]
     parts.append(str(exercise_set.limits))
@@ -348,7 +387,7 @@ def fingerprint(submission: Submission, exercise_set: ExerciseSet, place: Workpl
 
 
 def recall(submission: Submission, place: Workplace, key: str) -> Grade | None:
-    """Return the grade that the same submission got before, if it is known."""
+    """Return the grade that the same submission got before, or None."""
     try:
         kept = json.loads(place.state(submission).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -361,8 +400,8 @@ def recall(submission: Submission, place: Workplace, key: str) -> Grade | None:
 
 def remember(made: Grade, path: Path, key: str) -> None:
     """Keep a grade in the file `path`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(asdict(made) | {"key": key}), encoding="utf-8")
+    with replacing(path) as part:
+        part.write_text(json.dumps(asdict(made) | {"key": key}), encoding="utf-8")
 
 
 def keep(folder: Path, submission: Submission, place: Workplace) -> None:
@@ -372,14 +411,14 @@ def keep(folder: Path, submission: Submission, place: Workplace) -> None:
         ("autograded", place.executed(submission)),
     ]:
         made = folder / step / STUDENT / submission.set / f"{submission.set}{target.suffix}"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.move(made, target)
+        with replacing(target) as part:
+            shutil.copyfile(made, part)
 
 
 def job_of(
     submission: Submission, exercise_set: ExerciseSet, place: Workplace, folder: Path
 ) -> dict[str, Any]:
-    """Return what `tools/grade_one.py` has to know, with `folder` for everything that it makes."""
+    """Return what `tools/grade_one.py` needs to know; it writes everything into `folder`."""
     folder = folder.resolve()
     work = folder / "work"
     work.mkdir()
@@ -404,7 +443,13 @@ def job_of(
                 str(folder),
                 str(place.folder),
             ],
-            "read": [str(work), sys.prefix, str(place.folder / "package"), str(TOOLS / "fence")],
+            "read": [
+                str(work),
+                sys.prefix,
+                str(place.folder / "package"),
+                str(TOOLS / "fence"),
+                str(TOOLS / "matplotlibrc"),
+            ],
             "bytes": exercise_set.limits.bytes,
             "log": str(work / ".refused"),
         },
@@ -412,7 +457,7 @@ def job_of(
 
 
 def run(job: dict[str, Any], limits: Limits) -> dict[str, Any]:
-    """Grade one submission in a process of its own; return its result, or only a reason."""
+    """Grade one submission in a separate process; return its result, or only a reason."""
     mark = uuid.uuid4().hex
     errors = Path(job["folder"], "errors.txt")
     command = [sys.executable, str(TOOLS / "grade_one.py"), json.dumps(job)]
@@ -435,7 +480,7 @@ def run(job: dict[str, Any], limits: Limits) -> dict[str, Any]:
 
 
 def outcome(job: dict[str, Any], excess: str, errors: Path) -> dict[str, Any]:
-    """Return the result that the process left, with what had to be stopped; or only a reason."""
+    """Return the result that the process wrote, with the limit it broke, or only a reason."""
     try:
         result = json.loads(Path(job["folder"], "result.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -447,17 +492,14 @@ def outcome(job: dict[str, Any], excess: str, errors: Path) -> dict[str, Any]:
 
 
 def environment(work: Path, mark: str, profile: str) -> dict[str, str]:
-    """Return the variables for a submission: no secrets, one thread, a home in its own folder."""
+    """Return the environment of a submission: no secrets, one thread, a home in its own folder."""
     home, runtime = work / ".home", work / ".runtime"
     for folder in (home, runtime):
         folder.mkdir()
-    passed = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-    own = {
-        name: str(home) for name in ("HOME", "USERPROFILE", "TMPDIR", "TEMP", "TMP", "IPYTHONDIR")
-    }
+    passed_on = [name for name in PASSED_ON + PASSED_ON_WINDOWS if name in os.environ]
     return (
-        passed
-        | own
+        {name: os.environ[name] for name in passed_on}
+        | dict.fromkeys(HOMES, str(home))
         | dict.fromkeys(ONE_THREAD, "1")
         | {
             MARK: mark,
@@ -465,15 +507,17 @@ def environment(work: Path, mark: str, profile: str) -> dict[str, str]:
             "JUPYTER_RUNTIME_DIR": str(runtime),
             "MAMLPP_CACHE": str(cache_folder()),
             "MAMLPP_PROFILE": profile,  # not the one that a submission chooses
+            "MATPLOTLIBRC": str(TOOLS / "matplotlibrc"),
             "MPLBACKEND": "agg",
             "MPLCONFIGDIR": matplotlib.get_cachedir(),
             "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTHONUTF8": "1",  # the same default encoding on every system
         }
     )
 
 
 def watch(process: subprocess.Popen[bytes], limits: Limits) -> str:
-    """Wait for the end of `process`; stop what it runs where that uses too much, and say what."""
+    """Wait for `process`; stop its children if they break a limit, and say which one."""
     excess, ends = "", time.monotonic() + limits.seconds + GRACE_SECONDS
     while process.poll() is None and not INTERRUPTED.wait(POLL_SECONDS):
         children = psutil.Process(process.pid).children(recursive=True) if not excess else []
@@ -487,7 +531,7 @@ def watch(process: subprocess.Popen[bytes], limits: Limits) -> str:
 
 
 def too_much(processes: list[psutil.Process], limits: Limits) -> str:
-    """Return what `processes` use too much of, in words; empty if nothing."""
+    """Return which limit `processes` break, in words; empty if none."""
     if len(processes) > MOST_PROCESSES:
         return f"it was stopped when it ran more than {MOST_PROCESSES} processes"
     if sum(map(memory, processes)) > limits.bytes:
@@ -532,7 +576,7 @@ def stop(processes: list[int]) -> None:
 @contextmanager
 def workplace(sources: Path, submitted: Path, output: Path, profile: str) -> Iterator[Workplace]:
     """Make a temporary folder with a copy of the package, from which submissions import it."""
-    with tempfile.TemporaryDirectory(prefix="grading-") as name:
+    with tempfile.TemporaryDirectory(prefix="grading-", ignore_cleanup_errors=True) as name:
         folder = Path(name).resolve()
         skip = shutil.ignore_patterns("__pycache__")
         shutil.copytree(PACKAGE, folder / "package" / PACKAGE.name, ignore=skip)
@@ -544,7 +588,7 @@ def workplace(sources: Path, submitted: Path, output: Path, profile: str) -> Ite
 
 
 def fill_caches() -> None:
-    """Make once what every submission would otherwise make anew: it may not write caches."""
+    """Fill the caches once, because submissions may not write to them."""
     importlib.import_module("matplotlib.font_manager")
     load_images("glyphs", "train")
 
@@ -555,7 +599,7 @@ def grade_all(
     place: Workplace,
     workers: int,
 ) -> Iterator[Grade]:
-    """Yield the grades of all submissions, `workers` at a time, in the order in which they end."""
+    """Grade all submissions, `workers` at a time, and yield the grades as they are finished."""
     pool = ThreadPoolExecutor(workers)
     waiting = [pool.submit(grade, each, sets, place) for each in submissions]
     try:
@@ -568,11 +612,13 @@ def grade_all(
 
 
 def write_table(grades: list[Grade], sets: dict[str, ExerciseSet], path: Path) -> None:
-    """Write one line a submission: student, set, points of each exercise, total, most, reason."""
+    """Write one line per submission: student, set, points by exercise, total, maximum, reason."""
     names = sorted({each.set for each in grades if each.set})
     exercises = list(dict.fromkeys(label for name in names for label in sets[name].most))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+    with (
+        replacing(path) as part,
+        part.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
+    ):
         table = csv.writer(file)
         table.writerow(["student", "set", *exercises, "total", "max", "reason"])
         for each in sorted(grades, key=lambda each: (each.student, each.set)):
@@ -591,17 +637,17 @@ def write_table(grades: list[Grade], sets: dict[str, ExerciseSet], path: Path) -
 
 
 def as_text(value: str) -> str:
-    """Return `value` so that no spreadsheet takes a student's words for a formula."""
+    """Return `value` in a form that no spreadsheet reads as a formula."""
     return f"'{value}" if value.startswith(("=", "+", "-", "@")) else value
 
 
 def shown(points: float) -> str:
-    """Return points as one writes them: 2, not 2.0."""
+    """Return points as people write them: 2, not 2.0."""
     return f"{points:.2f}".rstrip("0").rstrip(".")
 
 
 def check(submitted: Path | None, only: str, sources: Path) -> Path:
-    """Return the folder `submitted`; raises `GradingError` where nothing could be graded."""
+    """Return the folder `submitted`; raises `GradingError` if there is nothing to grade."""
     if submitted is None or str(submitted) in ("", "."):
         raise GradingError("Which folder? Type 'make grade SUBMITTED=folder'.")
     if not submitted.is_dir():
@@ -623,25 +669,26 @@ def grade_class(
     workers: int,
     profile: str,
 ) -> list[Grade]:
-    """Grade what lies in the folder `submitted`, and write table and feedback into `output`."""
+    """Grade the folder `submitted`, and write the table and the feedback to `output`.
+
+    The table is written only at the end: half a table could be mistaken for a complete one.
+    """
     grades: list[Grade] = []
     with workplace(sources, submitted, output, profile) as place:
         sets = load_sets(sources, place.folder, limits)
         submissions = collect(submitted.resolve(), sets, only)
-        bar = tqdm(total=len(submissions), unit="notebook", disable=None)
-        try:
+        with tqdm(total=len(submissions), unit="notebook", disable=None) as bar:
             for each in grade_all(submissions, sets, place, workers):
                 grades.append(each)
                 bar.update()
-        finally:
-            bar.close()
-            write_table(grades, sets, output / "points.csv")
+    try:
+        write_table(grades, sets, output / "points.csv")
+    except PermissionError as error:
+        raise GradingError(
+            f"{output / 'points.csv'} cannot be written: close it where it is open, and type the "
+            f"same command again; what has been graded is kept."
+        ) from error
     return grades
-
-
-def interruptible() -> None:
-    """Let a request to end, as from another program, do what Ctrl+C does: clean up first."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def main(
@@ -664,8 +711,8 @@ def main(
         output: Where points.csv and feedback/ go.
         workers: How many submissions are graded at a time.
         profile: How long the sets train that train, whatever the submissions say.
-        seconds_per_cell: After which a cell is stopped.
-        seconds: After which a whole notebook is stopped.
+        seconds_per_cell: How long a cell may take.
+        seconds: How long a whole notebook may take.
         memory: How many GB a submission may use.
 
     Returns:
@@ -678,9 +725,6 @@ def main(
     except GradingError as error:
         print(error, file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("Interrupted; the same command goes on where this one stopped.", file=sys.stderr)
-        return 130
     full = sum(each.total == each.most > 0 for each in grades)
     none = sum(each.total == 0 for each in grades)
     print(
@@ -691,5 +735,4 @@ def main(
 
 
 if __name__ == "__main__":
-    interruptible()
     sys.exit(tyro.cli(main))

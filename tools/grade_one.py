@@ -1,7 +1,7 @@
-"""Grade one submission with nbgrader, in this process; `tools/grade.py` starts one for each.
+"""Grade one submission with nbgrader; `tools/grade.py` starts this program for each of them.
 
-The job comes as JSON on the command line, the result goes to `result.json` in the job's folder:
-points, what went wrong in a sentence, and the page of feedback.
+The job comes as JSON on the command line. The points, and a sentence about what went wrong, go to
+`result.json` in the folder of the job, and the page of feedback goes beside it.
 """
 
 import json
@@ -45,7 +45,7 @@ MOST_OUTPUT = 200_000  # characters of one cell's output
 
 
 def repair(submission: NotebookNode, released: NotebookNode) -> list[str]:
-    """Make `submission` one that nbgrader can grade, and say what had to be done.
+    """Turn `submission` into one that nbgrader can grade, and return what was changed, in words.
 
     Cells get back what nbgrader knew of them when they were handed out, a cell of no known name
     loses it, and test cells that are missing come back. (nbgrader itself then puts the tests, the
@@ -73,7 +73,7 @@ def differs(cell: NotebookNode, original: NotebookNode) -> bool:
 
 
 def restore_metadata(cell: NotebookNode, original: NotebookNode | None) -> None:
-    """Give `cell` the kind and the metadata of its `original`; no grading data if it has none.
+    """Give `cell` the kind and the metadata of its `original`; without one, no grading metadata.
 
     All metadata, since there are tags that keep a cell from being run.
     """
@@ -88,7 +88,7 @@ def restore_metadata(cell: NotebookNode, original: NotebookNode | None) -> None:
 
 
 def insert(notebook: NotebookNode, known: dict[str, NotebookNode], name: str) -> None:
-    """Put the known cell `name` behind those of its predecessors that `notebook` has."""
+    """Insert the known cell `name` after the last of its predecessors in `notebook`."""
     names = list(known)
     before = set(names[: names.index(name)])
     places = [i for i, cell in enumerate(notebook.cells) if cell_name(cell) in before]
@@ -101,7 +101,7 @@ def insert(notebook: NotebookNode, known: dict[str, NotebookNode], name: str) ->
 
 
 class Run(Execute):
-    """Execute the notebook in its own folder and behind the fence; go on where others give up.
+    """Execute the notebook in its own folder, behind the fence, and go on after failures.
 
     What runs for too long is interrupted. Where the kernel has died, does not answer, or has used
     up the time of the whole notebook, the cells that are left count as failed.
@@ -120,7 +120,7 @@ class Run(Execute):
         return super().preprocess(nb, resources, km)
 
     def seconds_left(self, cell: NotebookNode) -> int:
-        """Return the seconds that the next cell may take, at least one."""
+        """Return how many seconds the next cell may take: at least one."""
         seconds = int(max(1, min(self.timeout, self.ends - time.monotonic())))
         text = f"stopped after {seconds} s"
         error = {"ename": "CellTimeoutError", "evalue": text, "traceback": [text.capitalize()]}
@@ -128,7 +128,7 @@ class Run(Execute):
         return seconds
 
     def preprocess_cell(self, cell: NotebookNode, resources: Any, index: int) -> Any:
-        """Run `cell`, or mark it as failed where nothing runs any more."""
+        """Run `cell`, or mark it as failed if the notebook has been stopped."""
         if not self.stopped and time.monotonic() > self.ends:
             self.stopped = f"the notebook had used up its {self.notebook_seconds} s"
         if not self.stopped:
@@ -145,7 +145,7 @@ class Run(Execute):
         return cell, resources
 
     def used(self) -> float:
-        """Return the processor seconds of the kernel and of what it has started."""
+        """Return the processor seconds of the kernel and its child processes."""
         try:
             kernel = psutil.Process(self.km.provisioner.pid)
             times = [each.cpu_times() for each in [kernel, *kernel.children(recursive=True)]]
@@ -154,7 +154,7 @@ class Run(Execute):
         return sum(each.user + each.system for each in times)
 
     async def _async_handle_timeout(self, timeout: int, cell: Any = None) -> Any:
-        """Interrupt the cell, unless it has only waited its turn on a busy machine."""
+        """Interrupt the cell, unless it was only waiting for its turn on a busy machine."""
         waited, used = time.monotonic() - self.began[0], self.used() - self.began[1]
         patient = waited < PATIENCE * self.timeout and time.monotonic() < self.ends
         if patient and used < self.timeout / 2:
@@ -162,7 +162,7 @@ class Run(Execute):
         return await super()._async_handle_timeout(timeout, cell)
 
     def output(self, outs: Any, msg: Any, display_id: Any, cell_index: int) -> Any:
-        """Keep what a cell puts out, up to a limit; of an error, its beginning."""
+        """Keep the output of a cell up to a limit, and errors in a shortened form."""
         if msg["msg_type"] == "error":
             msg["content"] = shortened(msg["content"])
             return super().output(outs, msg, display_id, cell_index)
@@ -175,17 +175,17 @@ class Run(Execute):
 
 
 def shortened(error: dict[str, Any]) -> dict[str, Any]:
-    """Return an error message of a readable length, whatever a submission puts into it."""
+    """Return an error message that is short enough to read, whatever the submission put into it."""
     traceback = [line[:5000] for line in error["traceback"]]
     traceback = traceback if len(traceback) < 20 else [*traceback[:10], "…", *traceback[-8:]]
     return error | {"evalue": error["evalue"][:2000], "traceback": traceback}
 
 
 class JudgeByErrors(NbGraderPreprocessor):
-    """Let a test cell fail by its error alone: warnings do no harm, other outputs no good."""
+    """Judge a test cell by its error alone; warnings and other outputs do not count."""
 
     def preprocess_cell(self, cell: NotebookNode, resources: Any, index: int) -> Any:
-        """Show the errors of `cell` first, and its warnings as if they were printed."""
+        """Move the errors of `cell` to the front, and treat its warnings as printed text."""
         if is_test(cell):
             cell.outputs.sort(key=lambda output: output.output_type != "error")
             for output in cell.outputs:
@@ -195,7 +195,7 @@ class JudgeByErrors(NbGraderPreprocessor):
 
 
 def autograde(job: dict[str, Any], folder: Path) -> None:
-    """Let nbgrader run and grade the submission that lies in the course `folder`."""
+    """Run and grade the submission in the course `folder`, with nbgrader."""
     directory, config = course(folder, job["set"])
     config.Run.timeout = job["seconds_per_cell"]
     config.Run.notebook_seconds = job["seconds"]
@@ -217,7 +217,7 @@ def autograde(job: dict[str, Any], folder: Path) -> None:
 
 
 def exercises_of(notebook: NotebookNode, known: dict[str, str]) -> list[str]:
-    """Return the exercise to which each cell belongs, such as "1.2"; `known` by name, or above."""
+    """Return the exercise of each cell, such as "1.2", from the heading above or from `known`."""
     label, labels = "", []
     for cell in notebook.cells:
         heading = EXERCISE.search(cell.source) if cell.cell_type == "markdown" else None
@@ -227,14 +227,14 @@ def exercises_of(notebook: NotebookNode, known: dict[str, str]) -> list[str]:
 
 
 def exercises_by_name(released: NotebookNode) -> dict[str, str]:
-    """Return the exercise of each cell that nbgrader knows; its own name where it has none."""
+    """Return the exercise of each cell that nbgrader manages, or the cell's own name."""
     labels = exercises_of(released, {})
     pairs = zip(released.cells, labels, strict=True)
     return {cell_name(cell): label or cell_name(cell) for cell, label in pairs if grading(cell)}
 
 
 def error_of(cell: NotebookNode) -> tuple[str, str] | None:
-    """Return name and text of the error of `cell`, on one line, or None."""
+    """Return the name and the text, on one line, of the error in `cell`, or None."""
     for output in reversed(cell.get("outputs", [])):  # what stopped a cell comes last
         if output.output_type == "error":
             text = " ".join(ANSI_COLOUR.sub("", output.evalue).split())
@@ -243,7 +243,7 @@ def error_of(cell: NotebookNode) -> tuple[str, str] | None:
 
 
 def in_words(error: tuple[str, str]) -> str:
-    """Return what an error means to a teacher."""
+    """Return what an error means, in words for a teacher."""
     name, text = error
     if name == "NotImplementedError":
         return "not answered"
@@ -255,7 +255,7 @@ def in_words(error: tuple[str, str]) -> str:
 
 
 def failures(graded: NotebookNode, known: dict[str, str], lost: set[str]) -> dict[str, str]:
-    """Return, in a few words, why each exercise `lost` points; "" is for what no exercise holds."""
+    """Return why each exercise in `lost` lost points; "" stands for cells outside exercises."""
     errors: dict[str, tuple[str, str]] = {}
     for cell, label in zip(graded.cells, exercises_of(graded, known), strict=True):
         error = error_of(cell)
@@ -272,7 +272,7 @@ def sentence(parts: list[str]) -> str:
 
 
 def refusals(log: Path, said: list[str]) -> list[str]:
-    """Return what the fence refused, each deed once, unless it was `said` already."""
+    """Return what the fence refused, each action once, except what was `said` already."""
     if not log.exists():
         return []
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -300,7 +300,7 @@ def heading(points: dict[str, tuple[float, float]], failed: dict[str, str], note
 
 
 def plain(text: str) -> str:
-    """Return `text` with nothing in it that Markdown or HTML would take for its own."""
+    """Return `text` with everything escaped that Markdown or HTML would interpret."""
     return re.sub(r"([\\`*_{}\[\]<>|$#~])", lambda found: f"&#{ord(found[1])};", text)
 
 
@@ -323,7 +323,7 @@ def add_up(
 
 
 def write_feedback(job: dict[str, Any], folder: Path, graded: NotebookNode, text: str) -> None:
-    """Let nbgrader make the page of feedback, which begins with `text`, for the graded notebook."""
+    """Write the page of feedback for the graded notebook, which begins with `text`."""
     path = folder / "autograded" / STUDENT / job["set"] / f"{job['set']}.ipynb"
     graded.cells.insert(0, new_markdown_cell(text))
     nbformat.write(graded, path)
@@ -356,7 +356,7 @@ def grade(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def processor_seconds() -> float:
-    """Return the processor time of this process and of those that it started and that ended."""
+    """Return the processor time of this process and of its finished child processes."""
     return round(sum(os.times()[:4]), 2)
 
 

@@ -1,11 +1,20 @@
-"""Run every notebook from its first cell to its last and say which ones failed.
+"""Run every notebook from the first cell to the last, and say which ones failed.
 
 make walkthrough PROFILE=laptop DATASET=auto
 """
 
+import stopping
+
+stopping.listen(
+    __name__,
+    "The notebooks that had run to their end are in build/notebooks.",
+    kill_first=True,  # a kernel that is asked to end takes seconds, and its processes print errors
+)
+
 import os
 import re
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,8 +26,11 @@ import tyro
 from papermill.exceptions import PapermillExecutionError
 from tqdm import tqdm
 
+from mamlpp.files import replacing
+
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = ROOT / "notebooks"
+PLAIN_MATPLOTLIB = ROOT / "tools" / "matplotlibrc"
 
 ANSI_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 FAILING_LINE = re.compile(r"^-+> *\d+ (.*)$", re.MULTILINE)
@@ -31,7 +43,7 @@ class NotebookError(Exception):
 
 @dataclass(frozen=True)
 class Result:
-    """How the run of one notebook ended; `error` is empty where it passed."""
+    """How the run of one notebook ended; `error` is empty if it passed."""
 
     name: str
     seconds: float
@@ -48,7 +60,8 @@ def run_notebook(
 ) -> None:
     """Run the notebook `path` in its own folder and keep the executed copy in `output`.
 
-    Raises `NotebookError` where a cell fails, or where the notebook has no such parameter.
+    Raises `NotebookError` if a cell fails, or if the notebook lacks one of the `parameters`. The
+    copy is kept if the notebook fails, but not if it is interrupted.
     """
     bar = {"desc": f"  {path.stem}", "position": 1, "leave": False, "disable": None}
     options = {"execution_timeout": seconds_per_cell, "progress_bar": bar if progress else False}
@@ -66,37 +79,58 @@ def run_notebook(
 def _execute(
     path: Path, output: Path, parameters: dict[str, object], options: Mapping[str, object]
 ) -> None:
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with own_kernel_first():
-        papermill.execute_notebook(
-            path,
-            output,
-            parameters,
-            kernel_name="python3",
-            cwd=path.parent,
-            extra_arguments=["--log-level=CRITICAL"],  # its log would tear the bar
-            **options,
-        )
+    failure = None
+    with own_environment(), replacing(output) as part:
+        try:
+            papermill.execute_notebook(
+                _literal(path),
+                _literal(part),
+                parameters,
+                kernel_name="python3",
+                cwd=path.parent,
+                extra_arguments=["--log-level=CRITICAL"],  # its log would tear the bar
+                **options,
+            )
+        except Exception as error:
+            if not part.exists():
+                raise
+            failure = error
+    if failure is not None:
+        raise failure
+
+
+def _literal(path: Path) -> str:
+    """Return `path` with its braces escaped: papermill would replace what is between them."""
+    return str(path).replace("{", "{{").replace("}", "}}")
 
 
 @contextmanager
-def own_kernel_first() -> Iterator[None]:
-    """Let this Python's own kernel win over any other that the user has named python3."""
-    before = os.environ.get("JUPYTER_PATH")
-    own = str(Path(sys.prefix, "share", "jupyter"))
-    os.environ["JUPYTER_PATH"] = os.pathsep.join(filter(None, [own, before]))
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["JUPYTER_PATH"]
-        else:
-            os.environ["JUPYTER_PATH"] = before
+def own_environment() -> Iterator[None]:
+    """Keep the user's own settings away from the notebooks.
+
+    The kernel of this Python takes precedence over any other named python3. Start-up files of
+    Python and IPython, and settings of matplotlib, are ignored.
+    """
+    before = dict(os.environ)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        own = str(Path(sys.prefix, "share", "jupyter"))
+        os.environ["JUPYTER_PATH"] = os.pathsep.join(
+            filter(None, [own, before.get("JUPYTER_PATH")])
+        )
+        os.environ["MATPLOTLIBRC"] = str(PLAIN_MATPLOTLIB)
+        os.environ["IPYTHONDIR"] = folder
+        for name in ("PYTHONSTARTUP", "MPLBACKEND"):
+            os.environ.pop(name, None)
+        try:
+            yield
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
 
 
 def _check_parameters(path: Path, parameters: Mapping[str, object]) -> None:
-    """papermill itself only warns of a parameter that the notebook does not have."""
-    known = papermill.inspect_notebook(str(path))
+    """Raise `NotebookError` for a parameter that the notebook lacks: papermill would only warn."""
+    known = papermill.inspect_notebook(_literal(path))
     unknown = sorted(set(parameters) - set(known))
     if unknown:
         has = ", ".join(known) or "none"
@@ -113,7 +147,7 @@ def _explain(path: Path, error: PapermillExecutionError) -> str:
 
 
 def run_all(notebooks: list[Path], folder: Path, parameters: Mapping[str, object]) -> list[Result]:
-    """Run the notebooks one after another, whether or not an earlier one failed."""
+    """Run the notebooks one after another, even if an earlier one fails."""
     results = []
     with tqdm(notebooks, unit="notebook") as bar:
         for path in bar:
@@ -135,7 +169,7 @@ def _run_one(path: Path, output: Path, parameters: Mapping[str, object]) -> Resu
 
 
 def table(results: list[Result]) -> str:
-    """Return one line a notebook: its name, the seconds it took and how it ended."""
+    """Return a line per notebook: its name, how many seconds it took, and how it ended."""
     width = max(len(result.name) for result in results)
     lines = [f"{'notebook':{width}}  seconds  result"]
     for result in results:
@@ -159,7 +193,7 @@ def main(
         output: Where the executed copies go.
 
     Returns:
-        The exit status: 1 where a notebook failed.
+        The exit status: 1 if a notebook failed.
     """
     paths = sorted(notebooks.glob("*.ipynb"))
     if not paths:

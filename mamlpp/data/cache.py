@@ -78,7 +78,7 @@ def cached(
 
 def is_cached(dataset: str, split: str, key: str) -> bool:
     """Whether `cached` would find a file."""
-    return os.path.isfile(_path(dataset, split, key))
+    return Path(_path(dataset, split, key)).is_file()
 
 
 def entries() -> list[Entry]:
@@ -112,7 +112,7 @@ def _path(dataset: str, split: str, key: str) -> Path:
 
 
 def _read(path: Path, dataset: str, split: str) -> ImageSet | None:
-    if not os.path.isfile(path):
+    if not Path(path).is_file():
         return None
     stored = _whole(path, dataset, split)
     if stored is not None:

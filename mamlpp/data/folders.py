@@ -31,7 +31,7 @@ def user_folder(dataset: str, advice: str) -> Path | None:
         return None
     _check_data(data, advice)
     folder = child(data, dataset)
-    if folder is None or not os.path.isdir(folder):
+    if folder is None or not Path(folder).is_dir():
         return None
     if not visible(folder):
         raise InputError(
@@ -49,7 +49,7 @@ def cache_folder() -> Path:
     folder = _named_by(CACHE)
     if folder is None:
         return Path(platformdirs.user_cache_dir("mamlpp"))
-    if os.path.isfile(folder):
+    if Path(folder).is_file():
         raise InputError(f"{CACHE} is {folder}, which is a file; set it to a folder, or unset it")
     if _is_dataset(folder):
         raise InputError(
@@ -99,7 +99,7 @@ def _named_by(variable: str) -> Path | None:
 
 
 def _check_data(data: Path, advice: str) -> None:
-    if not os.path.isdir(data):
+    if not Path(data).is_dir():
         raise InputError(
             f"{DATA} is {data}, and there is no such folder; set it to the folder that holds "
             f"{' or '.join(DATASETS)}, or unset it"
@@ -119,7 +119,7 @@ def _check_data(data: Path, advice: str) -> None:
 
 def _has_dataset(data: Path, dataset: str) -> bool:
     folder = child(data, dataset)
-    return folder is not None and os.path.isdir(folder)
+    return folder is not None and Path(folder).is_dir()
 
 
 def _is_dataset(folder: Path) -> bool:

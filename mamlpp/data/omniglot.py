@@ -5,7 +5,6 @@ downloaded once (14 MB, MIT license) into the cache folder.
 """
 
 import hashlib
-import os
 from itertools import accumulate
 from pathlib import Path
 
@@ -131,7 +130,7 @@ def _place(folder: Path) -> Path:
 def _given_archive(folder: Path, archive: str) -> Path:
     for name in (archive, f"{archive}.zip"):
         source = child(folder, name)
-        if source is not None and os.path.exists(source):
+        if source is not None and Path(source).exists():
             return source
     raise InputError(
         f"{folder} has no {archive}.zip and no folder {archive}; put one there, or rename "

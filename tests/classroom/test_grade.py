@@ -4,6 +4,7 @@ Everything is graded once, in one go; then each test looks at one student.
 """
 
 import csv
+import importlib.util
 import json
 import os
 import re
@@ -11,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import time
+import types
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -288,6 +290,17 @@ def test_words_of_a_student_are_no_formula_and_break_no_table(tmp_path: Path):
     assert found == ["'=1+1", "\\ud800", "fine"]
 
 
+def test_a_table_that_is_open_elsewhere_is_told_in_a_sentence(
+    graded: Class, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def refuses(*_: object) -> None:  # as Windows does
+        raise PermissionError
+
+    monkeypatch.setattr(grade, "write_table", refuses)
+    assert grade.main(**arguments(graded.folder, graded.sources)) == 1
+    assert "points.csv cannot be written: close it where it is open" in capsys.readouterr().err
+
+
 def test_a_fault_of_the_grader_is_the_reason_of_one_submission(
     tmp_path: Path, sets: dict[str, grade.ExerciseSet], monkeypatch: pytest.MonkeyPatch
 ):
@@ -366,6 +379,33 @@ def test_copies_that_nobody_handed_in_are_passed_over(
         nbformat.write(handed_out(), tmp_path / folder / "01_sums.ipynb")
     (found,) = grade.collect(tmp_path, sets, "")
     assert (found.student, found.fault) == ("ann", "no notebook was handed in")
+
+
+def test_names_that_are_one_folder_to_some_systems_are_a_mistake(
+    tmp_path: Path, sets: dict[str, grade.ExerciseSet], handed_out: Callable[[], NotebookNode]
+):
+    (tmp_path / "ann").mkdir()
+    nbformat.write(handed_out(), tmp_path / "ann" / "01_sums.ipynb")
+    nbformat.write(handed_out(), tmp_path / "01_sums_Ann.ipynb")
+    with pytest.raises(grade.GradingError, match=r"'Ann' and 'ann' are one name"):
+        grade.collect(tmp_path, sets, "")
+
+
+@pytest.mark.parametrize(
+    ("student", "folder"),
+    [
+        ("ann", "ann"),
+        ("Ann B. Lee", "Ann B. Lee"),
+        ("con", "con_"),
+        ("AUX.tar", "AUX.tar_"),
+        ("Lpt1 ", "Lpt1_"),
+        ("ann.", "ann_"),
+        ("conrad", "conrad"),
+        ("...", "__"),
+    ],
+)
+def test_a_student_may_have_any_name(student: str, folder: str):
+    assert grade.folder_name(student) == folder
 
 
 @pytest.mark.parametrize(
@@ -469,10 +509,31 @@ def test_a_submission_sees_no_secret_of_the_teacher(
     assert "1234" not in grade.environment(tmp_path, "mark", "laptop").values()
 
 
+def test_a_submission_gets_what_windows_needs_and_a_home_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("SYSTEMROOT", "C:\\Windows")
+    monkeypatch.setenv("APPDATA", "C:\\Users\\teacher\\AppData\\Roaming")
+    made = grade.environment(tmp_path, "mark", "laptop")
+    assert made["SYSTEMROOT"] == "C:\\Windows"
+    assert {made[name] for name in ("HOME", "APPDATA", "LOCALAPPDATA")} == {str(tmp_path / ".home")}
+
+
+def test_the_backend_and_the_settings_of_the_teacher_stay_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("PYTHONSTARTUP", "mine.py")
+    monkeypatch.setenv("MPLBACKEND", "nowhere")
+    made = grade.environment(tmp_path, "mark", "laptop")
+    assert "PYTHONSTARTUP" not in made
+    assert made["MPLBACKEND"] == "agg"
+    assert Path(made["MATPLOTLIBRC"]).is_file()
+
+
 # The fence
 
 
-def behind_fence(code: str, folder: Path) -> tuple[str, str]:
+def behind_fence(code: str, folder: Path, *more: Path) -> tuple[str, str]:
     """Run `code` with `work` to write in and `solutions` not to read; return its last words."""
     for name in ("work", "solutions"):
         (folder / name).mkdir()
@@ -486,7 +547,8 @@ def behind_fence(code: str, folder: Path) -> tuple[str, str]:
         "log": str(folder / "work" / "log"),
         "spare": [os.getpid()],
     }
-    environment = {"PYTHONPATH": str(grade.TOOLS / "fence"), "MAMLPP_FENCE": json.dumps(rules)}
+    path = os.pathsep.join(map(str, [grade.TOOLS / "fence", *more]))
+    environment = {"PYTHONPATH": path, "MAMLPP_FENCE": json.dumps(rules)}
     before = "import os, pathlib, shutil, socket, sqlite3, subprocess, sys\n"
     done = subprocess.run(
         [sys.executable, "-c", before + code],
@@ -544,6 +606,59 @@ ALLOWED = [
 @pytest.mark.parametrize("code", ALLOWED)
 def test_the_fence_lets_the_rest_pass(code: str, tmp_path: Path):
     assert behind_fence(code, tmp_path) == ("", "")
+
+
+def fence(monkeypatch: pytest.MonkeyPatch, **changes: object) -> types.ModuleType:
+    """The fence as a module that guards nothing, with some of its names changed."""
+    monkeypatch.delenv("MAMLPP_FENCE", raising=False)
+    path = grade.TOOLS / "fence" / "sitecustomize.py"
+    spec = importlib.util.spec_from_file_location("fence", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    for name, value in changes.items():
+        monkeypatch.setattr(module, name, value)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("command", "program"),
+    [
+        ("C:\\Python\\python.exe -c pass", "C:\\Python\\python.exe"),
+        ('"C:\\My Kit\\python.exe" -c "x y"', "C:\\My Kit\\python.exe"),
+        (["my program", "-c"], "my program"),
+        ([], ""),
+    ],
+)
+def test_the_program_of_a_command_in_one_string_is_found(
+    command: object, program: str, monkeypatch: pytest.MonkeyPatch
+):
+    assert fence(monkeypatch, WINDOWS=True).first_word(command) == program
+
+
+@pytest.mark.parametrize(("any_case", "found"), [(True, True), (False, False)])
+def test_case_counts_where_it_counts_for_the_file_system(
+    any_case: bool, found: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    module = fence(monkeypatch, ANY_CASE=any_case)
+    folder = module.real(str(tmp_path / "Solutions"))
+    assert module.inside(module.real(str(tmp_path / "SOLUTIONS" / "01.ipynb")), [folder]) is found
+
+
+def test_the_root_of_a_drive_is_a_folder_too(monkeypatch: pytest.MonkeyPatch):
+    assert fence(monkeypatch).inside(f"{os.sep}a", [os.sep])
+
+
+@pytest.mark.parametrize("hidden", ["import os; os.environ['SEEN'] = '1'", "raise OSError('mine')"])
+def test_the_sitecustomize_that_the_fence_hides_runs_and_the_fence_stands(
+    hidden: str, tmp_path: Path
+):
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "sitecustomize.py").write_text(hidden, encoding="utf-8")
+    code = "print(os.environ.get('SEEN')); open('../solutions/01.ipynb')"
+    words, log = behind_fence(code, tmp_path, other)
+    assert "reading 01.ipynb" in log
+    assert ("mine" in words) == ("mine" in hidden)
 
 
 def test_memory_has_an_end_behind_the_fence(tmp_path: Path):

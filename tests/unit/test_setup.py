@@ -20,6 +20,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 from rattler import MatchSpec
+from venv_here import made_here
 from walkthrough import run_notebook
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -202,6 +203,108 @@ def test_grade_passes_on_what_it_is_told():
     assert command[start + 1 :] == [*passed, "--seconds", "9"]
 
 
+@needs_make
+def test_a_folder_of_submissions_may_have_any_name():
+    for name in ["it's", 'a "b" c', "a#b", "$HOME ü"]:
+        told = make("--dry-run", "grade", f"SUBMITTED={name.replace('$', '$$')}")
+        assert name in shlex.split(told.stdout.replace("\\\n", "")), told.stderr
+
+
+HOSTILE = {
+    "MPLBACKEND": "nowhere",
+    "PIP_USER": "1",
+    "PYTHONHOME": "nowhere",
+    "PYTHONSTARTUP": "nowhere",
+}
+
+
+@needs_make
+def test_what_the_user_has_set_for_other_programs_stays_out():
+    shown = make("--eval=print: ; @env", "print", **HOSTILE).stdout.splitlines()
+    found = dict(line.split("=", 1) for line in shown if "=" in line)
+    assert {name: found.get(name) for name in HOSTILE} == dict.fromkeys(HOSTILE) | {"PIP_USER": "0"}
+    assert Path(found["MATPLOTLIBRC"]).is_file()
+
+
+# A kit that was moved or copied
+
+
+@pytest.fixture
+def kit(tmp_path: Path) -> Path:
+    """What `make setup` reads, in a folder of a name that is hard to quote."""
+    folder = tmp_path / 'kit it\'s "q" # $x ü'
+    (folder / "tools").mkdir(parents=True)
+    for name in ("Makefile", "pyproject.toml", "constraints.txt", "tools/venv_here.py"):
+        shutil.copy(ROOT / name, folder / name)
+    return folder
+
+
+def setup(folder: Path) -> list[str]:
+    """Run `make setup` in `folder` with a pip that does nothing; return what it says."""
+    command = ["make", "--no-print-directory", "setup", f"PYTHON={sys.executable}"]
+    done = subprocess.run(
+        [*command, "PIP_INSTALL=true"], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.splitlines()
+
+
+AGAIN = "(.venv is made again: it was made in another folder, or for a Python that is gone)"
+
+
+@needs_make
+def test_an_environment_that_was_moved_or_copied_is_made_again(kit: Path):
+    assert AGAIN not in setup(kit)
+    assert setup(kit) == ["Ready: type 'make lab'"]
+    (kit / ".venv" / "kept").touch()
+    copied = shutil.copytree(kit, kit.parent / "copied", symlinks=True)
+    moved = kit.rename(kit.parent / "moved")
+    for folder in (copied, moved):
+        assert AGAIN in setup(folder)
+        assert not (folder / ".venv" / "kept").exists()
+        assert setup(folder) == ["Ready: type 'make lab'"]
+
+
+@needs_make
+def test_an_environment_whose_python_is_gone_is_made_again(kit: Path):
+    setup(kit)
+    for program in (kit / ".venv" / "bin").glob("python*"):
+        program.unlink()
+        program.symlink_to("no-such-python")
+    assert AGAIN in setup(kit)
+    assert setup(kit) == ["Ready: type 'make lab'"]
+
+
+@pytest.mark.parametrize(
+    ("text", "here"),
+    [
+        ("home = /usr/bin\ncommand = /usr/bin/python3 -m venv {here}\n", True),
+        ("command = /usr/bin/python3 -m venv --clear {here}\n", True),
+        ("command = /usr/bin/python3 -m venv {here}/../other\n", False),
+        ("command = /usr/bin/python3 -m venv {here}/no-such\n", False),
+        ("home = /usr/bin\nuv = 0.9\n", True),  # by a program that does not say
+    ],
+)
+def test_an_environment_knows_where_it_was_made(text: str, here: bool, tmp_path: Path):
+    prefix = tmp_path / "a kit" / ".venv"
+    prefix.mkdir(parents=True)
+    (prefix.parent / "other").mkdir()
+    (prefix / "pyvenv.cfg").write_text(text.format(here=prefix), encoding="utf-8")
+    assert made_here(prefix) is here
+
+
+# Line endings
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="this is no checkout")
+def test_every_file_of_text_has_the_same_line_endings_everywhere():
+    command = ["git", "-C", str(ROOT), "ls-files", "--eol"]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    fields = [line.split("\t") for line in lines]
+    loose = [name for about, name in fields if "eol=lf" not in about and "-text" not in about]
+    assert sorted(loose) == [".gitattributes", ".gitignore"]
+
+
 # The kernel
 
 
@@ -224,3 +327,35 @@ def test_a_kernel_of_the_user_named_python3_is_passed_over(
 
     assert nbformat.read(output, 4).cells[0].outputs[0].text.strip() == sys.executable
     assert os.environ.get(variable) == str(tmp_path)
+
+
+SETTINGS = """import os, matplotlib, IPython
+print(matplotlib.rcParams["text.usetex"], matplotlib.get_backend(), "mine" in globals())"""
+
+
+def test_start_up_files_and_settings_of_the_user_stay_out_of_notebooks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    startup = tmp_path / "ipython" / "profile_default" / "startup" / "mine.py"
+    startup.parent.mkdir(parents=True)
+    for path in (startup, tmp_path / "startup.py"):
+        path.write_text("mine = 1", encoding="utf-8")
+    settings = tmp_path / "matplotlib" / "matplotlibrc"
+    settings.parent.mkdir()
+    settings.write_text("text.usetex: True\n", encoding="utf-8")
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    monkeypatch.setenv("PYTHONSTARTUP", str(tmp_path / "startup.py"))
+    monkeypatch.setenv("MPLCONFIGDIR", str(settings.parent))
+    monkeypatch.setenv("MPLBACKEND", "nowhere")
+    # A kit's folder may have braces in its name, which papermill would fill in.
+    source, output = tmp_path / "source.ipynb", tmp_path / "{out}" / "output.ipynb"
+    kernel = {"name": "python3", "display_name": "", "language": "python"}
+    cells = [new_code_cell(SETTINGS)]
+    nbformat.write(new_notebook(cells=cells, metadata={"kernelspec": kernel}), source)
+
+    run_notebook(source, output, {})
+
+    (stream,) = nbformat.read(output, 4).cells[0].outputs
+    usetex, backend, mine = stream.text.split()
+    assert (usetex, backend.rpartition("_")[2], mine) == ("False", "inline", "False")
+    assert os.environ["PYTHONSTARTUP"] == str(tmp_path / "startup.py")

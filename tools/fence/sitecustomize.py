@@ -1,17 +1,23 @@
-"""Refuse what a submission has no business to do, while it is graded.
+"""Refuse what a submission must not do while it is graded.
 
-Python reads this file at its start where its folder is on PYTHONPATH. `MAMLPP_FENCE` holds the
-rules as JSON: folders that may be written, that may not be read, and exceptions from the latter.
-Each refusal is a PermissionError in the submission's own cell, and a line in the file `log`.
+Python runs this file when it starts with this folder on PYTHONPATH. `MAMLPP_FENCE` holds the rules
+as JSON: folders that may be written, folders that may not be read, and exceptions to the latter.
+Each refusal raises PermissionError in the submission's cell, and adds a line to the file `log`.
 
-This stops curiosity and accidents, not an attack: whoever sets out to can get around an audit hook
-(with ctypes, for one). Only a container stops those.
+This stops curiosity and accidents, not attacks: ctypes, for one, gets around an audit hook. Only a
+container stops an attack.
 """
 
+import importlib.machinery
+import importlib.util
 import json
 import os
 import sys
 
+WINDOWS = os.name == "nt"
+HERE = os.path.dirname(os.path.realpath(__file__))
+# Whether SOLUTION.ipynb and solution.ipynb are the same file in the file system of this kit.
+ANY_CASE = os.path.exists(os.path.join(HERE, os.path.basename(__file__).swapcase()))
 RULES = json.loads(os.environ.get("MAMLPP_FENCE", "{}"))
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 # Which of an event's arguments are paths that change.
@@ -29,25 +35,43 @@ CHANGES = {
     "sqlite3.connect": (0,),
 }
 LISTS = {"os.listdir", "os.scandir"}
-PROGRAMS = {"subprocess.Popen", "os.system", "os.exec", "os.posix_spawn"}
-HARMLESS = {"uname", "lscpu", "sysctl"}  # with which libraries ask what machine this is
+# Which arguments of an event name the program; the first that is not empty counts.
+PROGRAMS = {
+    "subprocess.Popen": (0, 1),
+    "os.exec": (0,),
+    "os.posix_spawn": (0,),
+    "os.spawn": (1,),
+    "os.startfile": (0,),
+    "_winapi.CreateProcess": (0, 1),
+}
+HARMLESS = {"uname", "lscpu", "sysctl"}  # libraries ask these about the machine
 KILLS = {"os.kill", "os.killpg"}
 
 
 def real(path):
-    """Return the path that is meant, links resolved; None for what is no path."""
+    """Return `path` as an absolute path with links resolved, or None if it is not a path.
+
+    It is in lower case if the file system ignores case.
+    """
     if path is None or isinstance(path, int):
         return None
-    return os.path.realpath(os.fsdecode(path))
+    path = os.path.realpath(os.fsdecode(path))
+    return os.path.normcase(path.casefold() if ANY_CASE else path)
+
+
+FOLDERS = {name: list(map(real, RULES.get(name, []))) for name in ("write", "unread", "read")}
+PYTHONS = {real(sys.executable), real(getattr(sys, "_base_executable", sys.executable))}
 
 
 def inside(path, folders):
     """Whether `path` is one of `folders` or below it."""
-    return any(path == folder or path.startswith(folder + os.sep) for folder in folders)
+    return any(
+        path == folder or path.startswith(folder.rstrip(os.sep) + os.sep) for folder in folders
+    )
 
 
 def refuse(deed):
-    """Note that `deed` was attempted, and raise PermissionError."""
+    """Log that `deed` was attempted, and raise PermissionError."""
     __tracebackhide__ = True
     with open(RULES["log"], "a", encoding="utf-8") as log:
         log.write(deed + "\n")
@@ -55,33 +79,44 @@ def refuse(deed):
 
 
 def check_reading(path):
-    """Refuse to read where submissions may not."""
+    """Refuse to read outside the folders that submissions may read."""
     __tracebackhide__ = True
     path = real(path)
-    if path and inside(path, RULES["unread"]) and not inside(path, RULES["read"]):
+    if path and inside(path, FOLDERS["unread"]) and not inside(path, FOLDERS["read"]):
         refuse(f"reading {os.path.basename(path)} outside its own folder")
 
 
 def check_writing(path):
-    """Refuse to write where submissions may not."""
+    """Refuse to write outside the folders that submissions may write."""
     __tracebackhide__ = True
+    if path in (":memory:", b":memory:"):  # a database of sqlite3 in memory
+        return
     path = real(path)
-    if path and path != ":memory:" and not inside(path, RULES["write"]):
+    if path and not inside(path, FOLDERS["write"]):
         refuse(f"writing {os.path.basename(path)} outside its own folder")
 
 
 def check_program(program):
-    """Refuse to start any program but this Python."""
+    """Refuse to start any program except this Python."""
     __tracebackhide__ = True
-    if isinstance(program, list | tuple):
-        program = program[0] if program else ""
-    name = os.path.basename(os.fsdecode(program).split(" ")[0])
-    if real(program) != real(sys.executable) and name not in HARMLESS:
+    program = first_word(program)
+    name = os.path.basename(program)
+    if real(program) not in PYTHONS and name not in HARMLESS:
         refuse(f"starting the program {name}")
 
 
+def first_word(command):
+    """Return the program of `command`: a path, a list of words, or, on Windows, a command line."""
+    if isinstance(command, list | tuple):
+        return os.fsdecode(command[0]) if command else ""
+    command = os.fsdecode(command)
+    if not WINDOWS or os.path.exists(command):
+        return command
+    return command[1:].partition('"')[0] if command.startswith('"') else command.partition(" ")[0]
+
+
 def guard(event, arguments):
-    """Look at what Python is about to do; `sys.addaudithook` calls it before each such deed."""
+    """Check what Python is about to do; this is the function that `sys.addaudithook` gets."""
     __tracebackhide__ = True
     if event == "open":
         path, _, flags = arguments
@@ -89,19 +124,22 @@ def guard(event, arguments):
     elif event in LISTS:
         check_reading(arguments[0])
     elif event == "os.mkdir" and os.path.isdir(arguments[0]):
-        pass  # which fails by itself, and is how libraries ask for their caches
+        pass  # this fails anyway, and libraries do it to make sure that their caches exist
     elif event in CHANGES:
         for position in CHANGES[event]:
             check_writing(arguments[position])
     elif event in PROGRAMS:
         # Popen's executable is None where the program is the first of its arguments.
-        check_program(next(each for each in (*arguments, "") if each))
+        named = [arguments[position] for position in PROGRAMS[event] if arguments[position]]
+        check_program(named[0] if named else "")
+    elif event == "os.system":  # whose command may hold several
+        refuse(f"starting the program {os.path.basename(os.fsdecode(arguments[0]).split(' ')[0])}")
     elif event in KILLS and abs(arguments[0]) in RULES["spare"]:
         refuse("stopping the grader")
 
 
 def limit_memory(amount):
-    """Let what asks for more than `amount` bytes have a MemoryError instead."""
+    """Make every request for more than `amount` bytes raise MemoryError."""
     try:
         import resource
     except ImportError:  # Windows
@@ -111,6 +149,17 @@ def limit_memory(amount):
         resource.setrlimit(getattr(resource, name), (limit, limit))
 
 
-if RULES:
-    limit_memory(RULES["bytes"])
-    sys.addaudithook(guard)
+def run_hidden():
+    """Run the `sitecustomize` that Python would have run without this one."""
+    others = [folder for folder in sys.path if os.path.realpath(folder) != HERE]
+    spec = importlib.machinery.PathFinder.find_spec("sitecustomize", others)
+    if spec is not None and spec.loader is not None:
+        spec.loader.exec_module(importlib.util.module_from_spec(spec))
+
+
+try:
+    run_hidden()
+finally:  # even if that one fails
+    if RULES:
+        limit_memory(RULES["bytes"])
+        sys.addaudithook(guard)
