@@ -7,7 +7,6 @@ section 3, "training instability"). Letters: S inner steps, L layers of adapted 
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -41,14 +40,6 @@ class Diagnosis:
         bad = (~self.norms.isfinite()).nonzero().tolist()
         return (bad[-1][0], self.layers[bad[-1][1]]) if bad else None
 
-    def as_rows(self, iteration: int) -> list[dict[str, Any]]:
-        """One row for each step and layer, for CSV: iteration, step, layer, norm."""
-        return [
-            {"iteration": iteration, "step": step, "layer": layer, "norm": norm}
-            for step, row in enumerate(self.norms.tolist())
-            for layer, norm in zip(self.layers, row, strict=True)
-        ]
-
 
 @full_precision()
 def diagnose(learner: MetaLearner, batch: Iterable[Task], epoch: float = 0.0) -> Diagnosis:
@@ -75,8 +66,8 @@ def _trace(learner: MetaLearner, task: Task, epoch: float) -> tuple[Tensor, ...]
     model, query_model = learner.models(task)
     step_weights, second_order = learner.schedule(epoch)
     loss, _ = task_loss(
-        _keep_weights(model, path), learner.weights(), task, step_weights, learner.rule,
-        second_order, query_model=_keep_views(query_model, path, queried),
+        _watched(model, path), learner.weights(), task, step_weights, learner.rule, second_order,
+        query_model=_watched(query_model, path, queried),
     )  # fmt: skip
     outer: Weights = dict(learner.named_parameters())
     *along, whole = _gradients(loss, [*path.values(), *queried, outer])
@@ -86,27 +77,21 @@ def _trace(learner: MetaLearner, task: Task, epoch: float) -> tuple[Tensor, ...]
     return norms, _flat(whole.values()), _flat(steps[0].values()), first_order
 
 
-def _keep_weights(model: Model, path: dict[int, Weights]) -> Model:
-    def keeping(weights: Weights, x: Tensor, step: int) -> Tensor:
-        path[step] = weights
-        return model(weights, x, step)
+def _watched(model: Model, path: dict[int, Weights], views: list[Weights] | None = None) -> Model:
+    """The same model; `path` keeps the weights of each step.
 
-    return keeping
-
-
-def _keep_views(model: Model, path: dict[int, Weights], queried: list[Weights]) -> Model:
-    """The same model, but each call reads a view of its weights, which `queried` keeps.
-
-    The gradient of the view is what comes straight from that query loss, and the first-order
-    meta-gradient is the sum of these.
+    With `views` each call reads a view of its weights, which `views` keeps: its gradient is what
+    comes straight from that query loss, and the first-order meta-gradient is the sum of these.
     """
 
-    def keeping(weights: Weights, x: Tensor, step: int) -> Tensor:
+    def watched(weights: Weights, x: Tensor, step: int) -> Tensor:
         path[step] = weights
-        queried.append({name: weight.view_as(weight) for name, weight in weights.items()})
-        return model(queried[-1], x, step)
+        if views is not None:
+            weights = {name: weight.view_as(weight) for name, weight in weights.items()}
+            views.append(weights)
+        return model(weights, x, step)
 
-    return keeping
+    return watched
 
 
 def _gradients(loss: Tensor, groups: list[Weights]) -> list[Weights]:

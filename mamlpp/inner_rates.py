@@ -21,15 +21,14 @@ class FixedRate(nn.Module):
         self.rate = rate
 
     def forward(self, name: str, step: int) -> float:
-        """The rate, whatever the weight and the step."""
+        """The rate."""
         return self.rate
 
 
 class LSLR(nn.Module):
     """A learned rate for each layer and step: `rates` `[L, S]` (Antoniou et al. 2019, section 4).
 
-    A layer's weight and bias share one. More steps than S use the last step's rates, with a
-    warning.
+    A layer's weight and bias share one. Steps after S use the last step's rates, with a warning.
     """
 
     def __init__(self, names: Iterable[str], steps: int, rate: float) -> None:
@@ -62,10 +61,7 @@ def layer_of(name: str) -> str:
 
 
 def learned_step(step: int, learned: int, trained: int) -> int:
-    """The index to read, of `learned` sets of values, for `step`: the last for later steps.
-
-    Warns then that no more than `trained` inner steps were trained.
-    """
+    """Which of `learned` sets of values serves for `step`: the last for later ones; it warns."""
     if step >= learned:
         warnings.warn(
             f"only {trained} inner steps were trained; later steps use the values of the last one",

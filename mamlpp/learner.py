@@ -13,17 +13,19 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from mamlpp import schedules
-from mamlpp.errors import InputError
 from mamlpp.inner_rates import LSLR, FixedRate, MetaSGD
+from mamlpp.input_checks import check_task, check_weights
 from mamlpp.maml import Model, Report, Task, Weights, cross_entropy, inner_loop, task_loss
 from mamlpp.network import BatchNorm, BatchStatistics, ConvNet, Statistics
 from mamlpp.precision import full_precision
 from mamlpp.recipe import Recipe
 
+Path = list[Weights]  # θ_0 … θ_S
+
 
 class TaskResult(NamedTuple):
-    """Of one task: its weighted query loss, its query accuracy after the last step, and the
-    batch-norm statistics of its images. Of B tasks each has one more dimension in front.
+    """Weighted query loss, query accuracy after the last step, and batch-norm statistics, of one
+    task; or of B tasks, with one more dimension in front.
     """
 
     loss: Tensor
@@ -89,14 +91,13 @@ class MetaLearner(nn.Module):
         in less memory. Raises `InputError` for images or labels that are not this learner's.
         """
         results = [self.task_loss(task, epoch) for task in batch]
-        together = stack(results)
-        self.update_running(together.statistics)
-        loss = torch.stack([result.loss for result in results]).mean()
-        return loss, Report(loss.detach(), together.accuracy.mean())
+        self.update_running(stack(results).statistics)
+        loss, accuracy = (torch.stack(x).mean() for x in list(zip(*results, strict=True))[:2])
+        return loss, Report(loss.detach(), accuracy)
 
     def task_loss(self, task: Task, epoch: float = 0.0) -> TaskResult:
         """What one task adds to the meta-loss. Running statistics stay as they are."""
-        self.check(task.support_x, task.support_y)
+        check_task(self, task.support_x, task.support_y)
         statistics: list[BatchStatistics] = []
         model, query_model = self.models(task, statistics if self.has_running else None)
         step_weights, second_order = self.schedule(epoch)
@@ -118,25 +119,20 @@ class MetaLearner(nn.Module):
         def model(weights: Weights, x: Tensor, step: int) -> Tensor:
             return self(weights, x, step, **options)
 
-        def query_model(weights: Weights, x: Tensor, step: int) -> Tensor:
-            return self(weights, x, step, statistics=by_support(weights, step))
-
-        def by_support(weights: Weights, step: int) -> Statistics:
+        def by_support(weights: Weights, x: Tensor, step: int) -> Tensor:
             seen: list[BatchStatistics] = []
             self(weights, task.support_x, step, collect=seen)
             if collect is not None:
                 collect.extend(seen)
-            return as_statistics(seen)
+            return self(weights, x, step, statistics=as_statistics(seen))
 
-        return model, query_model if self.recipe.query_statistics == "support" else model
+        return model, by_support if self.recipe.query_statistics == "support" else model
 
     def schedule(self, epoch: float) -> tuple[list[float], bool]:
         """At an epoch: the weight of the query loss after each step, and whether second order."""
-        recipe = self.recipe
-        step_weights = schedules.step_weights(
-            recipe.inner_steps, recipe.msl_epochs, recipe.msl_floor, epoch
-        )
-        return step_weights, schedules.second_order(recipe.second_order_from, epoch)
+        r = self.recipe
+        step_weights = schedules.step_weights(r.inner_steps, r.msl_epochs, r.msl_floor, epoch)
+        return step_weights, schedules.second_order(r.second_order_from, epoch)
 
     @property
     def has_running(self) -> bool:
@@ -168,11 +164,9 @@ class MetaLearner(nn.Module):
         return self.classifier(path, len(path) - 1, support_x, transductive)
 
     @full_precision()
-    def adapted_path(
-        self, support_x: Tensor, support_y: Tensor, steps: int | None = None
-    ) -> list[Weights]:
+    def adapted_path(self, support_x: Tensor, support_y: Tensor, steps: int | None = None) -> Path:
         """The weights before and after each step on a support set, θ_0 … θ_S, without a graph."""
-        self.check(support_x, support_y)
+        check_task(self, support_x, support_y)
         steps = self.recipe.inner_steps if steps is None else steps
         start = {name: weight.detach().requires_grad_() for name, weight in self.weights().items()}
         with torch.enable_grad():
@@ -181,7 +175,7 @@ class MetaLearner(nn.Module):
         return [{name: w.detach() for name, w in weights.items()} for weights in path]
 
     def classifier(
-        self, path: list[Weights], step: int, support_x: Tensor, transductive: bool = False
+        self, path: Path, step: int, support_x: Tensor, transductive: bool = False
     ) -> Callable[[Tensor], Tensor]:
         """The classifier of `adapt` after `step` steps of an adapted path."""
         statistics = None if transductive else self.statistics(path[step], support_x, step)
@@ -206,33 +200,15 @@ class MetaLearner(nn.Module):
         self(weights, support_x, step, collect=collect)
         return as_statistics(collect)
 
-    def check(self, images: Tensor, labels: Tensor) -> None:
-        """Raise `InputError` where images `[M, …]` or labels `[M]` are not this learner's."""
-        if tuple(images.shape[1:]) != self.image_shape:
-            raise InputError(
-                f"the learner was made for images {list(self.image_shape)}, but these are "
-                f"{list(images.shape[1:])}"
-            )
-        if labels.device.type == "cpu" and not (labels.min() >= 0 and labels.max() < self.ways):
-            raise InputError(
-                f"labels must be 0 … {self.ways - 1} for a {self.ways}-way learner, but these go "
-                f"from {labels.min()} to {labels.max()}"
-            )
-
     def with_recipe(self, **changes: Any) -> "MetaLearner":
         """A copy under a changed recipe, to be evaluated otherwise than it was trained.
 
         Raises `InputError` where the change asks for weights that this learner does not have.
         """
-        recipe, other, ours = self.recipe.with_(**changes), copy.deepcopy(self), self.state_dict()
+        recipe, other = self.recipe.with_(**changes), copy.deepcopy(self)
         network = self.network if self._own_network else None
         fresh = MetaLearner(recipe, self.image_shape, self.ways, network=network)
-        for name, x in fresh.state_dict().items():
-            if x.numel() and (name not in ours or ours[name].shape != x.shape):
-                raise InputError(
-                    f"a recipe with {', '.join(changes)} changed like this has other weights "
-                    f"({name}), which have not been trained; train it"
-                )
+        check_weights(fresh.state_dict(), self.state_dict(), changes)
         other.update_recipe(recipe)
         return other
 
@@ -246,14 +222,11 @@ class MetaLearner(nn.Module):
 def stack(results: list[TaskResult]) -> TaskResult:
     """The results of B tasks as one, detached: `[B]`, `[B]`, and statistics `[B, F]`."""
     losses, accuracies, each = zip(*results, strict=True)
-    statistics = [
-        BatchStatistics(
-            same[0].layer, same[0].step,
-            torch.stack([one.mean for one in same]).detach(),
-            torch.stack([one.variance for one in same]).detach(),
-        )
-        for same in zip(*each, strict=True)
-    ]  # fmt: skip
+    statistics = []
+    for same in zip(*each, strict=True):
+        layers, steps, means, variances = zip(*same, strict=True)
+        both = (torch.stack(numbers).detach() for numbers in (means, variances))
+        statistics.append(BatchStatistics(layers[0], steps[0], *both))
     return TaskResult(torch.stack(losses).detach(), torch.stack(accuracies), statistics)
 
 

@@ -1,11 +1,9 @@
 """The paper on a page: the task, the inner loop, the loss of a task, the meta-step.
 
 Finn, Abbeel, Levine 2017, algorithm 2; Antoniou, Edwards, Storkey 2019, section 2. Letters: B
-tasks, M examples, N ways, S inner steps. The first four functions take one task, or B tasks at
-once, whose weights and inputs have one more dimension in front.
+tasks, M examples, N ways, S inner steps. B tasks at once have one more dimension in front.
 """
 
-import copy
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -32,7 +30,7 @@ class Task(NamedTuple):
 
 
 class Report(NamedTuple):
-    """Query loss and query accuracy of a meta-batch: means over its tasks, detached scalars."""
+    """Query loss and accuracy of a meta-batch: means over its tasks, detached scalars."""
 
     loss: Tensor
     accuracy: Tensor
@@ -75,8 +73,7 @@ def task_loss(
     """What a task adds to the meta-loss, and the query outputs after the last step.
 
     `step_weights` weigh the query loss after each of the steps 1 … S (MSL; the paper's equation 3);
-    a loss of weight 0 is not computed, and the last weight must not be 0. `query_model` answers for
-    the query set where that is not `model`.
+    one of weight 0 is not computed. `query_model` answers for the query set if `model` does not.
     """
     support, steps = (task.support_x, task.support_y), len(step_weights)
     path = inner_loop(model, weights, support, steps, rule, second_order, loss)
@@ -104,10 +101,9 @@ def meta_step(
 ) -> dict[str, Any]:  # fmt: skip
     """The outer loop's body: take the meta-gradient of a meta-batch, clip it, let Adam step.
 
-    Returns outer_rate, loss, accuracy, gradient_norm. Where a gradient or buffer is not finite, all
-    stays as it was, and `nonfinite` is the name of the first.
+    Where a gradient or buffer is not finite, all stays as it was; `nonfinite` names the first.
     """
-    recipe, before = learner.recipe, copy.deepcopy(dict(learner.named_buffers()))
+    recipe, before = learner.recipe, {n: b.clone() for n, b in learner.named_buffers()}
     rate = outer_rate(recipe.outer_rate, recipe.outer_rate_min, recipe.epochs, epoch)
     optimizer.param_groups[0]["lr"] = rate
     optimizer.zero_grad()
@@ -115,10 +111,10 @@ def meta_step(
     norm, finite = gradient_norm(learner)
     loss, accuracy, size, ok = torch.stack([*report, norm, finite]).tolist()  # a GPU waits here
     row = {"outer_rate": rate, "loss": loss, "accuracy": accuracy, "gradient_norm": size}
-    if not ok:
+    if ok:
+        clip(learner, norm, recipe)
+        optimizer.step()
+    else:
         row["nonfinite"] = first_nonfinite(learner)
         learner.load_state_dict(before, strict=False)
-        return row
-    clip(learner, norm, recipe)
-    optimizer.step()
     return row

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mamlpp.errors import InputError
 from mamlpp.inner_rates import learned_step
+from mamlpp.input_checks import check_image_size
 
 BLOCKS = 4
 MOMENTUM = 0.05  # of the running statistics: how far each task moves them
@@ -132,11 +132,7 @@ class ConvNet(nn.Module):
     ) -> None:  # fmt: skip
         super().__init__()
         channels, height, width = image_shape
-        if min(height, width) < 2**BLOCKS:
-            raise InputError(
-                f"images of {height}x{width} are too small to be halved {BLOCKS} times; "
-                f"use images of at least {2**BLOCKS}x{2**BLOCKS}"
-            )
+        check_image_size(height, width, 2**BLOCKS)
         widths = [channels] + [filters] * BLOCKS
         self.blocks = nn.ModuleList(
             Block(before, after, pooling, norm_sets) for before, after in pairwise(widths)

@@ -5,11 +5,11 @@ Abbeel, Levine, "Model-agnostic meta-learning" (ICML 2017); [A] Antoniou, Edward
 train your MAML" (ICLR 2019), the published configurations included.
 """
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
 from mamlpp.errors import InputError
+from mamlpp.input_checks import check_recipe
 
 
 @dataclass(frozen=True)
@@ -69,29 +69,7 @@ class Recipe:
     def __post_init__(self) -> None:
         earlier = {"fast": "store", "lean": "recompute"}.get(self.memory, self.memory)
         object.__setattr__(self, "memory", earlier)  # The names in files of earlier versions.
-        for names, valid, expected in _EXPECTED:
-            for name in names:
-                if not valid(getattr(self, name)):
-                    raise InputError(f"{name} must be {expected}, not {getattr(self, name)!r}")
-        for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise InputError(
-                    f"{name} must be one of {', '.join(choices)}, not {getattr(self, name)!r}"
-                )
-        if self.clip_norm is not None and self.clip_value is not None:
-            raise InputError("a meta-gradient is clipped by clip_norm or by clip_value: give one")
-        if self.msl_floor > 1 / self.inner_steps:
-            raise InputError(
-                f"msl_floor {self.msl_floor} is more than 1 / inner_steps, each step's weight at "
-                f"first; choose at most {1 / self.inner_steps:g}"
-            )
-        if self.msl_floor and not self.msl_epochs:
-            raise InputError("msl_floor acts only with a multi-step loss: give msl_epochs too")
-        if self.outer_rate_min is not None and self.outer_rate_min > self.outer_rate:
-            raise InputError(
-                f"outer_rate_min {self.outer_rate_min} is above outer_rate {self.outer_rate}, "
-                f"but the rate is annealed down to it"
-            )
+        check_recipe(self)
 
     def with_(self, **changes: Any) -> "Recipe":
         """The same recipe with some fields changed; raises `InputError` for an unknown field."""
@@ -107,43 +85,6 @@ class Recipe:
         """Plain data, for JSON."""
         return asdict(self)
 
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-_EXPECTED: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
-    (
-        ("filters", "inner_steps", "meta_batch", "epochs", "iterations_per_epoch"),
-        lambda value: type(value) is int and value >= 1,
-        "a whole number from 1 on",
-    ),
-    (
-        ("validation_tasks",),
-        lambda value: type(value) is int and value >= 2,
-        "2 or more, for an interval over them",
-    ),
-    (("inner_rate", "outer_rate"), lambda value: _is_number(value) and value > 0, "positive"),
-    (
-        ("second_order_from", "msl_epochs", "msl_floor", "outer_rate_min"),
-        lambda value: value is None or (_is_number(value) and value >= 0),
-        "0 or more",
-    ),
-    (
-        ("clip_norm", "clip_value"),
-        lambda value: value is None or (_is_number(value) and value > 0),
-        "positive or None",
-    ),
-)
-_CHOICES = {
-    "pooling": ("max", "stride"),
-    "norm_statistics": ("batch", "shared", "per_step"),
-    "norm_weights": ("shared", "per_step"),
-    "query_statistics": ("query", "support"),
-    "inner_rule": ("fixed", "lslr", "meta-sgd"),
-    "memory": ("store", "recompute", "auto"),
-    "nonfinite": ("skip", "stop"),
-}
 
 # The improvements, each alone [A, section 4 and 5]: the names are those of the paper's table.
 _IMPROVEMENTS: dict[str, dict[str, Any]] = {

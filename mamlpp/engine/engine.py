@@ -14,6 +14,7 @@ from mamlpp.engine import batched
 from mamlpp.engine.agreement import engine_agrees
 from mamlpp.engine.cuda_graph import CapturedGradients
 from mamlpp.engine.workers import Workers, start_workers
+from mamlpp.input_checks import check_task
 from mamlpp.learner import MetaLearner, TaskResult, stack
 from mamlpp.maml import Report, Task
 from mamlpp.precision import full_precision
@@ -37,7 +38,7 @@ class Engine:
     @full_precision()
     def meta_gradient(self, learner: MetaLearner, batch: TaskBatch, epoch: float) -> Report:
         """`maml.meta_gradient`. Raises `InputError` where a worker process has been lost."""
-        learner.check(batch.support_x[0], batch.support_y)
+        check_task(learner, batch.support_x[0], batch.support_y)
         if self.recompute is None:
             self.recompute = self._choose_memory(learner, batch)
         if self.workers != 1 and self._start_workers(learner):
@@ -86,7 +87,7 @@ class Engine:
 
         For each of A protocols, transductive or not, after 0 … `steps` inner steps.
         """
-        learner.check(batch.support_x[0], batch.support_y)
+        check_task(learner, batch.support_x[0], batch.support_y)
         steps = learner.recipe.inner_steps if steps is None else steps
         if engine_agrees(learner, bool(self.recompute)):
             parts = [batch] if self.takes_tasks_at_once(batch) else batch.split()

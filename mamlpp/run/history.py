@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mamlpp.diagnostics import Diagnosis
 from mamlpp.errors import InputError
 
 if TYPE_CHECKING:
@@ -35,6 +36,15 @@ GRADIENT_COLUMNS = (
 )
 _TEXT_COLUMNS = ("nonfinite", "layer", "field")
 Row = dict[str, Any]  # numbers, except in the text columns
+
+
+def gradient_rows(diagnosis: Diagnosis, iteration: int) -> list[Row]:
+    """A row of `GRADIENT_COLUMNS` for each inner step and layer of a diagnosed meta-step."""
+    return [
+        {"iteration": iteration, "step": step, "layer": layer, "norm": norm}
+        for step, row in enumerate(diagnosis.norms.tolist())
+        for layer, norm in zip(diagnosis.layers, row, strict=True)
+    ]
 
 
 class History:

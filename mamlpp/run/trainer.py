@@ -23,7 +23,7 @@ from mamlpp.recipe import Recipe
 from mamlpp.run.changes import as_rows, changed, in_force
 from mamlpp.run.checkpoints import Best, keep_best, restore_state, training_state
 from mamlpp.run.evaluation import evaluate_tasks
-from mamlpp.run.history import Row
+from mamlpp.run.history import History, Row, gradient_rows
 from mamlpp.run.interrupts import interrupts
 from mamlpp.run.run import DataSettings, Run
 from mamlpp.run.run_folder import RunFolder
@@ -121,7 +121,7 @@ class Trainer:
         ):
             while not self.done:
                 self.advance()
-                bar.set_postfix(self._summary(), refresh=False)
+                bar.set_postfix(_summary(self.history), refresh=False)
                 bar.update()
                 if pressed:
                     self._stop()
@@ -170,7 +170,7 @@ class Trainer:
             return {}
         if found is None:
             return {}
-        self.diagnosis, self._gradient_rows = found, found.as_rows(self.iteration)
+        self.diagnosis, self._gradient_rows = found, gradient_rows(found, self.iteration)
         bad = found.first_nonfinite
         return {"first_order_cosine": found.cosine} if bad is None else {"nonfinite_step": bad[0]}
 
@@ -251,16 +251,6 @@ class Trainer:
                 f"clip_norm"
             )
 
-    def _summary(self) -> dict[str, str]:
-        """For the progress bar: means over the last 20 meta-steps, and the last validation."""
-        recent = self.history.rows[-20:]
-        summary = {
-            name: f"{sum(row[name] for row in recent) / len(recent):.3f}"
-            for name in ("loss", "accuracy")
-        }
-        validation = self.history.column("validation_accuracy")
-        return summary | ({"validation": f"{validation[-1]:.3f}"} if validation else {})
-
 
 def default_device() -> str:
     """The GPU if there is one, otherwise the CPU."""
@@ -332,3 +322,14 @@ def _peak_memory(device: torch.device) -> int:
         return psutil.Process().memory_info().peak_wset
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak
+
+
+def _summary(history: History) -> dict[str, str]:
+    """For the progress bar: means over the last 20 meta-steps, and the last validation."""
+    recent = history.rows[-20:]
+    summary = {
+        name: f"{sum(row[name] for row in recent) / len(recent):.3f}"
+        for name in ("loss", "accuracy")
+    }
+    validation = history.column("validation_accuracy")
+    return summary | ({"validation": f"{validation[-1]:.3f}"} if validation else {})

@@ -9,6 +9,7 @@ import torch
 
 import mamlpp
 from mamlpp.diagnostics import Diagnosis, diagnose
+from mamlpp.run.history import gradient_rows
 from mamlpp.show import plots
 
 SHAPE, WAYS, STEPS = (1, 16, 16), 3, 3
@@ -154,7 +155,7 @@ def test_first_nonfinite_is_the_last_step_and_layer_that_is_not_finite(diagnosis
 
 
 def test_rows_for_a_table(diagnosis):
-    rows = diagnosis.as_rows(7)
+    rows = gradient_rows(diagnosis, 7)
     assert len(rows) == 20
     assert rows[5] == {
         "iteration": 7,

@@ -10,7 +10,7 @@ import mamlpp
 from mamlpp import maml
 from mamlpp.run import trainer as training
 from mamlpp.run.evaluation import Evaluation
-from mamlpp.run.history import COLUMNS
+from mamlpp.run.history import COLUMNS, gradient_rows
 
 WAYS = 5
 RECIPE = mamlpp.RECIPES["maml"].with_(
@@ -77,7 +77,7 @@ def test_the_gradient_is_followed_back_at_the_interval_and_changes_nothing(monke
     assert without.gradients.rows == []
     assert looking.diagnosis is looked[-1]
     assert [look.epoch for look in looked] == [0, 4 / 3]
-    expected = looked[0].as_rows(1) + looked[1].as_rows(5)
+    expected = gradient_rows(looked[0], 1) + gradient_rows(looked[1], 5)
     assert run.gradients.rows == expected
     cosines = [row.get("first_order_cosine") for row in run.history.rows]
     assert cosines == [looked[0].cosine, None, None, None, looked[1].cosine, None]

@@ -1,0 +1,80 @@
+"""Who may import whom, and how long the definition may be."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[2] / "mamlpp"
+ALGORITHM = ("maml", "network", "inner_rates", "schedules", "recipe", "learner", "diagnostics")
+DEFINITION = (*ALGORITHM, "gradients", "precision", "input_checks", "errors")
+MAY_IMPORT = {  # beside the definition
+    "data": {"data", "files"},
+    "engine": {"engine", "data.tasks"},
+    "run": {"run", "engine", "data", "files", "show"},  # `run` shows a table through `show`
+    "show": {"show", "run", "data", "files"},
+    "checks": {"checks", "run", "show", "data", "files"},
+}
+
+
+def imports(path):
+    """Modules that a file imports, by their whole names; of a package, what it takes from it."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}".removeprefix("mamlpp.")
+                is_module = (PACKAGE / f"{whole.replace('.', '/')}.py").exists()
+                is_module |= (PACKAGE / whole.replace(".", "/")).is_dir()
+                yield f"{node.module}.{alias.name}" if is_module else node.module
+
+
+def own(path):
+    return {name.removeprefix("mamlpp.") for name in imports(path) if name.startswith("mamlpp.")}
+
+
+@pytest.mark.parametrize("module", DEFINITION)
+def test_the_definition_imports_torch_and_itself(module):
+    path = PACKAGE / f"{module}.py"
+    assert own(path) <= set(DEFINITION)
+    standard = {"abc", "collections", "contextlib", "copy", "dataclasses", "inspect", "itertools"}
+    standard |= {"math", "threading", "typing", "warnings", "torch", "mamlpp"}
+    assert {name.partition(".")[0] for name in imports(path)} <= standard
+
+
+@pytest.mark.parametrize("folder", MAY_IMPORT)
+def test_each_folder_imports_what_it_may(folder):
+    allowed = {*DEFINITION, *MAY_IMPORT[folder]}
+    for path in (PACKAGE / folder).rglob("*.py"):
+        for name in own(path):
+            assert name in allowed or name.partition(".")[0] in allowed, (path.name, name)
+
+
+def test_training_and_evaluation_alone_use_the_engine():
+    users = {
+        path.relative_to(PACKAGE).as_posix()
+        for path in PACKAGE.rglob("*.py")
+        if path.parent.name != "engine" and any(n.startswith("engine") for n in own(path))
+    }
+    assert users == {
+        *("run/trainer.py", "run/evaluation.py"),  # the meta-gradient, the logits
+        *("run/seeds.py", "run/sweep.py"),  # whether another process has the same definition
+        "cli.py",  # processes that torchrun started
+    }
+
+
+def test_the_paper_is_on_a_page():
+    lines = {
+        name: len((PACKAGE / f"{name}.py").read_text("utf-8").splitlines()) for name in ALGORITHM
+    }
+    assert lines["maml"] <= 120
+    assert sum(lines.values()) <= 850, lines
+    assert max(lines.values()) <= 250
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: path.stem)
+def test_a_class_is_not_two(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ClassDef):
+            assert node.end_lineno - node.lineno <= 220, node.name
