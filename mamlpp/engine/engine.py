@@ -13,6 +13,7 @@ from mamlpp.data.tasks import TaskBatch
 from mamlpp.engine import batched
 from mamlpp.engine.agreement import engine_agrees
 from mamlpp.engine.cuda_graph import CapturedGradients
+from mamlpp.engine.threads import one_thread
 from mamlpp.engine.workers import Workers, start_workers
 from mamlpp.input_checks import check_task
 from mamlpp.learner import MetaLearner, TaskResult, stack
@@ -35,6 +36,7 @@ class Engine:
         self.workers, self._batched = workers, batched
         self._captured = CapturedGradients()
 
+    @one_thread()
     @full_precision()
     def meta_gradient(self, learner: MetaLearner, batch: TaskBatch, epoch: float) -> Report:
         """`maml.meta_gradient`. Raises `InputError` where a worker process has been lost."""
@@ -78,6 +80,7 @@ class Engine:
             return batch.support_x.device.type == "cuda" and not self.recompute
         return self._batched
 
+    @one_thread()
     @full_precision()
     def logits(
         self, learner: MetaLearner, batch: TaskBatch, steps: int | None,

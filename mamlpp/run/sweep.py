@@ -177,7 +177,7 @@ def _measure(cell: Cell, folder: Path, device: str) -> Result:
         TaskSampler(images, *kind, seed=cell.seed, rotate=rotate and images is train)
         for images in (train, validation)
     )
-    run = Trainer(cell.settings, tasks, held_out, folder).fit()
+    run = Trainer(cell.settings, tasks, held_out, folder, workers=1).fit()
     steps = run.history.column("seconds")
     return {
         "cell": asdict(cell),
