@@ -61,51 +61,51 @@ def moved(running, rows, batch, momentum):
     return new
 
 
-@wrong(checks.absorb, "all steps moved")
+@wrong(checks.update_running, "all steps moved")
 def moves_all(running, step, batch, momentum):
     return moved(running, slice(None), batch, momentum)
 
 
-@wrong(checks.absorb, "yours forgets nearly all")
+@wrong(checks.update_running, "yours forgets nearly all")
 def turns_momentum_round(running, step, batch, momentum):
     return moved(running, min(step, len(running) - 1), batch, 1 - momentum)
 
 
-@wrong(checks.absorb, "the row is one too low")
+@wrong(checks.update_running, "the row is one too low")
 def counts_from_one(running, step, batch, momentum):
     return moved(running, min(step, len(running) - 1) - 1, batch, momentum)
 
 
-@wrong(checks.absorb, "start again from the first")
+@wrong(checks.update_running, "start again from the first")
 def wraps_round(running, step, batch, momentum):
     return moved(running, step % len(running), batch, momentum)
 
 
-@wrong(checks.absorb, "should only move towards them")
+@wrong(checks.update_running, "should only move towards them")
 def replaces(running, step, batch, momentum):
     return moved(running, min(step, len(running) - 1), batch, 1.0)
 
 
-@wrong(checks.absorb, "the moved row alone")
+@wrong(checks.update_running, "the moved row alone")
 def gives_one_row(running, step, batch, momentum):
     row = min(step, len(running) - 1)
     return moved(running, row, batch, momentum)[row]
 
 
-@wrong(checks.absorb, "the sum grows for ever")
+@wrong(checks.update_running, "the sum grows for ever")
 def only_adds(running, step, batch, momentum):
     new = running.clone()
     new[min(step, len(running) - 1)] += momentum * batch
     return new
 
 
-@wrong(checks.absorb, "changed what it was given")
+@wrong(checks.update_running, "changed what it was given")
 def writes_in_place(running, step, batch, momentum):
     running[min(step, len(running) - 1)].lerp_(batch, momentum)
     return running
 
 
-@wrong(checks.absorb, "IndexError")
+@wrong(checks.update_running, "IndexError")
 def falls_off_the_end(running, step, batch, momentum):
     return moved(running, step, batch, momentum)
 
