@@ -35,7 +35,7 @@ def _like(found: Any, expected: Any) -> Any:
     """A list or a number in place of a tensor or an array, where one is expected."""
     if isinstance(expected, Tensor) or not hasattr(found, "tolist"):
         return found
-    return found.tolist()
+    return found.tolist() if found.ndim == 0 or isinstance(expected, list | tuple) else found
 
 
 def _same_gradients(a: Tensor | None, b: Tensor | None) -> bool:

@@ -123,9 +123,21 @@ def _first_gradient_again(path: list[Weights]) -> list[Weights]:
     return [{n: w + i * (first[n] - w) for n, w in start.items()} for i in range(len(path))]
 
 
+def _cut_between(
+    classify: Function, weights: Weights, x: Tensor, y: Tensor, rate: float, steps: int
+) -> list[Weights]:
+    path = [weights]
+    for i in range(steps):
+        here = path[-1] if i == 0 else {n: w.detach().requires_grad_() for n, w in path[-1].items()}
+        path.append(second_order_step(F.cross_entropy(model(here, x), y), here, rate))
+    return path
+
+
 _LOOP_MISTAKES: dict[str, Function] = {
     _FIRST_ORDER: _path(step=first_order_step),
     _DETACHED_WEIGHTS: _path(step=detached_weights_step),
+    "the path is cut between the steps: each starts from detached weights, so that nothing gets "
+    "back from the later steps to θ_0": _cut_between,
     f"the path is cut: {_CUT}": _path(step=cut_step),
     "it takes one step more than `steps`": _path(more=1),
     "it takes one step less than `steps`, or leaves the last weights out": _path(more=-1),

@@ -20,7 +20,7 @@ def _all_but_last(steps: int, weight: float) -> list[float]:
 def _wrong_sum(inputs: tuple[Any, ...], found: Any) -> str | None:
     """What to say of weights that do not sum to 1."""
     numbers = isinstance(found, list | tuple) and all(isinstance(v, float | int) for v in found)
-    if not numbers or abs(sum(found) - 1) < 1e-6:
+    if not numbers or len(found) != inputs[0] or abs(sum(found) - 1) < 1e-6:
         return None
     return (
         f"your weights sum to {sum(found):.2f} at epoch {inputs[-1]:g}, not to 1: the last step "
@@ -68,9 +68,6 @@ _WEIGHT_MISTAKES: dict[str, Function] = {
     ),
     "`msl_epochs` is an argument: E is not always the same": _weights(
         lambda n, e, epoch: (1 - min(epoch / 10, 1)) / n
-    ),
-    "the list is one too long: N − 1 steps and the last make N": lambda n, e, epoch: (
-        [_right_weights(n, e, epoch)[0], *_right_weights(n, e, epoch)]
     ),
     "it returns the weight of the earlier steps alone: a list of all N is asked for": (
         lambda n, e, epoch: (1 - min(epoch / e, 1)) / n

@@ -1,7 +1,7 @@
-"""Checks of set 7: MAML++ put together, and a training judged by what it reaches.
+"""Checks of set 7: MAML++ put together, and a training judged by its accuracy.
 
-A training has a budget of tasks rather than of seconds, so that it is judged alike on every
-machine. A teacher who grades many sets MAMLPP_PROFILE=smoke: a shorter budget and lower marks.
+A training has a budget of tasks rather than of seconds, so that it is judged in the same way on
+every machine. A teacher who grades many sets MAMLPP_PROFILE=smoke: a shorter budget and lower marks.
 """
 
 import os
@@ -200,8 +200,8 @@ class BudgetedSampler(TaskSampler):
 def reaches(student: Function, level: int, profile: str = "laptop", seed: int = 0) -> None:
     """Exercise 7.2: a training by `train_learner(train, validation, tasks)` reaches mark 1, 2 or 3.
 
-    It is trained once, whatever is asked of it. `seed` 0 judges on validation characters, others on
-    those of the test split.
+    The training runs once for all three marks. `seed` 0 evaluates it on validation characters, any
+    other on those of the test split.
     """
     budget = BUDGETS.get(os.environ.get("MAMLPP_PROFILE", profile), BUDGETS["laptop"])
     learner = _trained(student, budget)
@@ -210,22 +210,24 @@ def reaches(student: Function, level: int, profile: str = "laptop", seed: int = 
     sampler = TaskSampler(load_images("glyphs", "test" if seed else "validation"), 5, 1, 5)
     accuracy, mark = _accuracy(learner, sampler, budget), budget.marks[level - 1]
     if accuracy >= mark:
-        passed(student, f"{accuracy:.1%} where {mark:.0%} are asked")
+        passed(student, f"accuracy {accuracy:.1%}, at least {mark:.0%} needed")
         return
     if accuracy < 0.25:
         raise Wrong(
-            f"{name_of(student)} only guesses ({accuracy:.1%}, and 20% are guessed): is it the "
-            f"trained learner that you return, or a new one?"
+            f"{name_of(student)} is no better than guessing: its accuracy is {accuracy:.1%}, and "
+            f"guessing gives 20%. Does it return the trained learner, or a new one?"
         )
     if learner.recipe.norm_statistics != "batch":
         other = _accuracy(learner.with_recipe(norm_statistics="batch"), sampler, budget)
         if other > accuracy + 0.03:
             raise Wrong(
-                f"{name_of(student)} reaches {accuracy:.1%} by its running statistics, but "
-                f"{other:.1%} by the support set's: which ones should the learner use? "
-                f"({mark:.0%} are asked)"
+                f"{name_of(student)} reaches an accuracy of {accuracy:.1%} with its running "
+                f"statistics, but {other:.1%} with the support set's: which ones should the learner "
+                f"use? (at least {mark:.0%} are needed)"
             )
-    raise Wrong(f"{name_of(student)} reaches {accuracy:.1%}, and {mark:.0%} are asked")
+    raise Wrong(
+        f"{name_of(student)} reaches an accuracy of {accuracy:.1%}; at least {mark:.0%} are needed"
+    )
 
 
 def _accuracy(learner: MetaLearner, sampler: TaskSampler, budget: Budget) -> float:
@@ -235,7 +237,7 @@ def _accuracy(learner: MetaLearner, sampler: TaskSampler, budget: Budget) -> flo
 
 @cache
 def _trained(student: Function, budget: Budget) -> MetaLearner | Wrong:
-    """What the student's training gives, or what is wrong with it: it is tried once."""
+    """What the student's training returns, or what is wrong with it; it runs once."""
     try:
         return _train(student, budget)
     except Wrong as wrong:
@@ -243,7 +245,7 @@ def _trained(student: Function, budget: Budget) -> MetaLearner | Wrong:
 
 
 def _train(student: Function, budget: Budget) -> MetaLearner:
-    """The learner that the student's training gives, within its budget."""
+    """The learner that the student's training returns, within its budget."""
     train = BudgetedSampler(load_images("glyphs", "train"), budget.tasks)
     validation = TaskSampler(load_images("glyphs", "validation"), 5, 1, 5)
     start = time.monotonic()
@@ -256,10 +258,12 @@ def _train(student: Function, budget: Budget) -> MetaLearner:
     seconds = time.monotonic() - start
     learner = found.learner if isinstance(found, Run) else found
     if not isinstance(learner, MetaLearner):
-        raise Wrong(f"{name_of(student)} gave {type(found).__name__}: return the trained learner")
+        raise Wrong(
+            f"{name_of(student)} returned a {type(found).__name__}: return the trained learner"
+        )
     if seconds > budget.seconds:
         raise Wrong(
-            f"{name_of(student)} took {seconds:.0f} s, and {budget.seconds:.0f} s are the limit: "
-            f"fewer filters or fewer inner steps"
+            f"{name_of(student)} took {seconds:.0f} s, and the limit is {budget.seconds:.0f} s: "
+            f"try fewer filters or fewer inner steps"
         )
     return learner
