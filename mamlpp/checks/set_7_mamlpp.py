@@ -1,7 +1,8 @@
 """Checks of set 7: MAML++ put together, and a training judged by its accuracy.
 
 A training has a budget of tasks rather than of seconds, so that it is judged in the same way on
-every machine. A teacher who grades many sets MAMLPP_PROFILE=smoke: a shorter budget and lower marks.
+every machine. A teacher with many students sets MAMLPP_PROFILE=smoke: a smaller budget and lower
+marks.
 """
 
 import os
@@ -215,14 +216,14 @@ def reaches(student: Function, level: int, profile: str = "laptop", seed: int = 
     if accuracy < 0.25:
         raise Wrong(
             f"{name_of(student)} is no better than guessing: its accuracy is {accuracy:.1%}, and "
-            f"guessing gives 20%. Does it return the trained learner, or a new one?"
+            f"guessing gives 20%. Is it a new learner that it returns?"
         )
     if learner.recipe.norm_statistics != "batch":
         other = _accuracy(learner.with_recipe(norm_statistics="batch"), sampler, budget)
         if other > accuracy + 0.03:
             raise Wrong(
                 f"{name_of(student)} reaches an accuracy of {accuracy:.1%} with its running "
-                f"statistics, but {other:.1%} with the support set's: which ones should the learner "
+                f"statistics, but {other:.1%} with the support set's: which ones should it "
                 f"use? (at least {mark:.0%} are needed)"
             )
     raise Wrong(
