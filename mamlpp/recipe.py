@@ -109,13 +109,14 @@ def _with_milestones(recipe: Recipe, *names: str) -> Recipe:
     return recipe
 
 
+_FIELDS: dict[str, dict[str, Any]] = {
+    "maml": {},
+    "fomaml": {"second_order_from": None},
+    "meta-sgd": {"inner_rule": "meta-sgd"},
+    **{f"maml+{name}": fields for name, fields in _IMPROVEMENTS.items()},
+    "maml++": {k: v for fields in _IMPROVEMENTS.values() for k, v in fields.items()},
+}
 RECIPES: dict[str, Recipe] = {
     name: _with_milestones(Recipe(**fields), "msl_epochs", "second_order_from")
-    for name, fields in {
-        "maml": {},
-        "fomaml": {"second_order_from": None},
-        "meta-sgd": {"inner_rule": "meta-sgd"},
-        **{f"maml+{name}": fields for name, fields in _IMPROVEMENTS.items()},
-        "maml++": {k: v for fields in _IMPROVEMENTS.values() for k, v in fields.items()},
-    }.items()
+    for name, fields in _FIELDS.items()
 }
