@@ -6,7 +6,7 @@ Letters: B tasks, M images, N ways, K shots, F filters, S inner steps.
 import copy
 import inspect
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,18 +19,9 @@ from mamlpp.maml import Model, Report, Task, Weights, cross_entropy, inner_loop,
 from mamlpp.network import BatchNorm, BatchStatistics, ConvNet, Statistics
 from mamlpp.precision import full_precision
 from mamlpp.recipe import Recipe
+from mamlpp.task_result import TaskResult, as_statistics, stack
 
 Path = list[Weights]  # θ_0 … θ_S
-
-
-class TaskResult(NamedTuple):
-    """Weighted query loss, query accuracy after the last step, and batch-norm statistics, of one
-    task; or of B tasks, with one more dimension in front.
-    """
-
-    loss: Tensor
-    accuracy: Tensor
-    statistics: list[BatchStatistics]
 
 
 class MetaLearner(nn.Module):
@@ -217,22 +208,6 @@ class MetaLearner(nn.Module):
         self.recipe = recipe
         if isinstance(self.rule, FixedRate):
             self.rule.rate = recipe.inner_rate
-
-
-def stack(results: list[TaskResult]) -> TaskResult:
-    """The results of B tasks as one, detached: `[B]`, `[B]`, and statistics `[B, F]`."""
-    losses, accuracies, each = zip(*results, strict=True)
-    statistics = []
-    for same in zip(*each, strict=True):
-        layers, steps, means, variances = zip(*same, strict=True)
-        both = (torch.stack(numbers).detach() for numbers in (means, variances))
-        statistics.append(BatchStatistics(layers[0], steps[0], *both))
-    return TaskResult(torch.stack(losses).detach(), torch.stack(accuracies), statistics)
-
-
-def as_statistics(collected: Iterable[BatchStatistics]) -> Statistics:
-    """What one pass through the network collected, by layer."""
-    return {layer: (mean, variance) for layer, _, mean, variance in collected}
 
 
 def _rule(recipe: Recipe, weights: Weights) -> nn.Module:

@@ -6,7 +6,7 @@ train your MAML" (ICLR 2019), the published configurations included.
 """
 
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from mamlpp.errors import InputError
 from mamlpp.input_checks import check_recipe
@@ -63,9 +63,9 @@ class Recipe:
     nonfinite: Literal["skip", "stop"] = "skip"
     """What to do at a meta-gradient that is not finite, which is never applied: skip the meta-step,
     or stop the training."""
-    milestones: ClassVar[tuple[str, ...]] = ()
     seed: int = 0
     """Seed of the initial weights; each sampler has its own."""
+    _milestones = tuple[str, ...]()
 
     def __post_init__(self) -> None:
         earlier = {"fast": "store", "lean": "recompute"}.get(self.memory, self.memory)
@@ -84,7 +84,7 @@ class Recipe:
                     f"a recipe has no field {name!r}; its fields are {', '.join(known)}"
                 )
         factor = changes.get("epochs", self.epochs) / self.epochs
-        kept = [name for name in self.milestones if name not in changes]
+        kept = [name for name in self._milestones if name not in changes]
         moved = {name: getattr(self, name) and getattr(self, name) * factor for name in kept}
         return _with_milestones(replace(self, **moved, **changes), *kept)
 
@@ -105,7 +105,7 @@ _IMPROVEMENTS: dict[str, dict[str, Any]] = {
 
 def _with_milestones(recipe: Recipe, *names: str) -> Recipe:
     """The recipe; these of its fields will move with `epochs`."""
-    object.__setattr__(recipe, "milestones", names)
+    object.__setattr__(recipe, "_milestones", names)
     return recipe
 
 

@@ -16,9 +16,10 @@ from mamlpp.engine.cuda_graph import CapturedGradients
 from mamlpp.engine.threads import one_thread
 from mamlpp.engine.workers import Workers, start_workers
 from mamlpp.input_checks import check_task
-from mamlpp.learner import MetaLearner, TaskResult, stack
+from mamlpp.learner import MetaLearner
 from mamlpp.maml import Report, Task
 from mamlpp.precision import full_precision
+from mamlpp.task_result import TaskResult, stack
 
 
 class Engine:

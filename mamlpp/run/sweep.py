@@ -407,7 +407,7 @@ class Processes:
         # With this process's own search path, which may have been changed by hand.
         variables |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
         process = subprocess.Popen(
-            [sys.executable, "-m", "mamlpp.run.sweep"],
+            [sys.executable, "-P", "-m", "mamlpp.run.sweep"],
             env=os.environ | variables, text=True, stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
             start_new_session=True,  # Ctrl-C reaches it once: from here.
