@@ -3,6 +3,8 @@
 A check calls the function on small inputs, drawn from its `seed`. It prints one line if the
 function does what the exercise asks; otherwise it raises `Wrong`, which names the likely mistake
 and shows the call, its result and what was expected.
+
+Imports the definition, the data and evaluation. Only the exercises import it.
 """
 
 from mamlpp.checks.core import Wrong
