@@ -17,7 +17,7 @@ from mamlpp.inner_rates import LSLR, FixedRate, MetaSGD
 from mamlpp.input_checks import check_task, check_weights
 from mamlpp.maml import Model, Report, Task, Weights, cross_entropy, inner_loop, task_loss
 from mamlpp.network import BatchNorm, BatchStatistics, ConvNet, Statistics
-from mamlpp.precision import full_precision
+from mamlpp.precision import full_precision, gradients_on, torch_defaults
 from mamlpp.recipe import Recipe
 from mamlpp.task_result import TaskResult, as_statistics, stack
 
@@ -45,12 +45,12 @@ class MetaLearner(nn.Module):
         self._own_network = network is not None
         sets = {"shared": 1, "per_step": recipe.inner_steps + 1, "batch": 0}
         norm_sets = sets[recipe.norm_weights], sets[recipe.norm_statistics]
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), torch_defaults():
             torch.manual_seed(recipe.seed if seed is None else seed)
             self.network = network or ConvNet(
                 self.image_shape, ways, recipe.filters, recipe.pooling, norm_sets
             )
-        self.rule = _rule(recipe, self.weights())
+            self.rule = _rule(recipe, self.weights())
 
     def weights(self) -> Weights:
         """θ: the parameters that the inner loop adapts, by their names in `network`."""
@@ -160,7 +160,7 @@ class MetaLearner(nn.Module):
         check_task(self, support_x, support_y)
         steps = self.recipe.inner_steps if steps is None else steps
         start = {name: weight.detach().requires_grad_() for name, weight in self.weights().items()}
-        with torch.enable_grad():
+        with gradients_on():
             model = self.models(Task(support_x, support_y, None, support_y))[0]
             path = inner_loop(model, start, (support_x, support_y), steps, self.rule, False)
         return [{name: w.detach() for name, w in weights.items()} for weights in path]
@@ -191,6 +191,7 @@ class MetaLearner(nn.Module):
         self(weights, support_x, step, collect=collect)
         return as_statistics(collect)
 
+    @gradients_on()
     def with_recipe(self, **changes: Any) -> "MetaLearner":
         """A copy under a changed recipe, to be evaluated otherwise than it was trained.
 

@@ -40,7 +40,8 @@ def make_task(shape=SHAPE, **changes):
 def noise_images(split="train", classes=6, samples=4, size=16):
     """Images of noise: what a training needs that shall not learn."""
     draw = torch.Generator().manual_seed(0)
-    noise = torch.randint(0, 256, (classes, samples, 1, size, size), generator=draw)
+    shape = (classes, samples, 1, size, size)
+    noise = torch.randint(0, 256, shape, generator=draw, device="cpu")
     return mamlpp.ImageSet(noise.byte(), tuple(map(str, range(classes))), "noise", split)
 
 

@@ -18,7 +18,7 @@ from mamlpp.engine.workers import Workers, start_workers
 from mamlpp.input_checks import check_task
 from mamlpp.learner import MetaLearner
 from mamlpp.maml import Report, Task
-from mamlpp.precision import full_precision
+from mamlpp.precision import full_precision, gradients_on
 from mamlpp.task_result import TaskResult, stack
 
 
@@ -39,6 +39,7 @@ class Engine:
 
     @one_thread()
     @full_precision()
+    @gradients_on()
     def meta_gradient(self, learner: MetaLearner, batch: TaskBatch, epoch: float) -> Report:
         """`maml.meta_gradient`. Raises `InputError` where a worker process has been lost."""
         check_task(learner, batch.support_x[0], batch.support_y)
@@ -83,6 +84,7 @@ class Engine:
 
     @one_thread()
     @full_precision()
+    @gradients_on()
     def logits(
         self, learner: MetaLearner, batch: TaskBatch, steps: int | None,
         protocols: Sequence[bool], every_step: bool,

@@ -14,6 +14,7 @@ from typing import Any
 from mamlpp.errors import InputError
 from mamlpp.files import replacing
 from mamlpp.learner import MetaLearner
+from mamlpp.precision import gradients_on
 from mamlpp.recipe import Recipe
 from mamlpp.run.changes import CHANGE_COLUMNS, in_force
 from mamlpp.run.checkpoints import KEPT_BEST, Best, latest_weights, read_best
@@ -80,6 +81,7 @@ class Run:
             raise InputError(f"k must be at least 1, not {k}")
         return [self._member(best) for best in self._kept()[:k]]
 
+    @gradients_on()
     def _member(self, best: Best) -> MetaLearner:
         learner = copy.deepcopy(self.learner)
         learner.load_state_dict(best.weights)

@@ -19,7 +19,7 @@ from mamlpp.engine import Engine, Workers, one_thread
 from mamlpp.errors import InputError, InputWarning
 from mamlpp.learner import MetaLearner
 from mamlpp.maml import meta_step
-from mamlpp.precision import full_precision
+from mamlpp.precision import full_precision, gradients_on
 from mamlpp.recipe import Recipe
 from mamlpp.run.changes import as_rows, changed, in_force
 from mamlpp.run.checkpoints import Best, keep_best, restore_state, training_state
@@ -75,7 +75,8 @@ class Trainer:
         self.data = _data_settings(train, validation)
         self.diagnose_every = diagnose_every
         self.diagnosis: Diagnosis | None = None
-        self.learner = MetaLearner(recipe, train.images.shape, train.ways).to(train.device)
+        with gradients_on():
+            self.learner = MetaLearner(recipe, train.images.shape, train.ways).to(train.device)
         fused = train.device.type == "cuda"  # One kernel instead of one for each operation.
         self.optimizer = torch.optim.Adam(
             self.learner.parameters(), lr=recipe.outer_rate, fused=fused or None
@@ -164,6 +165,7 @@ class Trainer:
 
     @one_thread()
     @full_precision()
+    @gradients_on()
     def step(self) -> Row:
         """One meta-step: its row of the history."""
         start, epoch = time.perf_counter(), self.epoch
@@ -221,6 +223,7 @@ class Trainer:
         self.recipe = recipe
         self.learner.update_recipe(recipe)
 
+    @gradients_on()
     def result(self) -> Run:
         """The run so far; its learner has the weights that were best on validation, if there are.
 

@@ -36,9 +36,7 @@ def train_maml_plus_plus(network, waves, epochs=15, iterations=30, steps=3):
         optimizer.param_groups[0]["lr"] = schedules.outer_rate(1e-2, 1e-4, epochs, epoch)
         optimizer.zero_grad()
         for task in waves.sample(4):
-            loss, _ = task_loss(
-                model, weights, task, step_weights, rule, second_order, F.mse_loss
-            )
+            loss, _ = task_loss(model, weights, task, step_weights, rule, second_order, F.mse_loss)
             (loss / 4).backward()
         optimizer.step()
     return model, weights, rule
