@@ -29,7 +29,7 @@ from mamlpp.run.interrupts import interrupts
 from mamlpp.run.run import DataSettings, Run
 from mamlpp.run.run_folder import RunFolder
 from mamlpp.run.schedule_words import failed_to_learn, late_milestones
-from mamlpp.run.worker_count import choose_workers
+from mamlpp.run.worker_count import available_cores, choose_workers
 
 if sys.platform != "win32":
     import resource
@@ -86,16 +86,11 @@ class Trainer:
         self._gradient_rows: list[Row] = []  # and of its diagnosis
         self._best: list[Best] = []
         self.folder = RunFolder(directory)
-        self.workers = self._choose(workers)
+        self.workers = _decide(workers, self.folder, self.learner, self.train)
         self.engine = Engine(recipe.memory, self.workers)
         self._resume()
         self.directory, self.history = self.folder.directory, self.folder.history
         self.gradients, self.changes = self.folder.gradients, self.folder.changes
-
-    def _choose(self, workers: int | Workers | Literal["auto"]) -> int | Workers:
-        if workers == "auto":
-            return self.folder.read_workers() or choose_workers(self.learner, self.train)
-        return workers
 
     def _resume(self) -> None:
         workers = self.workers if isinstance(self.workers, int) else self.workers.size
@@ -320,6 +315,21 @@ def _check_workers(
         raise InputError(
             "several workers on GPUs are started by torchrun --nproc-per-node GPUS -m mamlpp train"
         )
+
+
+def _decide(workers: Any, folder: RunFolder, learner: MetaLearner, train: TaskSampler) -> Any:
+    """A number for "auto": the one that this run began with, or else what pays here."""
+    if workers != "auto":
+        return workers
+    begun = folder.read_workers()
+    if begun is not None and begun > available_cores():
+        warnings.warn(
+            f"this run began with {begun} processes, and this machine has {available_cores()} "
+            f"cores; it keeps the {begun}, so that it continues bit for bit, and takes longer",
+            InputWarning,
+            stacklevel=3,
+        )
+    return begun or choose_workers(learner, train)
 
 
 def _data_settings(train: TaskSampler, validation: TaskSampler) -> DataSettings:
