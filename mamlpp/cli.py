@@ -32,6 +32,7 @@ from mamlpp.run.evaluation import EVALUATION_SEED, Evaluation, evaluate_protocol
 from mamlpp.run.run import Run
 from mamlpp.run.schedule_words import describe_schedule
 from mamlpp.run.trainer import Trainer, default_device
+from mamlpp.terminal import exit_code, prepare, say
 
 Dataset = Literal["glyphs", "omniglot", "mini_imagenet"]
 
@@ -53,14 +54,14 @@ class Data:
         sets = [load_images(self.dataset, split) for split in SPLITS]
         for images in sets:
             channels, height, width = images.shape
-            print(
+            say(
                 f"{images.split:<10}  {len(images):>5} classes x {images.samples} images of "
                 f"{height}x{width}x{channels}   {images.name}"
             )
         if self.picture is not None:
             picture = user_path(self.picture)
             _draw_page(sets, picture)
-            print(f"drawn to {picture}")
+            say(f"drawn to {picture}")
 
 
 @dataclass
@@ -100,7 +101,7 @@ class Train:
             return others.serve()
         device = _device(self.device) if others is None else others.device
         directory = user_path(self.directory)
-        print(describe_schedule(self.settings))
+        say(describe_schedule(self.settings))
         try:
             workers = self.workers if others is None else others
             run = self._trainer(directory, device, workers).fit()
@@ -108,8 +109,8 @@ class Train:
             if others is not None:
                 others.dismiss()
         best = max(run.history.column("validation_accuracy"))
-        print(f"best validation accuracy {100 * best:.2f} %; the run is in {directory}")
-        print(f"next: {_command('evaluate', str(self.directory))}")
+        say(f"best validation accuracy {100 * best:.2f} %; the run is in {directory}")
+        say(f"next: {_command('evaluate', str(self.directory))}")
 
     def _trainer(
         self, directory: Path, device: torch.device, workers: int | Workers | Literal["auto"]
@@ -157,14 +158,17 @@ class Evaluate:
         results = evaluate_protocols(
             run, images, self.tasks, steps=steps, ensemble=members, seed=self.seed
         )
-        print(f"{images.name}, {run.ways}-way {run.shots}-shot, {self.tasks} tasks")
+        say(f"{images.name}, {run.ways}-way {run.shots}-shot, {self.tasks} tasks")
         if members < self.ensemble:
-            print(f"note: {self.ensemble} checkpoints were asked for, the run keeps {members}")
-        print(_tables(results, members))
+            say(f"note: {self.ensemble} checkpoints were asked for, the run keeps {members}")
+        say(_tables(results, members))
         path = directory / f"evaluation-{self.split}.json"
         about = self._about(run, images, steps, members) | {"results": _plain(results)}
+        if not os.access(directory, os.W_OK):
+            say(f"\n{directory} may only be read, so the numbers are not kept there")
+            return
         _write(path, json.dumps(about, indent=1, allow_nan=False) + "\n")
-        print(f"\nall numbers are in {path}")
+        say(f"\nall numbers are in {path}")
 
     def _about(self, run: Run, images: ImageSet, steps: int, members: int) -> dict[str, Any]:
         """What was evaluated, and the command that does it again."""
@@ -274,7 +278,7 @@ class Sweep:
         cells = sweep.read_sweep(user_path(self.file))
         directory = user_path(self._directory())
         if self.status:
-            print(_status(cells, directory))
+            say(_status(cells, directory))
         elif self.table is not None:
             self._tell(cells, directory, self.table)
         else:
@@ -299,7 +303,7 @@ class Sweep:
         with engine:
             failed = sweep.run_sweep(cells, directory, engine.submit)
         for table in tables.sweep_tables(cells, directory):
-            print("\n" + tables.as_text(table))
+            say("\n" + tables.as_text(table))
         if failed:
             reasons = "".join(f"\n  {name}: {reason}" for name, reason in failed.items())
             raise InputError(f"{len(failed)} of {len(cells)} runs failed:{reasons}")
@@ -320,11 +324,11 @@ class Sweep:
             kinds = ["single", "ensemble"]
             text = "\n\n".join(show(table, kind) for table in found for kind in kinds)
         if self.output is None:
-            print(text)
+            say(text)
         else:
             output = user_path(self.output)
             _write(output, text + "\n")
-            print(f"written to {output}")
+            say(f"written to {output}")
 
     def _draw(self, found: list[dict[str, Any]]) -> None:
         from mamlpp.show import plots, tables
@@ -340,7 +344,7 @@ class Sweep:
             raise InputError(
                 f"no figure can be written to {output} ({error}); choose another file"
             ) from error
-        print(f"drawn to {output}")
+        say(f"drawn to {output}")
 
     def _about(self) -> dict[str, Any]:
         """Where the numbers come from; paths as they were typed, so that they fit elsewhere too."""
@@ -364,10 +368,10 @@ class Cache:
         """Print one line for each file, and the total; or remove them."""
         if self.clear:
             freed = cache.clear()
-            print(f"removed {freed / 1e6:,.1f} MB from {cache_folder()}")
+            say(f"removed {freed / 1e6:,.1f} MB from {cache_folder()}")
         found = cache.entries()
         if found or not self.clear:
-            print(_cache_table(found))
+            say(_cache_table(found))
 
 
 def _cache_table(found: list[cache.Entry]) -> str:
@@ -419,11 +423,15 @@ def _status(cells: list[sweep.Cell], directory: Path) -> str:
 def main(arguments: list[str] | None = None) -> None:
     """Run one command. A user's mistake is explained in one sentence, with exit code 1.
 
-    Ctrl-C ends it with exit code 130. A training first finishes its meta-step, and is saved.
+    Ctrl-C, SIGTERM and SIGHUP end it with exit code 130. A training first finishes its meta-step,
+    and is saved.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
+    prepare()
     try:
         _parse(arguments)()
+        if exit_code():
+            sys.exit(exit_code())
     except InputError as error:
         sys.exit(f"mamlpp: {error}")
     except KeyboardInterrupt as stop:
