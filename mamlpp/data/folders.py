@@ -99,7 +99,7 @@ def _named_by(variable: str) -> Path | None:
 
 
 def _check_data(data: Path, advice: str) -> None:
-    if not Path(data).is_dir():
+    if not _is_folder(data):
         raise InputError(
             f"{DATA} is {data}, and there is no such folder; set it to the folder that holds "
             f"{' or '.join(DATASETS)}, or unset it"
@@ -115,6 +115,13 @@ def _check_data(data: Path, advice: str) -> None:
         f"{DATA} is {data}, which has no folder {' or '.join(DATASETS)}; put one there, set "
         f"{DATA} to the folder that has it, or unset it ({advice})"
     )
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # A name that is too long, say.
+        return False
 
 
 def _has_dataset(data: Path, dataset: str) -> bool:

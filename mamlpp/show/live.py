@@ -335,20 +335,13 @@ def compare(
 ) -> Comparison:
     """Compare two to four trainings, `interleaved` by meta-step or one after the other.
 
-    For a fair comparison, all seeds must be equal and no two trainers may share a sampler, because
-    each would see only some of its tasks. Raises `InputError` otherwise.
+    For a fair comparison, all seeds must be equal. Raises `InputError` otherwise.
     """
     if not 2 <= len(trainers) <= 4:
         raise InputError(f"compare takes two to four trainers, not {len(trainers)}")
-    samplers = [trainer.train for trainer in trainers]
-    if len({id(sampler.generator) for sampler in samplers}) < len(samplers):
-        raise InputError(
-            "two trainers share a sampler, so each would see different tasks; give each trainer "
-            "its own, for example sampler.with_seed(sampler.seed)"
-        )
     for name, seeds in (
         ("recipe", {trainer.recipe.seed for trainer in trainers}),
-        ("training task", {sampler.seed for sampler in samplers}),
+        ("training task", {trainer.train.seed for trainer in trainers}),
         ("validation task", {trainer.validation.seed for trainer in trainers}),
     ):
         if len(seeds) > 1:

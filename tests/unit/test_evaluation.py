@@ -104,7 +104,7 @@ def test_a_task_is_adapted_to_once(run, images, monkeypatch):
 
     monkeypatch.setattr(maml, "inner_loop", inner_loop)
     mamlpp.evaluate_protocols(run, images, tasks=3)
-    assert len(paths) == 3 + 1, "one more for the comparison with the definition"
+    assert len(paths) == 3 + 3, "three more for the comparison with the definition"
 
 
 def test_there_is_one_number_a_task_however_many_are_drawn_at_once(run, images):

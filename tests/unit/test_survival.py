@@ -289,7 +289,7 @@ def test_ctrl_c_ends_the_meta_step_and_loses_nothing(undisturbed, folder):
 def test_without_a_folder_fit_goes_on_after_ctrl_c(monkeypatch):
     trainer, listening = make_trainer(), signal.getsignal(signal.SIGINT)
     press_ctrl_c(monkeypatch, trainer, call=2)
-    with pytest.raises(KeyboardInterrupt, match=r"after iteration 2; fit\(\) goes on from there"):
+    with pytest.raises(KeyboardInterrupt, match=r"after iteration 2; fit\(\) continues from there"):
         trainer.fit()
     assert signal.getsignal(signal.SIGINT) is listening
     expected = make_trainer().fit().history.column("loss")
