@@ -379,7 +379,7 @@ def test_ctrl_c_stops_after_the_meta_step_and_the_same_command_goes_on(
         stopped = command("train", "--directory", tmp_path / "run", *TINY)
     assert stopped.code == 130
     last = stopped.err.splitlines()[-1]
-    assert last == "mamlpp: stopped after iteration 1; the same command goes on from there"
+    assert last == "mamlpp: stopped after iteration 1; the same command continues from there"
     train()
     assert len(mamlpp.Run.load(tmp_path / "run").history.rows) == 2
 
