@@ -152,7 +152,7 @@ KILLED = -signal.SIGKILL
 
 @pytest.mark.parametrize("how", ["seconds", "epochs"])
 @pytest.mark.parametrize("seed", range(4))
-def test_kills_at_random_moments_do_not_change_the_outcome(
+def test_random_kills_do_not_change_the_outcome(
     train, uninterrupted, tmp_path, how, seed
 ):
     directory, seconds = uninterrupted
@@ -173,7 +173,7 @@ def test_kills_at_random_moments_do_not_change_the_outcome(
         ("file", [1, 2, 3, 6]),  # half a checkpoint, half a file of weights
     ],
 )
-def test_kills_during_a_write_do_not_change_the_outcome(train, uninterrupted, tmp_path, how, calls):
+def test_kills_during_writes_do_not_change_the_outcome(train, uninterrupted, tmp_path, how, calls):
     for call in calls:
         assert train(tmp_path, how, call) == KILLED
     assert train(tmp_path) == 0
