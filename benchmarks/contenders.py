@@ -26,7 +26,7 @@ Name = Literal[
 
 
 def ours(workload: Workload, memory: Memory, processes: int) -> Step:
-    """The meta-step of a `Trainer`, with its tasks divided among so many processes."""
+    """The meta-step of a `Trainer`, with the tasks divided among `processes` processes."""
     sampler, recipe = workload.sampler(), workload.recipe.with_(memory=memory)
     return mamlpp.Trainer(recipe, sampler, sampler, workers=processes).step
 

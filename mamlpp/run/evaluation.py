@@ -149,7 +149,7 @@ def evaluate(
     run: Run, images: ImageSet, tasks: int = 600, *, steps: int | None = None,
     transductive: bool = False, ensemble: int = 1, seed: int = EVALUATION_SEED,
 ) -> Evaluation:  # fmt: skip
-    """Evaluate a run after every inner step, on tasks with its own ways, shots and queries.
+    """Evaluate a run after every inner step, on tasks with the run's ways, shots and queries.
 
         result = mamlpp.evaluate(run, mamlpp.load_images("glyphs", "test"))
         print(result)  # accuracy, its 95 % interval, the number of tasks, the protocol

@@ -250,7 +250,7 @@ def state(cell: Cell, directory: Path) -> State:
     if (folder / ".cell.lock").exists() and _locked(folder / ".cell.lock"):
         return State("running", iteration)
     if (folder / "error.txt").exists():
-        reason = (folder / "error.txt").read_text(encoding="utf-8").strip()
+        reason = (folder / "error.txt").read_text(encoding="utf-8", errors="replace").strip()
         return State("failed", iteration, reason)
     return State("stopped" if iteration else "missing", iteration)
 

@@ -72,8 +72,8 @@ def test_it_prints_both_protocols_single_and_ensemble(folder, evaluate):
         rows = [table.splitlines()[index] for table in (accuracy, by_step, calibration)]
         assert all(row.startswith(f"{name} (") for row in rows)
         both = [pair["single"], pair["ensemble"]]
-        said = [percent(one[key]) for one in both for key in ("accuracy", "interval")]
-        assert numbers(rows[0]) == said
+        expected = [percent(one[key]) for one in both for key in ("accuracy", "interval")]
+        assert numbers(rows[0]) == expected
         assert numbers(rows[1]) == [percent(value) for value in pair["single"]["accuracy_by_step"]]
         assert numbers(rows[2]) == [percent(one["calibration_error"]) for one in both]
 
@@ -121,16 +121,16 @@ def test_the_recorded_command_reproduces_the_numbers(folder, evaluate, capsys):
 
 
 def test_an_ensemble_has_at_most_the_checkpoints_that_were_kept(folder, evaluate):
-    said = evaluate()
-    assert f"note: 5 checkpoints were asked for, the run keeps {EPOCHS}\n" in said
+    printed = evaluate()
+    assert f"note: 5 checkpoints were asked for, the run keeps {EPOCHS}\n" in printed
     assert written(folder)["ensemble"] == EPOCHS
     assert "note" not in evaluate("--ensemble=3")
 
 
 def test_an_ensemble_of_one_prints_only_the_best_checkpoint(folder, evaluate):
-    said = evaluate("--ensemble=1")
-    assert "best checkpoint" in said
-    assert "ensemble of" not in said
+    printed = evaluate("--ensemble=1")
+    assert "best checkpoint" in printed
+    assert "ensemble of" not in printed
     assert [list(pair) for pair in written(folder)["results"].values()] == [["single"]] * 2
 
 
@@ -157,8 +157,8 @@ def test_a_diverged_run_can_be_evaluated_and_its_file_is_strict_json(folder, eva
 
 
 def test_steps_and_split_are_respected(folder, evaluate):
-    said = evaluate("--steps=0", "--split=train")
-    assert re.match(r"glyphs-train-\w{8}, 3-way 1-shot, 4 tasks\n", said)
+    printed = evaluate("--steps=0", "--split=train")
+    assert re.match(r"glyphs-train-\w{8}, 3-way 1-shot, 4 tasks\n", printed)
     assert len(written(folder, "train")["results"]["inductive"]["single"]["accuracy_by_step"]) == 1
     assert not (folder / "evaluation-test.json").exists()
 

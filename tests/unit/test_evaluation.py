@@ -53,8 +53,8 @@ def test_interval_is_1_96_standard_errors():
 def test_str_gives_percent_interval_tasks_and_protocol():
     half, losses = torch.tensor([[0.25, 0.75]]), torch.ones(1, 2)
     interval = 196 * math.sqrt(0.125 / 2)
-    said = str(mamlpp.Evaluation(half, losses, transductive=False))
-    assert said == f"50.00 ± {interval:.2f} % (95 % interval over 2 tasks, inductive)"
+    text = str(mamlpp.Evaluation(half, losses, transductive=False))
+    assert text == f"50.00 ± {interval:.2f} % (95 % interval over 2 tasks, inductive)"
     assert "transductive" in str(mamlpp.Evaluation(half, losses, transductive=True))
 
 

@@ -152,9 +152,7 @@ KILLED = -signal.SIGKILL
 
 @pytest.mark.parametrize("how", ["seconds", "epochs"])
 @pytest.mark.parametrize("seed", range(4))
-def test_random_kills_do_not_change_the_outcome(
-    train, uninterrupted, tmp_path, how, seed
-):
+def test_random_kills_do_not_change_the_outcome(train, uninterrupted, tmp_path, how, seed):
     directory, seconds = uninterrupted
     moments = random.Random(f"{how} {seed}")
     codes = [train(tmp_path, how, moments.uniform(0, seconds[how] / 2)) for _ in range(3)]

@@ -145,12 +145,12 @@ def test_a_sweep_runs_missing_cells_and_prints_status_and_tables(write, tmp_path
         cli.main(["sweep", str(path), "--directory", str(runs), *words])
         return capsys.readouterr().out
 
-    said = command("--status").splitlines()
-    assert [line.split()[1:] for line in said[:2]] == [
+    printed = command("--status").splitlines()
+    assert [line.split()[1:] for line in printed[:2]] == [
         ["done", "4", "of", "4"],
         ["missing", "0", "of", "4"],
     ]
-    assert said[2] == "2 runs: 1 done, 1 missing"
+    assert printed[2] == "2 runs: 1 done, 1 missing"
     assert "MAML++" in command("--workers", "1")
     assert command("--status").endswith("2 runs: 2 done\n")
     assert (runs / cells[0].name / "result.json").stat().st_mtime_ns == before, "it ran only once"
