@@ -1,7 +1,7 @@
-"""Ours and its peers at whole meta-steps, in one run in which they take turns.
+"""Time whole meta-steps of our implementation and its peers, which take turns in one run.
 
-python -m benchmarks                            on a machine that has nothing else to do
-python -m benchmarks --against PATH             with a checkout of the authors' published code
+python -m benchmarks                            on an otherwise idle machine
+python -m benchmarks --against PATH             also time a checkout of the authors' published code
 """
 
 import os
@@ -15,8 +15,8 @@ from typing import Any, Literal, get_args
 import tyro
 
 from benchmarks import floor, published, report
-from benchmarks.contenders import PEERS, Name, enter, enter_published
-from benchmarks.race import Player, race
+from benchmarks.contenders import PEERS, Name, start, start_published
+from benchmarks.race import Contender, race
 from benchmarks.workloads import WORKLOADS, Workload
 from mamlpp.errors import InputError
 
@@ -25,18 +25,18 @@ WorkloadName = Literal["W1", "W2", "W3", "W4"]
 
 @dataclass(frozen=True)
 class Row:
-    """One contender at one workload."""
+    """The result of one contender on one workload."""
 
     workload: str
     contender: str
     seconds: float
-    """A meta-step's, the median."""
+    """Median time of a meta-step."""
     ratio: float | None
-    """Times as fast as the baseline: the median over rounds; None where that has no such row."""
+    """Speed relative to the baseline, median over rounds; None if the baseline has no result."""
     floor: float
-    """What the convolutions alone would take, as a share of it."""
+    """Fraction of that time that the convolutions alone would take."""
     megabytes: float | None
-    """Memory at its peak above the idle process; None where the system does not tell."""
+    """Peak memory above that of the idle process; None if the system does not report it."""
 
 
 def main(
@@ -48,20 +48,20 @@ def main(
     cores: int = 2,
     output: Path | None = None,
 ) -> int:
-    """Time ours and its peers at whole meta-steps, all on the same cores, taking turns.
+    """Time whole meta-steps of our implementation and its peers, taking turns on the same cores.
 
     Args:
-        workloads: What kinds of meta-steps.
-        contenders: Who takes part, where it is installed and can do the workload.
-        rounds: How many turns everyone has, after one that does not count.
-        against: A checkout of the authors' published code, to take part too.
-        baseline: Whose time is divided by everyone's; by default the published code's, or else the
-            textbook loop's.
-        cores: How many: as processes, or as threads of one process.
-        output: A JSON file for the result.
+        workloads: The kinds of meta-steps to time.
+        contenders: The contenders to time, if installed and able to run the workload.
+        rounds: Timed turns per contender, after one warm-up turn.
+        against: A checkout of the authors' published code, to time as well.
+        baseline: The contender that ratios refer to; by default published if
+            it takes part, otherwise textbook.
+        cores: CPU cores per contender, used as processes or as threads of one process.
+        output: JSON file for the results.
 
     Returns:
-        The exit status: 1 where `against` is no checkout.
+        The exit status: 1 if `against` is not a checkout of the published code.
     """
     baseline = baseline or ("textbook" if against is None else "published")
     try:
@@ -70,82 +70,78 @@ def main(
     except InputError as error:
         print(error, file=sys.stderr)
         return 1
-    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Cores are compared; some would take a GPU they see.
-    entrants = [name for name in contenders if _installed(name)]
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Compare CPUs: JAX, for one, would use a GPU.
+    installed = [name for name in contenders if _installed(name)]
     about = report.provenance("benchmarks", cores)
     print(*(f"{name}: {value}" for name, value in about.items()), sep="\n")
-    print(f"ratio: times as fast as {baseline}\n\n{HEADER}")
+    print(f"ratio: speed relative to {baseline} (2 is twice as fast)\n\n{HEADER}")
     floors, rows = {}, []
     for name in workloads:
-        entered = enter_all(entrants, WORKLOADS[name], against, cores)
-        floors[name], found = compete(name, WORKLOADS[name], entered, rounds, cores, baseline)
-        print(*map(line, found), describe(name, floors[name]), sep="\n", flush=True)
-        rows += found
+        started = start_all(installed, WORKLOADS[name], against, cores)
+        floors[name], new = compare(name, WORKLOADS[name], started, rounds, cores, baseline)
+        print(*map(line, new), describe(name, floors[name]), sep="\n", flush=True)
+        rows += new
     if output is not None:
         result = {"baseline": baseline, "floors": floors, "rows": [asdict(row) for row in rows]}
         report.write(output, about | result)
     return 0
 
 
-def enter_all(
+def start_all(
     names: Sequence[str], workload: Workload, against: Path | None, cores: int
-) -> list[Player]:
-    """Start those that can do a workload, the authors' code too where there is a checkout."""
-    entered = [enter(name, workload, cores) for name in names]
+) -> list[Contender]:
+    """Start the contenders that support a workload, and the authors' code given a checkout."""
+    started = [start(name, workload, cores) for name in names]
     if against is not None:
-        entered.append(enter_published(workload, against, cores))
-    return [player for player in entered if player is not None]
+        started.append(start_published(workload, against, cores))
+    return [contender for contender in started if contender is not None]
 
 
-def compete(
-    name: str,
-    workload: Workload,
-    entered: Sequence[Player],
-    rounds: int,
-    cores: int,
+def compare(
+    name: str, workload: Workload, contenders: Sequence[Contender], rounds: int, cores: int,
     baseline: str,
-) -> tuple[dict[str, float], list[Row]]:
-    """The floor of a workload, and a row for each contender that came through."""
-    seconds, memory = race([*entered, *floor.players(workload, cores)], rounds)
+) -> tuple[dict[str, float], list[Row]]:  # fmt: skip
+    """The floor of a workload, and a row for each contender that finished."""
+    seconds, memory = race([*contenders, *floor.contenders(workload, cores)], rounds)
     rate = floor.rate(workload, cores, {who: median(times) for who, times in seconds.items()})
     count = floor.meta_step_operations(workload)
-    least = {"operations": count, "operations_a_second": rate, "seconds": count / rate}
+    bound = {"operations": count, "operations_a_second": rate, "seconds": count / rate}
     rows = []
-    for who in (player.name for player in entered if player.name in seconds):
-        middle, faster = median(seconds[who]), times_as_fast(seconds.get(baseline), seconds[who])
-        rows.append(Row(name, who, middle, faster, least["seconds"] / middle, memory[who]))
-    return least, rows
+    for who in (contender.name for contender in contenders if contender.name in seconds):
+        typical, ratio = median(seconds[who]), speed_ratio(seconds.get(baseline), seconds[who])
+        rows.append(Row(name, who, typical, ratio, bound["seconds"] / typical, memory[who]))
+    return bound, rows
 
 
-def times_as_fast(base: Sequence[float] | None, own: Sequence[float]) -> float | None:
-    """The median over rounds of how many times as fast as the baseline, if there is one."""
+def speed_ratio(base: Sequence[float] | None, own: Sequence[float]) -> float | None:
+    """Median over rounds of the baseline's time over `own`; None without a baseline."""
     return None if base is None else median(b / t for b, t in zip(base, own, strict=True))
 
 
-# Columns: the floor as a share of the time that it took, and memory above the idle process.
+# The columns show the fields of `Row`.
 HEADER = f"{'workload':<9}{'contender':<18}{'s/step':>8}{'ratio':>7}{'floor':>7}{'MB':>7}"
 
 
 def line(row: Row) -> str:
-    """A row of the table as text."""
+    """Format a row of the table."""
     ratio = "-" if row.ratio is None else f"{row.ratio:.2f}"
     megabytes = "-" if row.megabytes is None else f"{row.megabytes:.0f}"
     numbers = f"{row.seconds:>8.3f}{ratio:>7}{row.floor:>7.0%}{megabytes:>7}"
     return f"{row.workload:<9}{row.contender:<18}{numbers}"
 
 
-def describe(name: str, least: dict[str, Any]) -> str:
-    """The floor in words."""
-    work, rate = (least[part] / 1e9 for part in ("operations", "operations_a_second"))
-    seconds = f"{work:.0f} GFLOP at {rate:.0f} a second: {least['seconds']:.3f} s"
-    return f"{name}: {WORKLOADS[name].about}; floor {seconds}\n"
+def describe(name: str, bound: dict[str, Any]) -> str:
+    """Describe a workload and its floor in a sentence."""
+    work, rate = (bound[part] / 1e9 for part in ("operations", "operations_a_second"))
+    seconds = f"{work:.0f} GFLOP at {rate:.0f} GFLOP/s = {bound['seconds']:.3f} s"
+    return f"{name}: {WORKLOADS[name].about}; floor: {seconds}\n"
 
 
 def _installed(name: str) -> bool:
     peer = PEERS.get(name)
     if peer is None or peer.installed:
         return True
-    print(f"{name} is not installed; left out", file=sys.stderr)
+    print(f"{name}: not installed; left out", file=sys.stderr)
     return False
 
 

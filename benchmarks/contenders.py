@@ -1,4 +1,4 @@
-"""Who takes part: ours, and peers."""
+"""The contenders: our implementation and its peers."""
 
 import importlib.util
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from typing import Literal
 import mamlpp
 from benchmarks import peers
 from benchmarks.published import published
-from benchmarks.race import Player, Step
+from benchmarks.race import Contender, Step
 from benchmarks.workloads import Workload
 
 Memory = Literal["store", "recompute"]
@@ -26,13 +26,13 @@ Name = Literal[
 
 
 def ours(workload: Workload, memory: Memory, processes: int) -> Step:
-    """A `Trainer`'s meta-step, shared out over processes or by one alone."""
+    """The meta-step of a `Trainer`, with the tasks divided among `processes` processes."""
     sampler, recipe = workload.sampler(), workload.recipe.with_(memory=memory)
     return mamlpp.Trainer(recipe, sampler, sampler, workers=processes).step
 
 
 def with_jax(workload: Workload) -> Step:
-    """Plain MAML in JAX, which only this contender's process imports."""
+    """Plain MAML in JAX, imported only in this contender's process."""
     from benchmarks.with_jax import with_jax
 
     return with_jax(workload)
@@ -40,7 +40,7 @@ def with_jax(workload: Workload) -> Step:
 
 @dataclass(frozen=True)
 class Peer:
-    """A contender that is not ours: what makes it, the package that it needs, what it can do."""
+    """Another implementation: how to build it, the package it needs, whether it has only MAML."""
 
     build: Callable[[Workload], Step]
     package: str = "torch"
@@ -48,7 +48,7 @@ class Peer:
 
     @property
     def installed(self) -> bool:
-        """Whether its package is here; nothing is imported."""
+        """Whether its package is installed; does not import it."""
         return importlib.util.find_spec(self.package) is not None
 
 
@@ -63,20 +63,20 @@ OURS: dict[str, tuple[Memory, bool]] = {
     "ours-recompute": ("recompute", True),
     "ours-store-threads": ("store", False),
     "ours-recompute-threads": ("recompute", False),
-}  # by name: the mode, and whether by a process a core, or by one process with a thread a core
+}  # name: (memory mode, whether to use one process per core rather than one thread per core)
 
 
-def enter(name: str, workload: Workload, cores: int) -> Player | None:
-    """Start a contender for a workload, on all cores; None where it cannot do it."""
+def start(name: str, workload: Workload, cores: int) -> Contender | None:
+    """Start a contender for a workload, on all cores; None if it does not support the workload."""
     if name in OURS:
-        memory, shared = OURS[name]
-        return Player(name, ours, workload, memory, cores if shared else 1, threads=cores)
+        memory, processes = OURS[name]
+        return Contender(name, ours, workload, memory, cores if processes else 1, threads=cores)
     peer = PEERS[name]
     if peer.plain_only and not workload.plain:
         return None
-    return Player(name, peer.build, workload, threads=cores)
+    return Contender(name, peer.build, workload, threads=cores)
 
 
-def enter_published(workload: Workload, checkout: Path, cores: int) -> Player:
-    """Start the authors' code."""
-    return Player("published", published, workload, checkout, threads=cores)
+def start_published(workload: Workload, checkout: Path, cores: int) -> Contender:
+    """Start the authors' published code from a checkout of it."""
+    return Contender("published", published, workload, checkout, threads=cores)

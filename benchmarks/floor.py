@@ -1,7 +1,7 @@
-"""The floor: no meta-step can be faster than its convolutions.
+"""The floor, a lower bound on the time of a meta-step: the time of its convolutions alone.
 
-Its multiplications and additions, counted on the definition, over the rate at which this machine
-does the same convolutions, forward and back, when nothing else is to be done.
+It is the number of operations (multiplications and additions) of a meta-step by the definition,
+divided by the rate at which this machine computes the same convolutions, forward and backward.
 """
 
 import math
@@ -13,23 +13,23 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 import mamlpp
-from benchmarks.race import Player, Step
+from benchmarks.race import Contender, Step
 from benchmarks.workloads import Workload
 from mamlpp.network import BLOCKS
 
 FORMATS = {"contiguous": torch.contiguous_format, "channels last": torch.channels_last}
-TURN, PASSES = 20e9, 50  # operations of one turn, so that it can be timed; passes at the most
+MIN_OPERATIONS, MAX_PASSES = 20e9, 50  # per turn: enough to time it, but not too long
 
 
 def operations(step: Step) -> int:
-    """Multiplications and additions of the convolutions and matrix products in one call."""
+    """Operations of all convolutions and matrix products in one call of `step`."""
     with _Counter() as counter:
         step()
     return counter.total
 
 
 class _Counter(TorchDispatchMode):
-    """PyTorch's own formulas; its own counter cannot look into `torch.autograd.grad`."""
+    """Uses PyTorch's formulas. PyTorch's own counter does not see into `torch.autograd.grad`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -44,14 +44,14 @@ class _Counter(TorchDispatchMode):
 
 
 def meta_step_operations(workload: Workload) -> int:
-    """Those of one meta-step by the definition, forward and backward."""
+    """Operations of one meta-step as the definition computes it, forward and backward."""
     learner = mamlpp.MetaLearner(workload.recipe, workload.image_shape, workload.ways)
     task = next(iter(workload.sampler().sample(1)))
     return workload.recipe.meta_batch * operations(lambda: learner.task_loss(task).loss.backward())
 
 
 def convolutions(workload: Workload, layout: str) -> Step:
-    """The network's convolutions for a support set and a query set, forward and back, repeated."""
+    """Repeated forward and backward convolutions of the network, for a support and a query set."""
     layers = _layers(workload, FORMATS[layout])
     passes = _passes(layers)
 
@@ -62,22 +62,24 @@ def convolutions(workload: Workload, layout: str) -> Step:
     return step
 
 
-def players(workload: Workload, cores: int) -> list[Player]:
-    """One for each layout in memory, a process a core."""
+def contenders(workload: Workload, cores: int) -> list[Contender]:
+    """One contender for each memory layout, with one process per core."""
     return [
-        Player(f"convolutions, {layout}", convolutions, workload, layout, processes=cores)
+        Contender(f"convolutions, {layout}", convolutions, workload, layout, processes=cores)
         for layout in FORMATS
     ]
 
 
 def rate(workload: Workload, cores: int, seconds: dict[str, float]) -> float:
-    """Operations a second of all cores together, in the layout that was faster."""
+    """Operations per second of all cores together, in the faster memory layout."""
     layers = _layers(workload, torch.contiguous_format)
     turn = cores * _passes(layers) * operations(lambda: _pass(layers))
     return turn / min(seconds[f"convolutions, {layout}"] for layout in FORMATS)
 
 
-Layer = tuple[Tensor, Tensor, Tensor, bool]  # images, weights, gradient, whether images have one
+Layer = tuple[
+    Tensor, Tensor, Tensor, bool
+]  # input, weight, output gradient, whether to compute the input gradient
 
 
 def _layers(workload: Workload, layout: torch.memory_format) -> list[Layer]:
@@ -94,17 +96,17 @@ def _layer(workload: Workload, block: int, images: int, layout: torch.memory_for
     before = filters if block else channels
     x = torch.rand(images, before, *size).to(memory_format=layout)
     weight = torch.rand(filters, before, 3, 3).to(memory_format=layout)
-    out = torch.rand(images, filters, *size).to(memory_format=layout)
-    return x, weight, out, block > 0
+    gradient = torch.rand(images, filters, *size).to(memory_format=layout)
+    return x, weight, gradient, block > 0
 
 
 def _passes(layers: list[Layer]) -> int:
-    return min(PASSES, math.ceil(TURN / operations(lambda: _pass(layers))))
+    return min(MAX_PASSES, math.ceil(MIN_OPERATIONS / operations(lambda: _pass(layers))))
 
 
 def _pass(layers: list[Layer]) -> None:
-    how: tuple[Any, ...] = [1, 1], [1, 1], [1, 1], False, [0, 0], 1
-    for x, weight, out, inner in layers:
-        torch.ops.aten.convolution(x, weight, None, *how)
-        wanted = [inner, True, False]
-        torch.ops.aten.convolution_backward(out, x, weight, None, *how, wanted)
+    options: tuple[Any, ...] = [1, 1], [1, 1], [1, 1], False, [0, 0], 1
+    for x, weight, gradient, input_gradient in layers:
+        torch.ops.aten.convolution(x, weight, None, *options)
+        mask = [input_gradient, True, False]
+        torch.ops.aten.convolution_backward(gradient, x, weight, None, *options, mask)

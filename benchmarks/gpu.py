@@ -1,7 +1,7 @@
-"""The meta-step on a GPU: `python -m benchmarks.gpu`, on one that has nothing else to do.
+"""Time the meta-step on an otherwise idle GPU: `python -m benchmarks.gpu`.
 
-Three ways of the meta-gradient take turns: task by task, all tasks batched, and these captured as
-one CUDA graph; then the whole meta-step of a `Trainer`, which captures.
+Three ways to compute the meta-gradient take turns: task by task, all tasks batched, and batched in
+a CUDA graph; then the whole meta-step of a `Trainer`, which uses the CUDA graph.
 """
 
 import sys
@@ -26,25 +26,25 @@ from mamlpp.network import BLOCKS
 from mamlpp.precision import full_precision
 
 WorkloadName = Literal["W1", "W2", "W3", "W4"]
-PAPER = 75_000  # meta-steps of the paper's training on Omniglot: 150 epochs of 500
+PAPER_STEPS = 75_000  # meta-steps of the paper's Omniglot training: 150 epochs of 500
 
 
 @dataclass(frozen=True)
 class Row:
-    """One way of a workload's meta-step."""
+    """The result of one way to compute a workload's meta-step."""
 
     workload: str
     way: str
     milliseconds: float
-    """The median."""
+    """Median time of a meta-step."""
     ratio: float
-    """Times as fast as task by task."""
+    """Speed relative to task by task."""
     floor: float
-    """What the convolutions alone would take, as a share of it."""
+    """Fraction of the time that the convolutions alone would take."""
     busy: float | None
-    """Share of it in which the GPU computes; None where there is none."""
+    """Fraction of the time in which the GPU runs kernels; None on a CPU."""
     megabytes: float | None
-    """The most that was allocated on the GPU."""
+    """Peak of the memory allocated on the GPU; None on a CPU."""
 
 
 def main(
@@ -53,19 +53,19 @@ def main(
     device: str = "cuda",
     output: Path | None = None,
 ) -> int:
-    """Time the ways of a meta-step on one device.
+    """Time the ways to compute a meta-step on one device.
 
     Args:
-        workloads: What kinds of meta-steps.
-        rounds: How many turns every way has, after three that do not count.
-        device: Which GPU.
-        output: A JSON file for the result.
+        workloads: The kinds of meta-steps to time.
+        rounds: Timed turns for each way, after three warm-up turns.
+        device: The GPU, such as cuda or cuda:1.
+        output: JSON file for the results.
 
     Returns:
-        The exit status: 1 where there is no GPU.
+        The exit status: 1 if there is no GPU.
     """
     if device != "cpu" and not torch.cuda.is_available():
-        print("this machine has no GPU that PyTorch can use", file=sys.stderr)
+        print("this machine has no GPU that PyTorch can use; run it on another", file=sys.stderr)
         return 1
     about = report.provenance("benchmarks.gpu", 1)
     if device != "cpu":
@@ -74,9 +74,9 @@ def main(
     print(f"\n{HEADER}")
     rows = []
     for name in workloads:
-        found = measure(name, WORKLOADS[name], rounds, torch.device(device))
-        print(*map(line, found), f"{name}: {WORKLOADS[name].about}\n", sep="\n", flush=True)
-        rows += found
+        new = measure(name, WORKLOADS[name], rounds, torch.device(device))
+        print(*map(line, new), f"{name}: {WORKLOADS[name].about}\n", sep="\n", flush=True)
+        rows += new
     if output is not None:
         report.write(output, about | {"rows": [asdict(row) for row in rows]})
     return 0
@@ -84,24 +84,24 @@ def main(
 
 @full_precision()
 def measure(name: str, workload: Workload, rounds: int, device: torch.device) -> list[Row]:
-    """A row for each way."""
+    """Time the meta-step of a workload: a row for each of `WAYS`."""
     made = {way: make(workload, device) for way, make in WAYS.items()}
     times: dict[str, list[float]] = {way: [] for way in made}
     for _ in range(rounds + 3):
         for way, step in made.items():
-            times[way].append(seconds(_awaited(step, device)))
-    middle = {way: median(turns[3:]) for way, turns in times.items()}
-    least, slowest = floor_seconds(workload, device), middle["task by task"]
+            times[way].append(seconds(_synchronized(step, device)))
+    medians = {way: median(turns[3:]) for way, turns in times.items()}
+    floor, baseline = floor_seconds(workload, device), medians["task by task"]
     rows = []
-    for way, own in middle.items():
-        busy, peak = _watch(made[way], device)
-        share = None if busy is None else min(busy / own, 1.0)
-        rows.append(Row(name, way, 1000 * own, slowest / own, least / own, share, peak))
+    for way, own in medians.items():
+        busy, peak = _profile(made[way], device)
+        fraction = None if busy is None else min(busy / own, 1.0)
+        rows.append(Row(name, way, 1000 * own, baseline / own, floor / own, fraction, peak))
     return rows
 
 
-def _gradient(take: Callable[..., Any]) -> Callable[[Workload, torch.device], Step]:
-    """A way that takes the meta-gradient alone, always of the same tasks."""
+def _gradient(compute: Callable[..., Any]) -> Callable[[Workload, torch.device], Step]:
+    """A way that computes only the meta-gradient, always of the same tasks."""
 
     def make(workload: Workload, device: torch.device) -> Step:
         learner = mamlpp.MetaLearner(workload.recipe, workload.image_shape, workload.ways)
@@ -112,7 +112,7 @@ def _gradient(take: Callable[..., Any]) -> Callable[[Workload, torch.device], St
 
         def step() -> None:
             learner.zero_grad()
-            take(learner, batch)
+            compute(learner, batch)
 
         return step
 
@@ -131,8 +131,8 @@ def _batched(learner: mamlpp.MetaLearner, batch: mamlpp.TaskBatch) -> None:
 
 def _captured(workload: Workload, device: torch.device) -> Step:
     engine = Engine(batched=True)
-    take = _gradient(lambda learner, batch: engine.task_results(learner, batch, 0.0, len(batch)))
-    return take(workload, device)
+    make = _gradient(lambda learner, batch: engine.task_results(learner, batch, 0.0, len(batch)))
+    return make(workload, device)
 
 
 def _trainer(workload: Workload, device: torch.device) -> Step:
@@ -150,8 +150,8 @@ WAYS: dict[str, Callable[[Workload, torch.device], Step]] = {
 
 
 def floor_seconds(workload: Workload, device: torch.device) -> float:
-    """What a meta-step's convolutions would take at the rate of such ones, of all tasks together
-    under the same weights, forward and back.
+    """Seconds for a meta-step's convolutions alone, at the rate at which the device computes
+    forward and backward convolutions of all tasks with shared weights.
     """
     images = workload.recipe.meta_batch * workload.ways * workload.queries
     layers = [_layer(workload, block, images, device) for block in range(BLOCKS)]
@@ -161,7 +161,7 @@ def floor_seconds(workload: Workload, device: torch.device) -> float:
             layer()
 
     count = operations(step)
-    best = min(seconds(_awaited(step, device)) for _ in range(10))
+    best = min(seconds(_synchronized(step, device)) for _ in range(10))
     return meta_step_operations(workload) / (count / best)
 
 
@@ -170,27 +170,28 @@ def _layer(workload: Workload, block: int, images: int, device: torch.device) ->
     filters, size = workload.recipe.filters, (height >> block, width >> block)
     x = torch.rand(images, filters if block else channels, *size, device=device)
     weight = torch.rand(filters, x.shape[1], 3, 3, device=device)
-    out = torch.rand(images, filters, *size, device=device)
-    how: tuple[Any, ...] = [1, 1], [1, 1], [1, 1], False, [0, 0], 1
+    gradient = torch.rand(images, filters, *size, device=device)
+    options: tuple[Any, ...] = [1, 1], [1, 1], [1, 1], False, [0, 0], 1
+    mask = [block > 0, True, False]
 
     def step() -> None:
-        torch.ops.aten.convolution(x, weight, None, *how)
-        torch.ops.aten.convolution_backward(out, x, weight, None, *how, [block > 0, True, False])
+        torch.ops.aten.convolution(x, weight, None, *options)
+        torch.ops.aten.convolution_backward(gradient, x, weight, None, *options, mask)
 
     return step
 
 
-def _awaited(step: Step, device: torch.device) -> Step:
-    def awaited() -> None:
+def _synchronized(step: Step, device: torch.device) -> Step:
+    def synchronized() -> None:
         step()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
 
-    return awaited
+    return synchronized
 
 
-def _watch(step: Step, device: torch.device, times: int = 5) -> tuple[float | None, float | None]:
-    """Of one step: seconds of its kernels, and MB at the peak; None without a GPU."""
+def _profile(step: Step, device: torch.device, times: int = 5) -> tuple[float | None, float | None]:
+    """Seconds of kernels per step, and peak memory in MB; None on a CPU."""
     if device.type != "cuda":
         return None, None
     torch.cuda.reset_peak_memory_stats(device)
@@ -202,7 +203,7 @@ def _watch(step: Step, device: torch.device, times: int = 5) -> tuple[float | No
     return busy, torch.cuda.max_memory_allocated(device) / 1e6
 
 
-# Columns: as in `Row`, and the minutes that the paper's training on Omniglot would take.
+# The columns show the fields of `Row`, then the time for the paper's training on Omniglot.
 HEADER = (
     f"{'workload':<9}{'way':<14}{'ms/step':>9}{'ratio':>7}{'floor':>7}{'busy':>6}{'MB':>7}"
     f"{'75,000 in':>11}"
@@ -210,12 +211,12 @@ HEADER = (
 
 
 def line(row: Row) -> str:
-    """A row of the table as text."""
+    """Format a row of the table."""
     busy = "-" if row.busy is None else f"{row.busy:.0%}"
     megabytes = "-" if row.megabytes is None else f"{row.megabytes:.0f}"
     return (
         f"{row.workload:<9}{row.way:<14}{row.milliseconds:>9.2f}{row.ratio:>7.2f}{row.floor:>7.0%}"
-        f"{busy:>6}{megabytes:>7}{PAPER * row.milliseconds / 60e3:>7.0f} min"
+        f"{busy:>6}{megabytes:>7}{PAPER_STEPS * row.milliseconds / 60e3:>7.0f} min"
     )
 
 

@@ -2,8 +2,8 @@
 
 python -m benchmarks.growth
 
-Both memory modes take turns in one process each; all but one number stay at `BASE`. Writes
-`growth.json` and the figure drawn from it, `growth.svg`, into `benchmarks/results/`.
+Both memory modes take turns, in one process each. One size varies at a time; the others stay at
+`BASE`. Writes `growth.json` and the figure drawn from it, `growth.svg`, to `benchmarks/results/`.
 """
 
 import json
@@ -17,7 +17,7 @@ import tyro
 from matplotlib.figure import Figure
 
 from benchmarks import report
-from benchmarks.contenders import OURS, enter
+from benchmarks.contenders import OURS, start
 from benchmarks.race import race
 from benchmarks.workloads import MAML_PLUS_PLUS, Workload
 from mamlpp.show.plots import use_style
@@ -30,16 +30,16 @@ SIZES = {
     "ways": (5, 10, 20, 50),
     "filters": (16, 32, 64, 128),
 }
-MODES = {name: mode for name, (mode, shared) in OURS.items() if not shared}
+MODES = {name: mode for name, (mode, processes) in OURS.items() if not processes}
 
 
 def main(rounds: int = 3, cores: int = 2, output: Path = RESULTS) -> None:
-    """Measure and draw.
+    """Measure time and memory, and draw the figure.
 
     Args:
-        rounds: How many turns each mode has at each size, after one that does not count.
-        cores: Threads of each process.
-        output: The folder for the numbers and the figure.
+        rounds: Timed turns of each mode at each size, after one warm-up turn.
+        cores: Threads per process.
+        output: Folder for the numbers and the figure.
     """
     about = report.provenance("benchmarks.growth", cores)
     rows = []
@@ -52,10 +52,10 @@ def main(rounds: int = 3, cores: int = 2, output: Path = RESULTS) -> None:
 
 
 def measure(axis: str, size: int, rounds: int, cores: int) -> list[dict[str, Any]]:
-    """Seconds and MB of a meta-step of each mode, with one number of `BASE` changed."""
+    """Seconds and peak MB of a meta-step in each mode, with one size of `BASE` changed."""
     workload = make_workload(**BASE | {axis: size})
-    players = [enter(name, workload, cores) for name in MODES]
-    seconds, memory = race([player for player in players if player is not None], rounds)
+    started = [start(name, workload, cores) for name in MODES]
+    seconds, memory = race([contender for contender in started if contender is not None], rounds)
     return [
         {
             "axis": axis,
@@ -69,28 +69,28 @@ def measure(axis: str, size: int, rounds: int, cores: int) -> list[dict[str, Any
 
 
 def make_workload(inner_steps: int, tasks: int, ways: int, filters: int) -> Workload:
-    """MAML++ in second order on 28x28 images, 1-shot."""
+    """Second-order MAML++ on 28x28 images, 1-shot."""
     recipe = MAML_PLUS_PLUS.with_(inner_steps=inner_steps, meta_batch=tasks, filters=filters)
     return Workload("MAML++", recipe, ways=ways)
 
 
 def draw(folder: Path) -> None:
-    """Draw `growth.svg` again from `growth.json`: the same bytes from the same numbers."""
+    """Draw `growth.svg` from `growth.json`; the same numbers give the same bytes."""
     use_style()
-    figure = plot_growth(json.loads((folder / "growth.json").read_text())["rows"])
+    figure = plot_growth(json.loads((folder / "growth.json").read_text(encoding="utf-8"))["rows"])
     figure.savefig(folder / "growth.svg", metadata={"Date": None}, facecolor="white")
     plt.close(figure)
 
 
 def plot_growth(rows: list[dict[str, Any]]) -> Figure:
-    """Above seconds, below MB, a column for each number that changes, a line a mode."""
+    """Plot seconds (top) and peak MB (bottom); a column per varied size, a line per mode."""
     columns = list(dict.fromkeys(row["axis"] for row in rows))
     figure, axes = plt.subplots(
         2, len(columns), figsize=(3 * len(columns), 5), layout="constrained", squeeze=False,
         sharex="col", sharey="row",
     )  # fmt: skip
     for column, axis in enumerate(columns):
-        for above, measure, unit in ((0, "seconds", "s a meta-step"), (1, "megabytes", "MB")):
+        for above, measure, unit in ((0, "seconds", "s per meta-step"), (1, "megabytes", "MB")):
             ax = axes[above][column]
             for mode in MODES.values():
                 points = [row for row in rows if (row["axis"], row["mode"]) == (axis, mode)]

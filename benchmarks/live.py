@@ -1,9 +1,9 @@
-"""What a live panel costs, as a share of the run's time: `python -m benchmarks.live`.
+"""The cost of a live panel as a fraction of a run's wall time: `python -m benchmarks.live`.
 
-Shares of wall time that the training thread spends on pictures (drawn, packed, put into a message)
-and on following the gradient back; then the time of a whole run with a panel over that of one
-without, the better of two each, taken in turn. The server and the browser come on top, in processes
-of their own.
+Prints the fractions that the training thread spends on pictures (drawing, encoding, packing into a
+message) and on diagnosing the backward pass; then the time of a run with a panel over that without,
+the faster of two alternating runs each. The notebook server and the browser, which run in their own
+processes, are not included.
 """
 
 import json
@@ -28,43 +28,44 @@ SIZES: dict[str, dict[str, Any]] = {
 
 
 def main() -> None:
-    """Print a line for each size of a meta-step."""
+    """Print a line for each size of meta-step."""
     torch.set_num_threads(1)
     live.get_ipython = lambda: SimpleNamespace(execution_count=1)  # type: ignore[assignment, return-value]
     live.display = lambda data, **_: json.dumps(data)
-    titles = ("s a step", "pictures", "drawing", "looking")
-    print("steps   ", *(f"{title:>9}" for title in titles), f"{'with/without':>14}", sep="")
+    titles = ("s/step", "pictures", "drawing", "diagnosis")
+    print("steps   ", *(f"{title:>10}" for title in titles), f"{'with/without':>14}", sep="")
     for name, fields in SIZES.items():
         print(f"{name:<8}{line(mamlpp.RECIPES['maml'].with_(epochs=1, **fields))}", flush=True)
 
 
 def line(recipe: mamlpp.Recipe) -> str:
-    """Seconds a meta-step, pictures, both shares, and the ratio of the whole."""
+    """Seconds per meta-step, number of pictures, both fractions, and the ratio of run times."""
     plain, shown = [], []
     for _ in range(REPEATS):
         trainer = make_trainer(recipe)
         plain.append(seconds(trainer.fit))
         shown.append(with_panel(make_trainer(recipe)))
-    whole, pictures, drawing, looking = min(shown)
+    whole, pictures, drawing, diagnosis = min(shown)
     step = min(plain) / recipe.iterations_per_epoch
     ratio = whole / min(plain)
-    return f"{step:>9.3f}{pictures:>9}{drawing / whole:>9.1%}{looking / whole:>9.1%}{ratio:>14.2f}"
+    costs = f"{drawing / whole:>10.1%}{diagnosis / whole:>10.1%}"
+    return f"{step:>10.3f}{pictures:>10}{costs}{ratio:>14.2f}"
 
 
 def with_panel(trainer: mamlpp.Trainer) -> tuple[float, int, float, float]:
-    """Seconds in all; pictures; seconds spent on them, and on following the gradient back."""
+    """Seconds of the run; number of pictures; seconds spent on them; seconds of diagnosis."""
     panel = live.LivePanel(trainer)
-    drawing, looking = Clock(panel._publish), Clock(training.diagnose)
-    panel._publish, training.diagnose = drawing, looking  # type: ignore[method-assign]
+    drawing, diagnosis = TimedCalls(panel._publish), TimedCalls(training.diagnose)
+    panel._publish, training.diagnose = drawing, diagnosis  # type: ignore[method-assign]
     try:
         whole = seconds(panel.result)
     finally:
-        training.diagnose = looking.function
-    return whole, drawing.calls, drawing.seconds, looking.seconds
+        training.diagnose = diagnosis.function
+    return whole, drawing.calls, drawing.seconds, diagnosis.seconds
 
 
 def make_trainer(recipe: mamlpp.Recipe) -> mamlpp.Trainer:
-    """5-way 1-shot tasks of glyphs."""
+    """A trainer on 5-way 1-shot tasks of glyphs."""
     train, validation = (
         mamlpp.TaskSampler(mamlpp.load_images("glyphs", split), 5, 1)
         for split in ("train", "validation")
@@ -72,14 +73,14 @@ def make_trainer(recipe: mamlpp.Recipe) -> mamlpp.Trainer:
     return mamlpp.Trainer(recipe.with_(validation_tasks=2), train, validation)
 
 
-class Clock:
-    """A function, and how long all its calls took."""
+class TimedCalls:
+    """Wraps a function; counts its calls and sums their wall time in seconds."""
 
     def __init__(self, function: Callable) -> None:
         self.function, self.calls, self.seconds = function, 0, 0.0
 
     def __call__(self, *args: Any, **options: Any) -> Any:
-        """Call it, and count."""
+        """Call the function and record the time."""
         start = time.perf_counter()
         try:
             return self.function(*args, **options)

@@ -1,8 +1,8 @@
-"""What second order costs: seconds of one meta-step against first order, for 1 … 10 inner steps.
+"""Cost of second order: seconds per meta-step compared with first order, 1 to 10 inner steps.
 
     python -m benchmarks.order
 
-Orders take turns in one run, so that a busy machine slows both; the ratio of the medians counts.
+Both orders take turns in one run, so that a busy machine slows both: trust the ratio of medians.
 """
 
 from statistics import median
@@ -16,7 +16,7 @@ REPEATS = 5
 def main() -> None:
     """Print a line for each number of inner steps."""
     images = mamlpp.load_images("glyphs", "train")
-    print("20-way 1-shot, 32 filters, 2 tasks a meta-step; seconds, medians")
+    print("20-way 1-shot, 32 filters, 2 tasks per meta-step; medians in seconds")
     print(f"{'steps':>5} {'first order':>12} {'second order':>13} {'ratio':>6}")
     for steps in (1, 2, 3, 5, 10):
         trainers = [_trainer(images, steps, start) for start in (None, 0.0)]

@@ -1,7 +1,7 @@
-"""The same meta-steps by other means: the loop that a textbook has, and libraries.
+"""The same meta-steps by other implementations: a textbook loop, and libraries.
 
-All train the same network on the same tasks with the same optimizer. The libraries do plain MAML
-only, and have their inner loop move batch norm's weights too.
+All train the same network on the same tasks with the same optimizer. The libraries support plain
+MAML only, and their inner loop also updates batch norm's weights and biases.
 """
 
 from collections import OrderedDict
@@ -19,9 +19,9 @@ from mamlpp.network import BLOCKS
 
 
 def textbook(workload: Workload) -> Step:
-    """Second-order MAML, or MAML++, in plain PyTorch: the graphs of all tasks live at once.
+    """Second-order MAML or MAML++ in plain PyTorch, holding the graphs of all tasks at once.
 
-    It has no running statistics, which a meta-step only writes.
+    It leaves out running statistics, which a meta-step writes but does not read.
     """
     recipe, sampler, network = workload.recipe, workload.sampler(), make_network(workload)
     weights = {name: w for name, w in network.named_parameters() if "norm" not in name}
@@ -31,7 +31,7 @@ def textbook(workload: Workload) -> Step:
         for _ in range(recipe.inner_steps)
     ]
     last = [0.0] * (recipe.inner_steps - 1) + [1.0]
-    counts = [1 / recipe.inner_steps] * recipe.inner_steps if recipe.msl_epochs else last
+    step_weights = [1 / recipe.inner_steps] * recipe.inner_steps if recipe.msl_epochs else last
     learned = [*weights.values(), *(w for some in norms for w in some.values())]
     if recipe.inner_rule == "lslr":
         learned += [rate for some in rates for rate in some.values()]
@@ -44,13 +44,13 @@ def textbook(workload: Workload) -> Step:
     def task_loss(task: Task) -> Tensor:
         fast: dict[str, Tensor] = dict(weights)
         losses = []
-        for step, count in enumerate(counts):
+        for step, step_weight in enumerate(step_weights):
             support = loss(fast, step, task.support_x, task.support_y)
             gradients = torch.autograd.grad(support, list(fast.values()), create_graph=True)
-            moves = zip(fast.items(), gradients, strict=True)
-            fast = {name: w - rates[step][name] * gradient for (name, w), gradient in moves}
-            if count:
-                losses.append(count * loss(fast, step + 1, task.query_x, task.query_y))
+            pairs = zip(fast.items(), gradients, strict=True)
+            fast = {name: w - rates[step][name] * gradient for (name, w), gradient in pairs}
+            if step_weight:
+                losses.append(step_weight * loss(fast, step + 1, task.query_x, task.query_y))
         return torch.stack(losses).sum()
 
     def meta_step() -> None:
@@ -63,7 +63,7 @@ def textbook(workload: Workload) -> Step:
 
 
 def with_higher(workload: Workload) -> Step:
-    """Plain MAML by `higher`, task by task."""
+    """Plain MAML with `higher`, task by task."""
     import higher
 
     recipe, sampler, network = workload.recipe, workload.sampler(), make_network(workload)
@@ -74,9 +74,9 @@ def with_higher(workload: Workload) -> Step:
         optimizer.zero_grad()
         for task in sampler.sample(recipe.meta_batch):
             context = higher.innerloop_ctx(network, inner, copy_initial_weights=False)
-            with context as (model, moves):
+            with context as (model, fast_optimizer):
                 for _ in range(recipe.inner_steps):
-                    moves.step(F.cross_entropy(model(task.support_x), task.support_y))
+                    fast_optimizer.step(F.cross_entropy(model(task.support_x), task.support_y))
                 loss = F.cross_entropy(model(task.query_x), task.query_y)
                 (loss / recipe.meta_batch).backward()
         optimizer.step()
@@ -85,7 +85,7 @@ def with_higher(workload: Workload) -> Step:
 
 
 def with_torchopt(workload: Workload) -> Step:
-    """Plain MAML by `torchopt`, task by task."""
+    """Plain MAML with `torchopt`, task by task."""
     import torchopt
 
     recipe, sampler, network = workload.recipe, workload.sampler(), make_network(workload)
@@ -109,7 +109,7 @@ def with_torchopt(workload: Workload) -> Step:
 
 
 def make_network(workload: Workload) -> nn.Module:
-    """The four-block network of PyTorch's own modules."""
+    """The four-block network, built from PyTorch's own modules."""
     channels, height, width = workload.image_shape
     filters = workload.recipe.filters
     parts: OrderedDict[str, nn.Module] = OrderedDict()

@@ -1,11 +1,11 @@
-"""How exact float32 meta-gradients are, and what that does to training.
+"""The error of float32 meta-gradients, and its effect on training.
 
-python -m benchmarks.precision                        on the embedded glyphs
+python -m benchmarks.precision                        on the built-in glyphs
 python -m benchmarks.precision --dataset omniglot     with MAMLPP_DATA
 
-Errors are |g − g64| / |g64|, with g64 the definition's in float64. The definition in float32 stands
-beside the network that training uses, whose first layer sees patches without their mean. Writes
-`precision.json` into `benchmarks/results/`.
+The error is |g − g64| / |g64|, where g64 is the definition's meta-gradient in float64. Compares, in
+float32, the definition with the fast network that training uses; the fast network subtracts the
+mean of the image patches before the first layer. Writes `precision.json` to `benchmarks/results/`.
 """
 
 import sys
@@ -27,7 +27,7 @@ from mamlpp.engine.batched import task_gradients
 
 Network = Literal["definition", "fast"]
 NETWORKS: tuple[Network, ...] = ("definition", "fast")
-KINK = 1e-3  # More is not rounding: somewhere a ReLU or a maximum has chosen otherwise.
+KINK = 1e-3  # A larger error is not rounding: a ReLU or a maximum took the other branch.
 RECIPE = mamlpp.RECIPES["maml"].with_(meta_batch=2, epochs=1)
 
 
@@ -42,18 +42,18 @@ def main(
     trained: int = 60,
     output: Path = report.ROOT / "benchmarks" / "results" / "precision.json",
 ) -> None:
-    """Measure and print.
+    """Measure the errors, train with both networks, and print the results.
 
     Args:
-        dataset: Whose training images.
-        ways: Classes of a task, with one image each.
-        filters: Of the network.
-        inner_rate: Of all steps.
-        inner_steps: How many, each in turn.
-        tasks: How many from each start, at each number of steps.
-        seeds: How many initial weights.
-        trained: Meta-steps of 3 inner steps that lead to the second start of each seed.
-        output: The JSON file.
+        dataset: Dataset of the training images.
+        ways: Classes per task, with one support image each.
+        filters: Filters of each convolution.
+        inner_rate: Learning rate of all inner steps.
+        inner_steps: Numbers of inner steps to measure.
+        tasks: Tasks for each start and each number of inner steps.
+        seeds: Number of random initialisations.
+        trained: Meta-steps, of 3 inner steps, that train the second start of each seed.
+        output: JSON file for the results.
     """
     torch.set_num_threads(1)
     sampler = mamlpp.TaskSampler(mamlpp.load_images(dataset, "train"), ways, shots=1)
@@ -66,73 +66,73 @@ def main(
             runs.append({"seed": seed, "network": network} | run)
         untrained = mamlpp.MetaLearner(learner.recipe, learner.image_shape, ways)
         batch = sampler.with_seed(seeds + seed).sample(tasks)
-        for after, start in ((0, untrained), (trained, learner)):
+        for meta_steps, start in ((0, untrained), (trained, learner)):
             for steps in inner_steps:
-                about: dict[str, Any] = {"seed": seed, "trained": after, "inner_steps": steps}
+                about: dict[str, Any] = {"seed": seed, "trained": meta_steps, "inner_steps": steps}
                 rows += [about | errors(start, task, steps) for task in batch]
     print(*table(rows), "", *summary(runs), sep="\n")
-    found = {"errors": rows, "runs": runs}
-    report.write(output, report.provenance("benchmarks.precision", 1) | found)
+    results = {"errors": rows, "runs": runs}
+    report.write(output, report.provenance("benchmarks.precision", 1) | results)
 
 
 def errors(learner: mamlpp.MetaLearner, task: mamlpp.Task, steps: int) -> dict[str, float]:
-    """Of the second-order meta-gradient of one task, by each network in float32."""
+    """Relative error of one task's second-order float32 meta-gradient, for each network."""
     exact = gradient(learner, task, steps, "definition", torch.float64)
-    found = {each: gradient(learner, task, steps, each, torch.float32) for each in NETWORKS}
-    return {each: ((g - exact).norm() / exact.norm()).item() for each, g in found.items()}
+    rounded = {each: gradient(learner, task, steps, each, torch.float32) for each in NETWORKS}
+    return {each: ((g - exact).norm() / exact.norm()).item() for each, g in rounded.items()}
 
 
 def gradient(
-    learner: mamlpp.MetaLearner, task: mamlpp.Task, steps: int, which: Network, dtype: torch.dtype
+    learner: mamlpp.MetaLearner, task: mamlpp.Task, steps: int, network: Network, dtype: torch.dtype
 ) -> Tensor:
-    """Flat, in float64, as computed in `dtype`."""
+    """The meta-gradient of one task, computed in `dtype`, returned as one float64 vector."""
     other = mamlpp.MetaLearner(learner.recipe, learner.image_shape, learner.ways).to(dtype)
     other.load_state_dict(learner.state_dict())
     x, y = task.support_x.to(dtype)[None], task.support_y[None]
     batch = mamlpp.TaskBatch(x, y, task.query_x.to(dtype)[None], task.query_y[None])
     other.recipe = other.recipe.with_(inner_steps=steps)
-    if which == "definition":
-        found: Any = torch.autograd.grad(other.meta_loss(batch)[0], list(other.parameters()))
+    if network == "definition":
+        gradients: Any = torch.autograd.grad(other.meta_loss(batch)[0], list(other.parameters()))
     else:
-        found, _ = task_gradients(other, batch, *other.schedule(0.0), 1)
-    return torch.cat([each.flatten() for each in found]).double()
+        gradients, _ = task_gradients(other, batch, *other.schedule(0.0), 1)
+    return torch.cat([each.flatten() for each in gradients]).double()
 
 
 def train(
-    recipe: mamlpp.Recipe, sampler: mamlpp.TaskSampler, which: Network
+    recipe: mamlpp.Recipe, sampler: mamlpp.TaskSampler, network: Network
 ) -> tuple[mamlpp.MetaLearner, dict[str, Any]]:
-    """The last weights of a training; norms of its meta-gradients, and accuracy after it."""
+    """Train with one network: the final learner, its accuracy, the meta-gradients' norms."""
     trainer = mamlpp.Trainer(recipe, sampler, sampler)
-    gradient = maml.meta_gradient if which == "definition" else Engine().meta_gradient
+    gradient = maml.meta_gradient if network == "definition" else Engine().meta_gradient
     norms = []
     for _ in range(recipe.iterations_per_epoch):
         batch = trainer.train.sample(recipe.meta_batch)
         row = maml.meta_step(trainer.learner, trainer.optimizer, batch, 0.0, gradient)
         norms.append(row["gradient_norm"])
-    found = mamlpp.evaluate_tasks(trainer.learner, sampler.with_seed(1000 + recipe.seed), 100)
-    return trainer.learner, {"accuracy": found.accuracy, "norms": norms}
+    scores = mamlpp.evaluate_tasks(trainer.learner, sampler.with_seed(1000 + recipe.seed), 100)
+    return trainer.learner, {"accuracy": scores.accuracy, "norms": norms}
 
 
 def table(rows: list[dict[str, Any]]) -> Iterator[str]:
-    """Errors over tasks and seeds, as text."""
+    """The lines of a table of errors over tasks and seeds."""
     yield f"{'trained':>7}{'steps':>7}  {'network':<12}{'median':>9}{'worst':>9}{'kinks':>9}"
     groups: dict[tuple[int, int], list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
         groups[row["trained"], row["inner_steps"]].append(row)
-    for (after, steps), some in sorted(groups.items()):
+    for (trained, steps), group in sorted(groups.items()):
         for network in NETWORKS:
-            found = [row[network] for row in some]
+            found = [row[network] for row in group]
             kinks = f"{sum(error > KINK for error in found)} of {len(found)}"
             numbers = f"{median(found):>9.0e}{max(found):>9.0e}{kinks:>9}"
-            yield f"{after:>7}{steps:>7}  {network:<12}{numbers}"
+            yield f"{trained:>7}{steps:>7}  {network:<12}{numbers}"
 
 
 def summary(runs: list[dict[str, Any]]) -> Iterator[str]:
-    """What the trainings came to, as text."""
+    """A line for each network: largest meta-gradient norms, and mean accuracy after training."""
     for network in NETWORKS:
-        some = [run for run in runs if run["network"] == network]
-        largest = " ".join(f"{max(run['norms']):.3g}" for run in some)
-        accuracy = mean(run["accuracy"] for run in some)
+        own = [run for run in runs if run["network"] == network]
+        largest = " ".join(f"{max(run['norms']):.3g}" for run in own)
+        accuracy = mean(run["accuracy"] for run in own)
         yield f"trained with {network}: largest norms {largest}; accuracy {100 * accuracy:.1f} %"
 
 

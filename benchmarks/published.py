@@ -1,7 +1,7 @@
-"""The authors' published MAML++ code, from a checkout that the user has, run as it is.
+"""The authors' published MAML++ code, run unchanged from the user's checkout of it.
 
-Only its iterations run, on our tasks: its options' parser, data loader and files stay out
-of it. Tried on PyTorch 2.13, where that part still runs unchanged.
+Only its training and evaluation iterations run, on our tasks, without its option parser, its data
+loader and its files. That part still runs unchanged on PyTorch 2.13.
 """
 
 import importlib
@@ -23,22 +23,22 @@ SYSTEM = "few_shot_learning_system"
 
 
 def check(checkout: Path) -> None:
-    """Raises `InputError` where this is no checkout of the published code."""
+    """Raise `InputError` if this folder is not a checkout of the published code."""
     if not (checkout / f"{SYSTEM}.py").is_file():
         raise InputError(
-            f"there is no {SYSTEM}.py in {checkout}; give --against the folder of a checkout of "
-            f"the authors' code (HowToTrainYourMAMLPytorch)"
+            f"{checkout} has no {SYSTEM}.py; pass --against the folder of a checkout of the "
+            f"authors' code (HowToTrainYourMAMLPytorch)"
         )
 
 
 def published(workload: Workload, checkout: Path) -> Step:
-    """Its training iteration on our tasks, by its own names of our recipe's switches."""
+    """Its training iteration, on our tasks and with the settings of our recipe."""
     system, sample = _system(workload, checkout)
     return lambda: system.run_train_iter(sample(), epoch=0)
 
 
 def evaluation(workload: Workload, checkout: Path) -> Step:
-    """Its evaluation of a meta-batch."""
+    """Its evaluation iteration, on one meta-batch of our tasks."""
     system, sample = _system(workload, checkout)
     return lambda: system.run_validation_iter(sample())
 
@@ -59,7 +59,7 @@ def _system(workload: Workload, checkout: Path) -> tuple[Any, Callable[[], tuple
 
 
 def settings(workload: Workload) -> SimpleNamespace:
-    """What its configuration files would say of a workload."""
+    """A workload in the terms of its configuration files."""
     recipe = workload.recipe
     per_step = recipe.norm_weights == "per_step"
     return SimpleNamespace(

@@ -1,6 +1,6 @@
-"""Contenders take turns: each lives in a process of its own and takes a meta-step when told to.
+"""Time contenders in turn: each runs in its own worker process and takes a step when asked.
 
-So a machine that is busy with something else slows all of them alike, and memory is known of each.
+So a busy machine slows all of them equally, and the memory of each can be measured.
 """
 
 import multiprocessing
@@ -18,19 +18,20 @@ import psutil
 import torch
 
 Step = Callable[[], object]
-Build = Callable[..., Step]  # picklable: a function at the top of a module
+Build = Callable[..., Step]  # picklable, so defined at the top level of a module
 
-PAUSE = 0.3  # s between turns, in which the threads of the one before cease to spin
-
-
-class Lost(Exception):
-    """A contender's process has ended, by an error that it printed or killed for want of memory."""
+PAUSE = 0.3  # seconds before a turn, until the previous contender's threads stop spinning
 
 
-class Player:
-    """A contender: `processes` of them at once, with `threads` each, that call what `build` gives.
+class ContenderLost(Exception):
+    """A contender's worker process has ended: it printed an error, or ran out of memory."""
 
-    It is starting when it is made, so that several start side by side; `wait` until it is ready.
+
+class Contender:
+    """Worker processes that take steps when asked: `processes` of them, with `threads` each.
+
+    Each calls `build(*arguments)` once to get its step. They start in the background, so that
+    several contenders start in parallel; call `wait_until_ready` before the first turn.
     """
 
     def __init__(
@@ -42,101 +43,102 @@ class Player:
         for _ in range(processes):
             ours, theirs = context.Pipe()
             options = theirs, threads, build, arguments
-            context.Process(target=_play, args=options, daemon=True).start()
-            theirs.close()  # Ours alone stays open, so that a process that dies is noticed.
+            context.Process(target=_worker_main, args=options, daemon=True).start()
+            theirs.close()  # So that reading from `ours` fails if the process dies.
             self.pipes.append(ours)
 
-    def wait(self) -> None:
-        """Until it can begin; raises `Lost`."""
+    def wait_until_ready(self) -> None:
+        """Wait until all its processes can take a step; raises `ContenderLost`."""
         for pipe in self.pipes:
-            self._hear(pipe)
+            self._receive(pipe)
 
-    def turn(self) -> float:
-        """One step of all its processes at the same time: seconds of the slowest; raises `Lost`."""
+    def take_turn(self) -> float:
+        """One step in all processes at once: seconds of the slowest; raises `ContenderLost`."""
         time.sleep(PAUSE)
-        return max(self._ask(True))
+        return max(self._request(True))
 
-    def leave(self) -> float | None:
-        """End it: MB of memory at its peak above what it held before its first step.
+    def stop(self) -> float | None:
+        """End its processes; return their peak memory in MB above that before the first step.
 
-        Of several processes the sum, children included; None where the system does not tell.
+        Summed over processes, their children included; None if the system does not report it.
         """
-        memory = self._ask(False)
+        memory = self._request(False)
         return None if None in memory else sum(memory)
 
-    def _ask(self, more: bool) -> list[Any]:
+    def _request(self, another_step: bool) -> list[Any]:
         for pipe in self.pipes:
-            pipe.send(more)
-        return [self._hear(pipe) for pipe in self.pipes]
+            pipe.send(another_step)
+        return [self._receive(pipe) for pipe in self.pipes]
 
-    def _hear(self, pipe: Connection) -> Any:
+    def _receive(self, pipe: Connection) -> Any:
         try:
             return pipe.recv()
         except (EOFError, OSError) as error:
-            raise Lost(self.name) from error
+            raise ContenderLost(self.name) from error
 
 
 def race(
-    players: Sequence[Player], rounds: int
+    contenders: Sequence[Contender], rounds: int
 ) -> tuple[dict[str, list[float]], dict[str, float | None]]:
-    """Seconds of every turn, after one that does not count, and memory, both by contender's name.
+    """Seconds of every turn, and peak memory in MB; both by the contender's name.
 
-    A contender that is lost on the way is reported on standard error and left out.
+    One warm-up round comes first and is not returned. A contender whose process ends early is
+    reported on standard error and left out.
     """
-    seconds: dict[str, list[float]] = {player.name: [] for player in players}
+    seconds: dict[str, list[float]] = {contender.name: [] for contender in contenders}
     memory: dict[str, float | None] = {}
-    running = _go_on(players, Player.wait)
+    running = _for_each(contenders, Contender.wait_until_ready)
     for _ in range(rounds + 1):
-        running = _go_on(running, lambda player: seconds[player.name].append(player.turn()))
-    _go_on(running, lambda player: memory.update({player.name: player.leave()}))
+        running = _for_each(running, lambda each: seconds[each.name].append(each.take_turn()))
+    _for_each(running, lambda each: memory.update({each.name: each.stop()}))
     return {name: seconds[name][1:] for name in memory}, memory
 
 
-def _go_on(players: Sequence[Player], act: Callable[[Player], None]) -> list[Player]:
-    """Let each of them act; those that are still there."""
-    there = []
-    for player in players:
+def _for_each(contenders: Sequence[Contender], act: Callable[[Contender], None]) -> list[Contender]:
+    """Call `act` with each contender; return those whose processes are still running."""
+    running = []
+    for contender in contenders:
         try:
-            act(player)
-            there.append(player)
-        except Lost:
-            print(f"{player.name}: its process has ended; left out", file=sys.stderr)
-    return there
+            act(contender)
+            running.append(contender)
+        except ContenderLost:
+            print(f"{contender.name}: its process has ended; left out", file=sys.stderr)
+    return running
 
 
-def _play(pipe: Connection, threads: int, build: Build, arguments: tuple[Any, ...]) -> None:
-    """The life of a contender's process."""
+def _worker_main(pipe: Connection, threads: int, build: Build, arguments: tuple[Any, ...]) -> None:
+    """What a contender's worker process runs."""
     warnings.simplefilter("ignore")
     torch.set_num_threads(threads)
-    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+    with open(os.devnull, "w") as devnull, redirect_stdout(devnull):
         step = build(*arguments)
-        memory = Memory()
+        memory = PeakMemory()
         pipe.send("ready")
         while pipe.recv():
             start = time.perf_counter()
             step()
             pipe.send(time.perf_counter() - start)
-    pipe.send(memory.above())
+    pipe.send(memory.megabytes())
 
 
-class Memory:
-    """How much this process and its children come to hold, from now on (on Linux)."""
+class PeakMemory:
+    """Peak memory of this process and its children from now on (Linux only)."""
 
     def __init__(self) -> None:
-        here = psutil.Process()
-        self.processes = [here, *here.children(recursive=True)]
+        this = psutil.Process()
+        self.processes = [this, *this.children(recursive=True)]
         self.idle = sum(process.memory_info().rss for process in self.processes)
-        self.known = all(_forget_peak(process.pid) for process in self.processes)
+        self.known = all(_reset_peak(process.pid) for process in self.processes)
 
-    def above(self) -> float | None:
-        """MB, the peak of each summed, above what they held; None where it is not known."""
+    def megabytes(self) -> float | None:
+        """Sum of the peaks above the memory at the start, in MB; None if it is unknown."""
         if not self.known:
             return None
         return (sum(_peak(process.pid) for process in self.processes) - self.idle) / 1e6
 
 
-def _forget_peak(pid: int) -> bool:
-    """Let the kernel's peak of a process begin anew; whether there is such a thing."""
+def _reset_peak(pid: int) -> bool:
+    """Reset the peak that the kernel records for a process; whether that is possible."""
     try:
         Path(f"/proc/{pid}/clear_refs").write_text("5")
     except OSError:
@@ -145,7 +147,7 @@ def _forget_peak(pid: int) -> bool:
 
 
 def _peak(pid: int) -> int:
-    """Bytes: the kernel's own record, which no short peak escapes."""
+    """Peak resident memory in bytes, recorded by the kernel, so that no short peak is missed."""
     status = Path(f"/proc/{pid}/status").read_text()
     line = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
     return 1024 * int(line.split()[1])

@@ -1,4 +1,4 @@
-"""What every file of results says of where it comes from."""
+"""Writing results, with where they come from: machine, date, commit, command."""
 
 import json
 import platform
@@ -16,11 +16,11 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def provenance(module: str, cores: int) -> dict[str, Any]:
-    """Device, date, commit, PyTorch's version and the command `python -m module …`; of an absolute
-    path the last part, for the rest is nobody's business.
+    """Device, date, commit, PyTorch version and the command `python -m module …`, in which only
+    the last part of an absolute path is kept, for privacy.
 
-    And how many processes the machine was busy with before: two threads of one process wait for
-    each other, so a busy machine slows them more than it slows two processes.
+    `busy_with` is the load average: on a busy machine, two threads of one process, which wait for
+    each other, are slowed more than two processes.
     """
     arguments = (Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:])
     return {
@@ -34,9 +34,9 @@ def provenance(module: str, cores: int) -> dict[str, Any]:
 
 
 def write(path: Path, result: dict[str, Any]) -> None:
-    """As JSON."""
+    """Write a result as a JSON file; creates its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(result, indent=1) + "\n")
+    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
 def _processor() -> str:
@@ -47,7 +47,7 @@ def _processor() -> str:
 
 
 def _commit() -> str:
-    """The checkout's commit, with a + where files differ from it; empty outside git."""
+    """The commit of this checkout, with + if files were changed; empty outside git."""
     command = ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=10", "--dirty=+"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

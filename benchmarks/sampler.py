@@ -1,4 +1,4 @@
-"""How many tasks a second the sampler draws on one core: `python -m benchmarks.sampler`."""
+"""Tasks per second that the sampler draws on one core: `python -m benchmarks.sampler`."""
 
 import time
 
@@ -9,8 +9,8 @@ import mamlpp
 TASKS, SECONDS = 16, 2.0
 
 
-def tasks_a_second(sampler: mamlpp.TaskSampler) -> float:
-    """Tasks drawn a second, `TASKS` at a time."""
+def tasks_per_second(sampler: mamlpp.TaskSampler) -> float:
+    """Tasks drawn per second, in meta-batches of `TASKS`."""
     sampler.sample(TASKS)
     start, drawn = time.perf_counter(), 0
     while time.perf_counter() - start < SECONDS:
@@ -23,5 +23,5 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     images = mamlpp.load_images(mamlpp.default_dataset(), "train")
     for ways, shots in ((5, 1), (20, 1), (20, 5)):
-        rate = tasks_a_second(mamlpp.TaskSampler(images, ways, shots, rotate=True))
-        print(f"{images.name}, {ways:>2}-way {shots}-shot: {rate:,.0f} tasks a second")
+        rate = tasks_per_second(mamlpp.TaskSampler(images, ways, shots, rotate=True))
+        print(f"{images.name}, {ways:>2}-way {shots}-shot: {rate:,.0f} tasks per second")

@@ -1,7 +1,7 @@
-"""What a student waits for all day, in seconds: `python -m benchmarks.small`.
+"""The waiting times that a student meets most often: `python -m benchmarks.small`.
 
-Each line is the median of a few fresh processes with one thread. The first two count from the start
-of Python; the others leave out what comes before.
+Each line is the median over a few fresh single-threaded processes. The first two lines include the
+start of Python; the others do not include imports and set-up.
 """
 
 import subprocess
@@ -17,31 +17,31 @@ import tyro
 
 import mamlpp
 from benchmarks import published
-from benchmarks.race import Player, Step, race
+from benchmarks.race import Contender, Step, race
 from benchmarks.report import ROOT
 from benchmarks.timing import seconds
 from benchmarks.workloads import W1
 from mamlpp.errors import InputError
 
 PROCESSES, ROUNDS = 3, 5
-TURNS = 3  # of an evaluation, each a meta-batch's tasks
+TURNS = 3  # timed evaluations, each of one meta-batch of tasks
 
 LINES = {
     "import mamlpp, s": "import mamlpp",
-    "first meta-step of sweeps/laptop.toml, cold, s": "small.first_meta_step()",
+    "first meta-step, sweeps/laptop.toml, cold, s": "small.first_meta_step()",
     "adapt to one task, 5-way 1-shot, ms": "print(1000 * small.adapt())",
-    "evaluation at W1, tasks a second": "print(small.evaluation())",
+    "evaluation at W1, tasks per second": "print(small.evaluation())",
 }
 
 
 def main(against: Path | None = None) -> int:
-    """Print a line for each.
+    """Print a line for each of `LINES`.
 
     Args:
         against: A checkout of the authors' published code, to compare the evaluation with.
 
     Returns:
-        The exit status: 1 where `against` is no checkout, or does not come through.
+        The exit status: 1 if `against` is not a checkout of that code, or the code fails.
     """
     try:
         if against is not None:
@@ -49,7 +49,7 @@ def main(against: Path | None = None) -> int:
         for what, code in LINES.items():
             show(what, median(run(code) for _ in range(PROCESSES)))
         if against is not None:
-            show("the same, times as fast as published", evaluation_against(against))
+            show("the same, speed relative to published", evaluation_against(against))
     except InputError as error:
         print(error, file=sys.stderr)
         return 1
@@ -57,12 +57,12 @@ def main(against: Path | None = None) -> int:
 
 
 def show(what: str, number: float) -> None:
-    """Print it."""
+    """Print one line."""
     print(f"{what:<48}{number:>8.2f}", flush=True)
 
 
 def run(code: str) -> float:
-    """What a fresh Python prints for it; if it prints nothing, the seconds that it took."""
+    """The number that `code` prints in a fresh Python process; if none, the seconds it took."""
     if "small." in code:
         code = f"import torch; torch.set_num_threads(1); from benchmarks import small; {code}"
     start = time.perf_counter()
@@ -73,14 +73,14 @@ def run(code: str) -> float:
 
 
 def first_meta_step() -> None:
-    """MAML's, with the sizes of the sweep for laptops, on the embedded glyphs."""
-    sizes = tomllib.loads((ROOT / "sweeps" / "laptop.toml").read_text())["profile"]
+    """One meta-step of MAML at the sizes of the laptop sweep, on the built-in glyphs."""
+    sizes = tomllib.loads((ROOT / "sweeps" / "laptop.toml").read_text(encoding="utf-8"))["profile"]
     sampler = mamlpp.TaskSampler(mamlpp.load_images("glyphs", "train"), ways=20, shots=1)
     mamlpp.Trainer(mamlpp.RECIPES["maml"].with_(**sizes), sampler, sampler).step()
 
 
 def adapt() -> float:
-    """Seconds for one task of MAML++ with 64 filters: five inner steps, then the queries."""
+    """Seconds for one task of MAML++ with 64 filters: five inner steps, then classification."""
     workload = replace(W1, ways=5)
     learner = mamlpp.MetaLearner(workload.recipe, workload.image_shape, workload.ways)
     task = next(iter(workload.sampler().sample(1)))
@@ -92,25 +92,25 @@ def adapt() -> float:
 
 
 def evaluation() -> float:
-    """Tasks a second."""
+    """Tasks evaluated per second."""
     step = evaluate_some()
     step()
     return W1.recipe.meta_batch * TURNS / seconds(lambda: [step() for _ in range(TURNS)])
 
 
 def evaluate_some() -> Step:
-    """Our evaluation of a meta-batch's tasks at W1."""
+    """Our evaluation of one meta-batch of tasks at W1."""
     learner = mamlpp.MetaLearner(W1.recipe, W1.image_shape, W1.ways)
     sampler = W1.sampler()
     return lambda: mamlpp.evaluate_tasks(learner, sampler, W1.recipe.meta_batch)
 
 
 def evaluation_against(checkout: Path) -> float:
-    """How many times as fast as the published code, in turns, on one core."""
-    theirs = Player("published", published.evaluation, W1, checkout)
-    seconds, _ = race([Player("ours", evaluate_some), theirs], ROUNDS)
+    """Speed of our evaluation relative to the published code, on one core."""
+    theirs = Contender("published", published.evaluation, W1, checkout)
+    seconds, _ = race([Contender("ours", evaluate_some), theirs], ROUNDS)
     if "published" not in seconds:
-        raise InputError(f"the code in {checkout} stopped on the way, for the reason above")
+        raise InputError(f"the code in {checkout} failed; see the error printed above")
     ratios = zip(seconds["published"], seconds["ours"], strict=True)
     return median(their / our for their, our in ratios)
 

@@ -1,7 +1,7 @@
-"""How long each explorer takes to answer a turned knob, in ms: `python -m benchmarks.widgets`.
+"""How long each explorer takes to redraw after a change, in ms: `python -m benchmarks.widgets`.
 
-Wall time of one picture, drawn and encoded; the way to the browser and back comes on top. On a busy
-machine the fastest of the pictures says most about the work itself.
+Wall time to draw and encode one picture, without the time to reach the browser and back. On a busy
+machine, the fastest picture is the best measure of the work itself.
 """
 
 from statistics import median

@@ -1,4 +1,4 @@
-"""Plain MAML in JAX: the tasks of a meta-batch by `vmap`, the whole meta-step by `jit`."""
+"""Plain MAML in JAX: `vmap` over the tasks of a meta-batch, `jit` of the whole meta-step."""
 
 from typing import Any
 
@@ -10,11 +10,11 @@ from benchmarks.workloads import Workload
 from mamlpp.network import BLOCKS
 
 Weights = dict[str, Any]
-BETAS, EPS = (0.9, 0.999), 1e-8  # Adam's, as PyTorch has them
+BETAS, EPS = (0.9, 0.999), 1e-8  # PyTorch's defaults for Adam
 
 
 def with_jax(workload: Workload) -> Step:
-    """Second-order MAML with Adam; its first call compiles."""
+    """Second-order MAML with Adam. The first call of the step compiles it."""
     recipe, sampler = workload.recipe, workload.sampler()
     weights = make_weights(workload)
     zeros = jax.tree.map(jnp.zeros_like, weights)
@@ -43,7 +43,7 @@ def with_jax(workload: Workload) -> Step:
 
 
 def make_weights(workload: Workload) -> Weights:
-    """Those of the four-block network, Xavier-uniform, by name."""
+    """Weights of the four-block network by name, initialised Xavier-uniform."""
     channels, height, width = workload.image_shape
     filters = workload.recipe.filters
     cells = (height >> BLOCKS) * (width >> BLOCKS)
@@ -59,7 +59,7 @@ def make_weights(workload: Workload) -> Weights:
 
 
 def cross_entropy(weights: Weights, x: Any, y: Any) -> Any:
-    """Mean over images `[M, C, H, W]` with labels `[M]`."""
+    """Mean loss of the network on images `[M, C, H, W]` with labels `[M]`."""
     for block in range(BLOCKS):
         x = jax.lax.conv_general_dilated(x, weights[f"conv{block}"], (1, 1), "SAME")
         mean, variance = x.mean((0, 2, 3), keepdims=True), x.var((0, 2, 3), keepdims=True)
@@ -72,7 +72,7 @@ def cross_entropy(weights: Weights, x: Any, y: Any) -> Any:
 
 
 def adam(state: Any, gradient: Weights, rate: float) -> Any:
-    """Weights, first and second moments and the count of steps, after one more step."""
+    """One step of Adam on (weights, first moments, second moments, number of steps)."""
     weights, first, second, count = state
     count = count + 1
     first = jax.tree.map(lambda m, g: BETAS[0] * m + (1 - BETAS[0]) * g, first, gradient)

@@ -1,4 +1,4 @@
-"""The workloads: what one meta-step is about. Pictures are noise, since no time depends on them."""
+"""The workloads to time. Images are noise, because times do not depend on their contents."""
 
 from dataclasses import dataclass, replace
 
@@ -9,7 +9,7 @@ import mamlpp
 
 @dataclass(frozen=True)
 class Workload:
-    """One kind of meta-step, which every contender takes on tasks from `sampler()`."""
+    """One kind of meta-step: every contender runs it, on tasks from `sampler()`."""
 
     about: str
     recipe: mamlpp.Recipe
@@ -20,13 +20,13 @@ class Workload:
 
     @property
     def plain(self) -> bool:
-        """Whether it is second-order MAML without any of the improvements."""
+        """Whether this is second-order MAML without any of MAML++'s improvements."""
         maml = mamlpp.RECIPES["maml"]
         switches = ("msl_epochs", "inner_rule", "norm_weights", "norm_statistics")
         return all(getattr(self.recipe, name) == getattr(maml, name) for name in switches)
 
     def sampler(self) -> mamlpp.TaskSampler:
-        """Tasks of noise, the same for everyone."""
+        """A sampler of tasks of noise, the same for every contender."""
         size = (2 * self.ways, self.shots + self.queries, *self.image_shape)
         draw = torch.Generator().manual_seed(0)
         noise = torch.randint(0, 256, size, generator=draw, dtype=torch.uint8)
@@ -45,7 +45,7 @@ WORKLOADS = {
     "W2": W2,
     "W3": replace(W2, about="MAML, second order, 28x28, 5-way, 64 filters, 8 tasks", ways=5),
     "W4": Workload(
-        "MAML++, second order, 84x84 RGB, 5-way, 15 queries a class, 48 filters, 2 tasks",
+        "MAML++, second order, 84x84 RGB, 5-way, 15 queries per class, 48 filters, 2 tasks",
         MAML_PLUS_PLUS.with_(filters=48, inner_rate=0.01, meta_batch=2),
         ways=5,
         queries=15,

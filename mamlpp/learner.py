@@ -47,9 +47,10 @@ class MetaLearner(nn.Module):
         norm_sets = sets[recipe.norm_weights], sets[recipe.norm_statistics]
         with torch.random.fork_rng(devices=[]), torch_defaults():
             torch.manual_seed(recipe.seed if seed is None else seed)
-            self.network = network or ConvNet(
-                self.image_shape, ways, recipe.filters, recipe.pooling, norm_sets
-            )
+            if network is None:
+                sizes = self.image_shape, ways, recipe.filters
+                network = ConvNet(*sizes, recipe.pooling, norm_sets)
+            self.network = network
             self.rule = _rule(recipe, self.weights())
 
     def weights(self) -> Weights:

@@ -1,14 +1,14 @@
-"""The figures of README and notebooks: SVGs in `figures/`, beside the JSON they are drawn from.
+"""Draw the figures of the README and the notebooks: SVG files in `figures/`, from the JSON there.
 
-make figures                                draw every SVG again from its JSON
-.venv/bin/python tools/figures.py measure   train (minutes), and write two of the JSON files again
-mamlpp sweep sweeps/laptop.toml             train for an hour; with --table json --output
-                                            figures/laptop.json it writes the table's again
+make figures                                redraw every SVG from its JSON
+.venv/bin/python tools/figures.py measure   the same, after training (minutes) for two of the JSONs
+mamlpp sweep sweeps/laptop.toml             train for an hour; then --table json --output
+                                            figures/laptop.json rewrites `laptop.json`
 """
 
 import stopping
 
-stopping.listen(__name__, "The figures that are drawn are whole; the others are as they were.")
+stopping.listen(__name__, "Every figure is complete: some are redrawn, the others unchanged.")
 
 import json
 import math
@@ -46,7 +46,7 @@ STEPS, TASKS = 5, 600
 
 
 def measure_first_hour() -> dict[str, Any]:
-    """Notebook 01's MAML on glyphs, against the same network without it; one task in pixels."""
+    """Train notebook 01's MAML on glyphs; compare with an untrained network; predict one task."""
     recipe = mamlpp.RECIPES["maml"].with_(
         filters=32, inner_steps=3, inner_rate=0.2, outer_rate=3e-3, meta_batch=4,
         validation_tasks=50, epochs=3, iterations_per_epoch=100,
@@ -85,7 +85,7 @@ def _pixels(images: torch.Tensor) -> list[list[list[int]]]:
 
 
 def draw_first_hour(data: dict[str, Any]) -> Figure:
-    """Left: one task, solved. Right: accuracy after each inner step, with and without MAML."""
+    """Left: predictions on one task. Right: accuracy by inner step, with and without MAML."""
     figure = plt.figure(figsize=(11, 3.2), layout="constrained")
     left, right = figure.subfigures(1, 2, width_ratios=[1, 1.1], squeeze=False)[0]
     support, query = (torch.tensor(data[part]).unsqueeze(1) / 255 for part in ("support", "query"))
@@ -99,17 +99,17 @@ def draw_first_hour(data: dict[str, Any]) -> Figure:
     ax.axhline(1 / len(support), color=COLOURS["chance"], linestyle=":", label="chance")
     ax.legend(loc="upper left")
     ax.set_ylim(0, 1)
-    ax.set_title(f"{data['tasks']} such tasks: what each gradient step brings", fontsize=12)
+    ax.set_title(f"accuracy over {data['tasks']} tasks after each inner step", fontsize=12)
     return figure
 
 
 def draw_laptop(data: dict[str, Any]) -> Figure:
-    """Omniglot 20-way 1-shot: the paper's single improvements, and ours at a laptop's length."""
+    """Omniglot 20-way 1-shot: each improvement in the paper and in our laptop-sized training."""
     return draw_tables(data["tables"])
 
 
 def measure_instability() -> dict[str, Any]:
-    """Notebook 02's four trainings on glyphs: loss and meta-gradient norm of every meta-step."""
+    """Train notebook 02's four settings on glyphs: loss and meta-gradient norm by meta-step."""
     base = mamlpp.RECIPES["maml"].with_(
         filters=32, outer_rate=3e-3, meta_batch=4,
         epochs=2, iterations_per_epoch=40, validation_tasks=100,
@@ -127,26 +127,26 @@ def measure_instability() -> dict[str, Any]:
 
 
 def _curves(run: mamlpp.Run) -> dict[str, list[float]]:
-    """Two columns of a history, to four digits; nothing is smoothed or left out."""
+    """The losses and meta-gradient norms of a run, rounded to four digits but not smoothed."""
     names = ("loss", "gradient_norm")
     return {name: [float(f"{x:.4g}") for x in run.history.column(name)] for name in names}
 
 
 def draw_instability(data: dict[str, Any]) -> Figure:
-    """Loss and meta-gradient norm over a training: two networks, two inner rates, over seeds."""
+    """Loss and meta-gradient norm by meta-step: two networks, two inner rates, three seeds."""
     histories = {
         name: [_history(columns) for columns in several]
         for name, several in data["histories"].items()
     }
     figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4), layout="constrained")
     plot_over_seeds(histories, left, "loss", smooth=5)
-    left.axhline(math.log(5), color=COLOURS["chance"], linestyle=":", label="guessing")
+    left.axhline(math.log(5), color=COLOURS["chance"], linestyle=":", label="chance")
     left.set_ylim(bottom=0.4)  # room for the legend
     left.legend(fontsize=9, loc="lower left")
     left.set_title("query loss after adaptation: mean and range of 3 seeds", fontsize=12)
     plot_over_seeds(histories, right, "gradient_norm", smooth=1)
     right.set(yscale="log", ylabel="2-norm")
-    right.set_title("norm of the meta-gradient, every meta-step", fontsize=12)
+    right.set_title("norm of the meta-gradient at every meta-step", fontsize=12)
     right.get_legend().remove()
     return figure
 
@@ -159,40 +159,40 @@ def _history(columns: dict[str, list[float]]) -> History:
 
 
 def draw_maml_graph() -> Figure:
-    """The unrolled inner loop of MAML, and the one way back through it."""
+    """The unrolled inner loop of MAML and the single path of its backward pass."""
     return draw_unrolled(mamlpp.RECIPES["maml"])
 
 
 def draw_mamlpp_graph() -> Figure:
-    """The same for MAML++ with everything on: multi-step loss, per-step batch norm, rates."""
+    """The same for MAML++: multi-step loss, per-step batch norm, per-step learning rates."""
     everything = mamlpp.RECIPES["maml++"].with_(second_order_from=0.0)
     return draw_unrolled(everything)
 
 
 def draw_schedules() -> Figure:
-    """What changes over the epochs of MAML++: the weight of each step, the order, the rate."""
+    """The schedules of MAML++ over epochs: step weights, derivative order, outer rate."""
     recipe = mamlpp.RECIPES["maml++"]
     figure, axes = plt.subplots(
         3, 1, figsize=(9, 6.4), layout="constrained", height_ratios=[2, 0.7, 2], sharex=True
     )
     plot_step_weights(recipe, axes[0], recipe.epochs).set_title(
-        "multi-step loss: what the query loss after each step counts", fontsize=12
+        "multi-step loss: weight of the query loss after each step", fontsize=12
     )
     plot_order(recipe, axes[1]).set_title("derivative-order annealing", fontsize=12)
-    axes[0].text(recipe.msl_epochs + 2, 0.1, "steps 1 to 4, from below", color="white", fontsize=9)
+    axes[0].text(recipe.msl_epochs + 2, 0.1, "steps 1–4, bottom to top", color="white", fontsize=9)
     axes[1].set(yticks=[], ylabel="order")
     for start, end, second in order_spans(recipe):
         name = "second order" if second else "first order"
         axes[1].text((start + end) / 2, 0.5, name, ha="center", va="center")
     plot_outer_rate(recipe, axes[2], recipe.epochs).set_title(
-        "cosine annealing of the meta-optimizer's rate", fontsize=12
+        "cosine annealing of the meta-optimizer's learning rate", fontsize=12
     )
     for ax in axes[:2]:
         ax.set_xlabel("")
     return figure
 
 
-# The name of each figure, the function that draws it, and the files with its numbers.
+# Name of the figure: (the function that draws it, the JSON files with its numbers).
 DRAWN: dict[str, tuple[Callable[..., Figure], list[str]]] = {
     "first_hour": (draw_first_hour, ["first_hour"]),
     "instability": (draw_instability, ["instability"]),
@@ -206,8 +206,8 @@ MEASURED = {"first_hour": measure_first_hour, "instability": measure_instability
 
 
 def draw(name: str, folder: Path) -> Path:
-    """Draw `folder/name.svg` from its numbers in `figures/`: same numbers, same bytes."""
-    matplotlib.rcdefaults()  # whatever the user prefers
+    """Draw `folder/name.svg` from its numbers in `figures/`; same numbers give the same bytes."""
+    matplotlib.rcdefaults()  # ignore the user's own settings
     use_style()
     function, sources = DRAWN[name]
     figure = function(*(read_numbers(source) for source in sources))
@@ -219,19 +219,19 @@ def draw(name: str, folder: Path) -> Path:
 
 
 def read_numbers(source: str) -> dict[str, Any]:
-    """Return the numbers of `figures/source.json`."""
+    """Read the numbers in `figures/source.json`."""
     return json.loads((FIGURES / f"{source}.json").read_text(encoding="utf-8"))
 
 
-def main(words: list[str]) -> None:
-    """Draw every figure; with the word `measure`, first measure their numbers again."""
+def main(arguments: list[str]) -> None:
+    """Draw every figure; with the argument `measure`, first measure their numbers again."""
     matplotlib.use("agg")
-    if words == ["measure"]:
+    if arguments == ["measure"]:
         for source, measure in MEASURED.items():
             with replacing(FIGURES / f"{source}.json") as part:
                 part.write_text(json.dumps(measure()) + "\n", encoding="utf-8", newline="\n")
-    elif words:
-        sys.exit(f"tools/figures.py takes the word 'measure', or nothing, not {' '.join(words)!r}.")
+    elif arguments:
+        sys.exit(f"unknown argument {' '.join(arguments)!r}; use 'measure' or no argument.")
     for name in DRAWN:
         print(draw(name, FIGURES).relative_to(FIGURES.parent).as_posix())
 

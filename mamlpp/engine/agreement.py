@@ -70,7 +70,7 @@ def definition_result(learner: MetaLearner) -> list[Tensor]:
 
 
 def same(ours: list[Tensor], theirs: list[Tensor]) -> bool:
-    """Whether two such results are equal but for rounding: each tensor, or zero beside the largest."""
+    """Whether two results are equal but for rounding, tensor by tensor."""
     if [x.shape for x in ours] != [x.shape for x in theirs]:
         return False
     norms = [x.nan_to_num(0, 0, 0).norm().item() for x in ours]

@@ -1,9 +1,9 @@
-"""The files of a run that hold tensors: checkpoints, and the weights that were best on validation.
+"""A run's tensor files: its last two checkpoints, and the weights that were best on validation.
 
-They are safetensors files, which load without executing code: the latest two checkpoints, such as
-`checkpoint-00001500.safetensors`, with everything that a training needs to continue after that
-iteration; and the best weights, such as `best-00001000.safetensors`. Each is written whole or not
-at all, and holds its own checksum.
+A checkpoint, such as `checkpoint-00001500.safetensors`, holds everything that training needs to
+resume after that iteration. Best weights have names such as `best-00001000.safetensors`. All files
+use the safetensors format, which executes no code when loaded. Writes are atomic, and each file
+holds a checksum of its contents.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ State = dict[str, Tensor]
 
 
 class Best(NamedTuple):
-    """Weights that were among the best on validation, and their accuracy there, in 0 … 1."""
+    """Weights that are among the best on validation, and their validation accuracy in 0 … 1."""
 
     accuracy: float
     iteration: int
@@ -33,10 +33,10 @@ class Best(NamedTuple):
 
 
 class Checkpoint(NamedTuple):
-    """All that a training continues from: the tensors of learner, Adam and sampler, by name."""
+    """Everything that training resumes from: `state` has "learner", "adam" and "sampler"."""
 
     iteration: int
-    history_size: int  # bytes of `history.csv`
+    history_size: int  # length of `history.csv` in bytes at this iteration
     state: dict[str, State]
     best: list[Best]
 
@@ -44,7 +44,7 @@ class Checkpoint(NamedTuple):
 def training_state(
     learner: nn.Module, optimizer: torch.optim.Optimizer, generator: torch.Generator
 ) -> dict[str, State]:
-    """All tensors that the next meta-step depends on."""
+    """All tensors that the next meta-step depends on, by part and name."""
     adam = optimizer.state_dict()["state"]
     return {
         "learner": learner.state_dict(),
@@ -57,7 +57,7 @@ def restore_state(
     state: dict[str, State], learner: nn.Module, optimizer: torch.optim.Optimizer,
     generator: torch.Generator,
 ) -> None:  # fmt: skip
-    """The inverse of `training_state`, in place."""
+    """Load what `training_state` returned, in place."""
     learner.load_state_dict(state["learner"])
     adam: dict[int, State] = {}
     for name, tensor in state.get("adam", {}).items():
@@ -68,7 +68,7 @@ def restore_state(
 
 
 def save_checkpoint(directory: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint and the best weights; then remove those that are too many."""
+    """Write a checkpoint and the best weights, then delete the files that they replace."""
     path = directory / f"checkpoint-{checkpoint.iteration:08}.safetensors"
     tensors = {
         f"{part}/{name}": tensor
@@ -78,28 +78,28 @@ def save_checkpoint(directory: Path, checkpoint: Checkpoint) -> None:
     best = [[best.accuracy, best.iteration] for best in checkpoint.best]
     about = {"iteration": checkpoint.iteration, "history_size": checkpoint.history_size}
     _write(path, tensors, about | {"best": best})
-    others = set(_checkpoints(directory)) - {path}
-    before = sorted(other for other in others if other < path)
-    for old in others - set(before[-1:]):
-        old.unlink()
+    others = [other for other in _checkpoints(directory) if other != path]
+    previous = [other for other in others if other < path][-1:]
+    for other in set(others) - set(previous):
+        other.unlink()
     write_best(directory, checkpoint.best)
 
 
 def latest_checkpoint(directory: Path) -> Checkpoint | None:
-    """The latest checkpoint that can be read, with a warning for each that cannot; None for none.
+    """The latest readable checkpoint; None if there are no checkpoints.
 
-    Raises `InputError` where there are checkpoints but all of them are damaged.
+    Warns about each damaged checkpoint. Raises `InputError` if all of them are damaged.
     """
     paths = _checkpoints(directory)
     for path in reversed(paths):
         try:
             return _read_checkpoint(path)
         except InputError as error:
-            message = f"{error}; the checkpoint before it, if there is one, is used instead"
-            warnings.warn(message, InputWarning, stacklevel=5)  # The caller of `Trainer`.
+            message = f"{error}; using the previous checkpoint instead, if there is one"
+            warnings.warn(message, InputWarning, stacklevel=5)  # Points at the caller of `Trainer`.
     if paths:
         raise InputError(
-            f"no checkpoint in {directory} can be read; choose another folder, or remove it"
+            f"no checkpoint in {directory} can be read; choose another folder, or delete this one"
         )
     return None
 
@@ -113,7 +113,7 @@ def _read_checkpoint(path: Path) -> Checkpoint:
     best = [Best(score, number, parts.pop(f"best-{number}")) for score, number in about["best"]]
     history = path.with_name("history.csv")
     if not history.exists() or history.stat().st_size < about["history_size"]:
-        raise InputError(f"{history} ends before {path.name}")
+        raise InputError(f"{history} is shorter than it was when {path.name} was written")
     return Checkpoint(about["iteration"], about["history_size"], parts, best)
 
 
@@ -129,18 +129,18 @@ def latest_weights(directory: Path) -> State:
     """The weights of the latest checkpoint; raises `InputError` if there is none."""
     checkpoint = latest_checkpoint(directory)
     if checkpoint is None:
-        raise InputError(f"{directory} holds no weights; has the run written a checkpoint?")
+        raise InputError(f"{directory} has no checkpoint yet; let the run write its first one")
     return checkpoint.state["learner"]
 
 
 def keep_best(kept: list[Best], new: Best) -> list[Best]:
-    """The best few, best first and of equals the later one; `new` replaces its own iteration's."""
+    """Add `new` and keep the best `KEPT_BEST`, best first; if tied, the later iteration first."""
     others = [best for best in kept if best.iteration != new.iteration]
     return sorted([*others, new], key=lambda best: best[:2], reverse=True)[:KEPT_BEST]
 
 
 def write_best(directory: Path, kept: list[Best]) -> None:
-    """Write those that are not there yet, then remove the others that are."""
+    """Write the kept weights that have no file yet, then delete the files of all others."""
     paths = {directory / f"best-{best.iteration:08}.safetensors": best for best in kept}
     for path, best in paths.items():
         if not path.exists():
@@ -150,18 +150,18 @@ def write_best(directory: Path, kept: list[Best]) -> None:
 
 
 def read_best(directory: Path) -> tuple[Best, ...]:
-    """The best weights in a folder, best first; raises `InputError` if there are none."""
+    """Read the best weights in a folder, best first; raises `InputError` if there are none."""
     kept: list[Best] = []
     for path in directory.glob("best-*.safetensors"):
         weights, about = _read(path)
         kept = keep_best(kept, Best(about["accuracy"], about["iteration"], weights))
     if not kept:
-        raise InputError(f"{directory} holds no best weights; has the run finished an epoch?")
+        raise InputError(f"{directory} has no best weights yet; let the run finish its first epoch")
     return tuple(kept)
 
 
 def _write(path: Path, tensors: State, about: dict[str, Any]) -> None:
-    """Tensors and plain data as one safetensors file, whole or not at all; raises `OSError`."""
+    """Write tensors and plain data to one safetensors file, atomically; raises `OSError`."""
     tensors = {name: tensor.detach().cpu() for name, tensor in tensors.items()}
     text = json.dumps(about)
     with replacing(path) as part:
@@ -169,7 +169,7 @@ def _write(path: Path, tensors: State, about: dict[str, Any]) -> None:
 
 
 def _read(path: Path) -> tuple[State, dict[str, Any]]:
-    """What `_write` wrote; raises `InputError` if that is not what is there."""
+    """Read what `_write` wrote; raises `InputError` if the file is unreadable or damaged."""
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
@@ -177,7 +177,7 @@ def _read(path: Path) -> tuple[State, dict[str, Any]]:
     except (OSError, SafetensorError, KeyError, TypeError) as error:
         raise InputError(f"{path} cannot be read ({error})") from error
     if checksum != _checksum(tensors, text):
-        raise InputError(f"{path} is damaged: its checksum is not that of its contents")
+        raise InputError(f"{path} is damaged: its contents do not match its checksum")
     return tensors, json.loads(text)
 
 

@@ -1,6 +1,6 @@
-"""How good a meta-learner is on tasks it has not seen: accuracy, its interval, its calibration.
+"""Evaluate a meta-learner on unseen tasks: accuracy, confidence interval, calibration.
 
-Letters: A protocols, S inner steps, T tasks, M query images a task, N ways.
+Letters: P protocols, S inner steps, T tasks, M query images per task, N ways.
 """
 
 import math
@@ -21,49 +21,49 @@ from mamlpp.learner import MetaLearner
 from mamlpp.run.run import Run
 
 EVALUATION_SEED = 600
-BINS = 15  # of confidence, as Guo et al. 2017 have them
+BINS = 15  # confidence bins, as in Guo et al. 2017
 PROTOCOLS = {"inductive": False, "transductive": True}
 
 
 class Calibration(NamedTuple):
-    """Queries by how sure the classifier was: one number for each of the 15 bins of confidence.
+    """Queries grouped by the classifier's confidence into 15 bins; each field has shape `[15]`.
 
-    Bin i holds confidences above i/15, up to (i + 1)/15. An empty bin has 0 everywhere.
-    Confidences that are NaN are counted in the last bin, whose mean is then NaN.
+    Bin i holds confidences in (i/15, (i + 1)/15]. An empty bin is 0 in every field.
+    NaN confidences go into the last bin, whose mean confidence is then NaN.
     """
 
     counts: Tensor
     confidences: Tensor
     """Mean confidence of the bin's queries, in 0 … 1."""
     accuracies: Tensor
-    """Share of them that were right."""
+    """Fraction of the bin's queries that were classified correctly, in 0 … 1."""
 
     @property
     def error(self) -> float:
-        """Mean over all queries of their bin's |accuracy − confidence| (ECE; Guo et al. 2017)."""
+        """Expected calibration error: |accuracy − confidence| per bin, weighted by its count."""
         gaps = (self.accuracies - self.confidences).abs()
         return ((gaps * self.counts).sum() / self.counts.sum()).item()
 
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """Scores of the same tasks: `accuracies` and `losses` `[S + 1, T]`, on the CPU.
+    """Scores on T tasks: `accuracies` (in 0 … 1) and `losses`, both `[S + 1, T]`, on the CPU.
 
-    A row for each number of inner steps, 0 … S; or, if only that was evaluated, one for the last.
+    Row s holds the scores after s inner steps; if only step S was evaluated, it is the only row.
     """
 
     accuracies: Tensor
     losses: Tensor
     transductive: bool
     confidences: Tensor = field(default_factory=lambda: torch.empty(0))
-    """Probability of the class that was chosen, after the last step: `[T, M]`."""
+    """Probability of the predicted class after the last step: `[T, M]`."""
     hits: Tensor = field(default_factory=lambda: torch.empty(0))
-    """Whether that was the right one: `[T, M]`."""
+    """Whether the predicted class is the correct one: `[T, M]`."""
 
     @classmethod
     def of(cls, logits: Tensor, labels: Tensor, transductive: bool) -> "Evaluation":
         """Score query logits `[S + 1, T, M, N]` against labels `[T, M]`."""
-        logits = logits.double()  # Exact means: 0.2 is written as 0.2.
+        logits = logits.double()  # So that a mean of 0.2 prints as 0.2.
         labels = labels.expand(logits.shape[:-1])
         hits = logits.argmax(-1) == labels
         losses = F.cross_entropy(logits.flatten(0, -2), labels.flatten(), reduction="none")
@@ -73,32 +73,32 @@ class Evaluation:
 
     @property
     def accuracy(self) -> float:
-        """Mean over tasks after the last step, in 0 … 1."""
+        """Mean accuracy over tasks after the last step, in 0 … 1."""
         return self.accuracies[-1].mean().item()
 
     @property
     def interval(self) -> float:
-        """Half the width of the 95 % interval of the mean over tasks: 1.96 · s / √tasks."""
+        """Half-width of the 95 % confidence interval of `accuracy`: 1.96 · s / √tasks."""
         return 1.96 * self.accuracies[-1].std().item() / math.sqrt(self.tasks)
 
     @property
     def loss(self) -> float:
-        """Mean over tasks after the last step."""
+        """Mean query loss over tasks after the last step, in nats."""
         return self.losses[-1].mean().item()
 
     @property
     def accuracy_by_step(self) -> list[float]:
-        """Mean over tasks after 0, 1, … S inner steps."""
+        """Mean accuracy over tasks after 0, 1, …, S inner steps."""
         return self.accuracies.mean(-1).tolist()
 
     @property
     def loss_by_step(self) -> list[float]:
-        """Mean over tasks after 0, 1, … S inner steps."""
+        """Mean query loss over tasks after 0, 1, …, S inner steps."""
         return self.losses.mean(-1).tolist()
 
     @property
     def calibration(self) -> Calibration:
-        """How confidence and accuracy compare after the last step."""
+        """Confidence compared with accuracy after the last step."""
         confidences, hits = self.confidences.flatten().double(), self.hits.flatten().double()
         bins = torch.bucketize(confidences, torch.arange(1, BINS).double() / BINS)
         counts = bins.bincount(minlength=BINS)
@@ -107,19 +107,19 @@ class Evaluation:
 
     @property
     def calibration_error(self) -> float:
-        """Expected calibration error over 15 bins, in 0 … 1: 0 if confidence can be relied on.
+        """Expected calibration error (ECE; Guo et al. 2017) in 0 … 1; 0 is perfect calibration.
 
-        NaN where the weights diverged: they are sure of nothing.
+        NaN if the logits are NaN, as they are when the weights have diverged.
         """
         return self.calibration.error
 
     @property
     def tasks(self) -> int:
-        """How many tasks."""
+        """Number of tasks, T."""
         return self.accuracies.shape[-1]
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data, for JSON; numbers that are not finite (of weights that diverged) are None."""
+        """Plain data for JSON. NaN and infinity, which diverged weights give, become None."""
         calibration = self.calibration._asdict()
         return {
             "tasks": self.tasks,
@@ -146,22 +146,20 @@ class Evaluation:
 
 
 def evaluate(
-    run: Run,
-    images: ImageSet,
-    tasks: int = 600,
-    *,
-    steps: int | None = None,
-    transductive: bool = False,
-    ensemble: int = 1,
-    seed: int = EVALUATION_SEED,
-) -> Evaluation:
-    """How good a run is, after each inner step, on tasks from `images` like those it trained on.
+    run: Run, images: ImageSet, tasks: int = 600, *, steps: int | None = None,
+    transductive: bool = False, ensemble: int = 1, seed: int = EVALUATION_SEED,
+) -> Evaluation:  # fmt: skip
+    """Evaluate a run after every inner step, on tasks with the run's ways, shots and queries.
 
-    The same seed gives the same tasks, and no seed those of training or validation. `steps` inner
-    steps, as many as in training unless said. `transductive` lets the query images of a task be
-    normalised by each other, as the published code does; otherwise none depends on its neighbours.
-    `ensemble` > 1 averages the logits of that many checkpoints, the best on validation, each
-    adapted to a task by itself; raises `InputError` if the run kept fewer.
+        result = mamlpp.evaluate(run, mamlpp.load_images("glyphs", "test"))
+        print(result)  # accuracy, its 95 % interval, the number of tasks, the protocol
+
+    Inductive, the default: each query is classified on its own. Report this. `transductive=True`
+    normalises the queries of a task together: use it to compare with numbers of published code.
+
+    The same `seed` draws the same tasks; no seed draws those of training or validation. `steps`
+    defaults to the recipe's. `ensemble` > 1 averages the logits of that many checkpoints, the best
+    on validation. Raises `InputError` if the run has fewer, or `tasks` < 2.
     """
     sampler = _sampler(run, images, seed)
     members = _members(run, ensemble)
@@ -173,10 +171,10 @@ def evaluate_tasks(
     steps: int | None = None, transductive: bool = False, *, every_step: bool = False,
     engine: Engine | None = None,
 ) -> Evaluation:  # fmt: skip
-    """The same for any learner, or an ensemble of them, and the next `tasks` tasks of a sampler.
+    """Evaluate one learner, or an ensemble of several, on the next `tasks` tasks of a sampler.
 
-    Only after the last step, which takes less time, unless `every_step`. `engine` is the one that
-    trains the learners, where there is one.
+    Scores the last step only, which is faster, unless `every_step`. Pass the `engine` that trains
+    the learners, if there is one, to reuse it. Raises `InputError` if `tasks` < 2.
     """
     members = [learners] if isinstance(learners, MetaLearner) else learners
     engine = engine or Engine()
@@ -185,18 +183,13 @@ def evaluate_tasks(
 
 
 def evaluate_protocols(
-    run: Run,
-    images: ImageSet,
-    tasks: int = 600,
-    *,
-    steps: int | None = None,
-    ensemble: int = 1,
+    run: Run, images: ImageSet, tasks: int = 600, *, steps: int | None = None, ensemble: int = 1,
     seed: int = EVALUATION_SEED,
-) -> dict[str, dict[str, Evaluation]]:
-    """All that `evaluate` can say of a run, in the time of the ensemble alone.
+) -> dict[str, dict[str, Evaluation]]:  # fmt: skip
+    """Evaluate a run under both protocols, single and ensemble, in the time of the ensemble alone.
 
-    `result["inductive" or "transductive"]["single" or "ensemble"]`, on the same tasks. The single
-    one is the first, and best, of the ensemble; there is no "ensemble" of one.
+    Returns `result["inductive" or "transductive"]["single" or "ensemble"]`, all on the same tasks.
+    "single" is the best checkpoint; with `ensemble` 1 there is no "ensemble". See `evaluate`.
     """
     members, sampler = _members(run, ensemble), _sampler(run, images, seed)
     protocols = list(PROTOCOLS.values())
@@ -212,7 +205,7 @@ def evaluate_protocols(
 
 
 def _sampler(run: Run, images: ImageSet, seed: int) -> TaskSampler:
-    seed = stream_seed(seed, "evaluation")  # Whatever the seed, no tasks that selection has seen.
+    seed = stream_seed(seed, "evaluation")  # Never the tasks that selected the best checkpoint.
     return TaskSampler(images, run.ways, run.shots, run.queries, seed=seed)
 
 
@@ -224,8 +217,8 @@ def _members(run: Run, ensemble: int) -> list[MetaLearner]:
     members = run.best(ensemble)
     if len(members) < ensemble:
         raise InputError(
-            f"an ensemble of {ensemble} needs as many checkpoints, but the run has "
-            f"{len(members)}; choose at most that many"
+            f"an ensemble of {ensemble} needs {ensemble} checkpoints, but the run has only "
+            f"{len(members)}; choose an ensemble of at most {len(members)}"
         )
     return members
 
@@ -234,14 +227,14 @@ def _predict(
     engine: Engine, learners: Sequence[MetaLearner], sampler: TaskSampler, tasks: int,
     steps: int | None, protocols: Sequence[bool], every_step: bool,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Query logits `[learners, A, S + 1, T, M, N]` and labels `[T, M]`, on the CPU."""
+    """Query logits `[learners, P, S + 1, T, M, N]` and labels `[T, M]`, on the CPU."""
     if tasks < 2:
-        raise InputError(f"an interval over tasks needs at least 2 of them, not {tasks}")
+        raise InputError(f"a confidence interval needs at least 2 tasks, not {tasks}")
     if steps is not None and steps < 0:
         raise InputError(f"steps must be 0 or more, not {steps}")
     logits, labels = [], []
     with tqdm(desc="evaluating", total=tasks, leave=False, unit="task", delay=1) as bar:
-        for batch in _draw(sampler, tasks, learners[0].recipe.meta_batch):
+        for batch in _batches(sampler, tasks, learners[0].recipe.meta_batch):
             each = [
                 engine.logits(learner, batch, steps, protocols, every_step) for learner in learners
             ]
@@ -251,8 +244,8 @@ def _predict(
     return torch.cat(logits, dim=-3).cpu(), torch.cat(labels).cpu()
 
 
-def _draw(sampler: TaskSampler, tasks: int, size: int) -> Iterator[TaskBatch]:
-    """So many tasks, in batches of at most `size`."""
+def _batches(sampler: TaskSampler, tasks: int, size: int) -> Iterator[TaskBatch]:
+    """Draw `tasks` tasks, in batches of at most `size`."""
     for done in range(0, tasks, 50):
         yield from sampler.sample(min(50, tasks - done)).split(size)
 

@@ -1,7 +1,7 @@
-"""A run: what was trained, on what data, and how it went; in memory, or as a folder.
+"""A run: the recipe, the data, the trained learner and its history; in memory or in a folder.
 
-The folder holds `run.json` (recipe and data), `history.csv`, `gradients.csv`, `changes.csv` where
-the recipe was changed by hand, and the checkpoints and best weights of `checkpoints.py`.
+The folder holds `run.json` (recipe and data), `history.csv`, `gradients.csv`, `changes.csv` if the
+recipe was changed during training, and the checkpoints and best weights (see `checkpoints.py`).
 """
 
 import copy
@@ -23,7 +23,7 @@ from mamlpp.run.history import GRADIENT_COLUMNS, History
 
 @dataclass(frozen=True)
 class DataSettings:
-    """What a run is trained on: images (dataset, split, checksum), tasks and their seeds."""
+    """The data of a run: images (as dataset-split-checksum), the kind of tasks, sampler seeds."""
 
     dataset: str
     ways: int
@@ -41,11 +41,11 @@ class DataSettings:
 
 @dataclass(eq=False)
 class Run:
-    """A finished training: `learner` has the weights that were best on validation.
+    """A finished training; `learner` has the weights with the best validation accuracy.
 
-    `kept` are the best few weights, best first. `gradients` are the norms along the inner loop in
-    the meta-steps that were diagnosed. `recipe` is the recipe at the start, `changes` what was
-    changed by hand, and `learner.recipe` the recipe at the end.
+    `kept` holds up to `KEPT_BEST` weights, best first. `gradients` holds the norms along the inner
+    loop for the diagnosed meta-steps. `recipe` is the recipe at the start of training, `changes`
+    the changes made during it, and `learner.recipe` the recipe in force at the learner's weights.
     """
 
     recipe: Recipe
@@ -59,23 +59,23 @@ class Run:
 
     @property
     def ways(self) -> int:
-        """Classes of a task."""
+        """Classes per task."""
         return self.data.ways
 
     @property
     def shots(self) -> int:
-        """Support images a class."""
+        """Support images per class."""
         return self.data.shots
 
     @property
     def queries(self) -> int:
-        """Query images a class."""
+        """Query images per class."""
         return self.data.queries
 
     def best(self, k: int = KEPT_BEST) -> list[MetaLearner]:
-        """The `k` learners that were best on validation, best first; fewer if there are not k.
+        """The up to `k` learners with the best validation accuracy, best first.
 
-        At most `KEPT_BEST` are kept. Raises `InputError` where their files cannot be read.
+        A run keeps at most `KEPT_BEST`. Raises `InputError` if their files cannot be read.
         """
         if k < 1:
             raise InputError(f"k must be at least 1, not {k}")
@@ -89,7 +89,7 @@ class Run:
         return learner
 
     def with_recipe(self, **changes: Any) -> "Run":
-        """The same weights under a changed recipe; see `MetaLearner.with_recipe`."""
+        """The same weights with a changed recipe; see `MetaLearner.with_recipe`."""
         learner = self.learner.with_recipe(**changes)
         kept = tuple(
             Best(best.accuracy, best.iteration, member.with_recipe(**changes).state_dict())
@@ -104,9 +104,9 @@ class Run:
 
     @classmethod
     def load(cls, directory: Path | str, weights: str = "best") -> "Run":
-        """The run in a folder, with its `"best"` or `"latest"` weights.
+        """Load the run in a folder with its `"best"` or `"latest"` weights.
 
-        Raises `InputError` where the folder holds no run, or damaged files.
+        Raises `InputError` if the folder holds no run or its files are damaged.
         """
         if weights not in ("best", "latest"):
             raise InputError(f"weights must be 'best' or 'latest', not {weights!r}")
@@ -118,9 +118,9 @@ class Run:
         try:
             learner.load_state_dict(state)
         except RuntimeError as error:
-            reason = str(error).split("\n\t")[1]  # PyTorch has a line for each weight.
+            reason = str(error).split("\n\t")[1]  # PyTorch writes a line per weight.
             raise InputError(
-                f"the weights in {directory} are not those of its run.json ({reason})"
+                f"the weights in {directory} do not fit the recipe in its run.json ({reason})"
             ) from error
         run = cls(recipe, data, learner, History.load(directory / "history.csv"), directory, kept)
         if (directory / "gradients.csv").exists():
@@ -133,9 +133,9 @@ class Run:
 
 
 def open_directory(directory: Path, recipe: Recipe, data: DataSettings, workers: int) -> None:
-    """Make the folder of a new run, or check that the folder holds this run.
+    """Create the folder of a new run, or check that an existing folder holds this run.
 
-    Raises `InputError`, and changes nothing, where the folder holds another run.
+    Raises `InputError`, and changes nothing, if it holds another run or cannot be written.
     """
     about = directory / "run.json"
     if about.exists():
@@ -165,12 +165,12 @@ def read_workers(directory: Path) -> int | None:
 
 
 def read_about(directory: Path) -> tuple[Recipe, DataSettings]:
-    """Recipe and data of the run in a folder."""
+    """Read the recipe and data of the run in a folder; raises `InputError` if that fails."""
     path = directory / "run.json"
     try:
         about = json.loads(path.read_text(encoding="utf-8"))
-        data = about.get("data") or about["setting"]  # The name in earlier versions.
-        data["image_shape"] = tuple(data["image_shape"])  # JSON has lists only.
+        data = about.get("data") or about["setting"]  # "setting" in earlier versions.
+        data["image_shape"] = tuple(data["image_shape"])  # JSON has no tuples.
         return Recipe(**about["recipe"]), DataSettings(**data)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise InputError(
@@ -181,7 +181,7 @@ def read_about(directory: Path) -> tuple[Recipe, DataSettings]:
 
 
 def _check_same(directory: Path, recipe: Recipe, data: DataSettings) -> None:
-    there, here = ({**asdict(r), **asdict(s)} for r, s in (read_about(directory), (recipe, data)))
+    there, here = ({**asdict(r), **asdict(d)} for r, d in (read_about(directory), (recipe, data)))
     differing = [
         f"{name} is {there[name]} there and {here[name]} here"
         for name in here

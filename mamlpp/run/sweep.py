@@ -1,7 +1,7 @@
-"""A sweep: the recipes of a table, each with several seeds, each of these a run in its own folder.
+"""A sweep trains and evaluates several recipes, each with several seeds: one run per cell.
 
-A TOML file says which (`sweeps/`); `read_sweep` gives its cells. `run_cell` trains and evaluates
-one, on whatever machine it is called; `run_sweep` all that are missing, on this one or on many.
+`read_sweep` reads the cells from a TOML file (see `sweeps/`). `run_cell` trains and evaluates one
+cell in this process. `run_sweep` runs all unfinished cells, on this machine or on a cluster.
 """
 
 import itertools
@@ -32,52 +32,52 @@ from mamlpp.data import load_images
 from mamlpp.data.tasks import TaskSampler
 from mamlpp.engine import definition_result, same
 from mamlpp.errors import InputError
-from mamlpp.files import replacing
+from mamlpp.files import read_text, replacing
 from mamlpp.learner import MetaLearner
 from mamlpp.recipe import RECIPES, Recipe
 from mamlpp.run.evaluation import Evaluation, evaluate_protocols
 from mamlpp.run.run import Run
 from mamlpp.run.trainer import Trainer, default_device
 
-ATTEMPTS = 3  # at a cell whose process was killed
+ATTEMPTS = 3  # to run a cell whose process is killed
 Result = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One training of a sweep, and how it is evaluated: plain data, the same on every machine."""
+    """One training of a sweep and its evaluation, as plain data that any machine can run."""
 
     recipe: str
-    """Name in `RECIPES`."""
+    """A name in `RECIPES`."""
     settings: Recipe
-    """That recipe, as the sweep changes it; its seed is the cell's."""
+    """That recipe with the sweep's changes and this cell's seed."""
     dataset: str
     ways: int
     shots: int
     queries: int
     tasks: int
-    """Test tasks."""
+    """Number of test tasks."""
     ensemble: int
-    """Best checkpoints whose logits are averaged, beside the best one alone."""
+    """Number of checkpoints in the ensemble; the best checkpoint is evaluated alone as well."""
 
     @property
     def seed(self) -> int:
-        """Of the initial weights and the tasks."""
+        """Seed of the initial weights and of the tasks."""
         return self.settings.seed
 
     @property
     def group(self) -> str:
-        """What its tasks are, which table it belongs to."""
+        """Kind of tasks, such as `omniglot-20way-1shot`: cells of one group share a table."""
         return f"{self.dataset}-{self.ways}way-{self.shots}shot"
 
     @property
     def name(self) -> str:
-        """Unique in a sweep; also its folder there."""
+        """Unique name in the sweep, and folder of the run inside the sweep's folder."""
         return f"{self.group}/{self.recipe}-{self.seed}"
 
     @property
     def steps(self) -> int:
-        """Meta-steps of the whole training."""
+        """Number of meta-steps in the whole training."""
         return self.settings.epochs * self.settings.iterations_per_epoch
 
     @classmethod
@@ -90,20 +90,20 @@ class Cell:
 
 
 def read_sweep(path: Path) -> list[Cell]:
-    """The cells of a sweep's file: recipes × tasks × seeds, the most valuable first.
+    """Read the cells of a sweep file: seeds × tasks × recipes; each seed completes all tables.
 
-    The file has `recipes`, `seeds`, `test_tasks`, `ensemble`; one `[[tasks]]` for each `dataset`,
-    `ways`, `shots` and `queries`, with fields of the recipe that go with it; the `[profile]`, with
-    fields of every recipe; and `[changes.NAME]`, with those of one. Of several that set the same
-    field the changes win, then the tasks. Raises `InputError` where the file says something else.
+    The file sets `recipes`, `seeds`, `test_tasks` and `ensemble`. Each `[[tasks]]` sets `dataset`,
+    `ways`, `shots` and `queries`, and may set recipe fields. `[profile]` sets recipe fields of all
+    cells, `[changes.NAME]` those of recipe NAME. Where they set the same field, `[changes]` wins
+    over `[[tasks]]`, and `[[tasks]]` over `[profile]`. Raises `InputError` if the file is invalid.
     """
+    if not path.exists():
+        raise InputError(f"there is no sweep file {path}; the sweeps of this kit are in sweeps/")
+    text = read_text(path)
     try:
-        plain = tomllib.loads(path.read_text(encoding="utf-8"))
-        return list(_cells(plain))
-    except FileNotFoundError as error:
-        raise InputError(f"there is no sweep {path}; those of this kit are in sweeps/") from error
-    except (OSError, tomllib.TOMLDecodeError) as error:
-        raise InputError(f"the sweep {path} cannot be read ({error})") from error
+        return list(_cells(tomllib.loads(text)))
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"the sweep {path} is not valid TOML: {error}") from error
     except InputError as error:
         raise InputError(f"the sweep {path} cannot be run: {error}") from error
 
@@ -126,44 +126,44 @@ def _cells(plain: dict[str, Any]) -> Iterator[Cell]:
 def _check(plain: dict[str, Any]) -> None:
     unknown = set(plain) - {*_NEEDED, "profile", "changes"}
     if unknown:
-        raise InputError(f"it has no use for {', '.join(sorted(unknown))}")
+        raise InputError(f"it has unknown keys: {', '.join(sorted(unknown))}; remove them")
     for key, kind in _NEEDED.items():
         if not plain.get(key) or not isinstance(plain[key], kind):
             raise InputError(f"{key} must be a {'list' if kind is list else 'whole number'}")
     for name in (*plain["recipes"], *plain.get("changes", {})):
         if name not in RECIPES:
             raise InputError(f"there is no recipe {name!r}; choose from {', '.join(RECIPES)}")
-    for tasks in plain["tasks"]:
-        missing = [key for key in _TASK if key not in tasks]
-        if missing:
-            raise InputError(f"one of its [[tasks]] has no {missing[0]}")
+    for key in _TASK:
+        if any(key not in tasks for tasks in plain["tasks"]):
+            raise InputError(f"one of its [[tasks]] has no {key}; add it")
     for name in set(plain.get("changes", {})) - set(plain["recipes"]):
-        raise InputError(f"[changes] has {name!r}, which is not among its recipes")
+        raise InputError(f"[changes] has {name!r}, which is not in its list of recipes")
     for key in ("recipes", "seeds"):
         if len(set(plain[key])) < len(plain[key]):
-            raise InputError(f"each of {key} counts once, but these are {plain[key]}")
+            raise InputError(f"{key} has duplicates: {plain[key]}; list each value once")
 
 
 # One cell ------------------------------------------------------------------------------------
 
 
 def run_cell(cell: Cell, directory: Path, device: str | None = None) -> Result:
-    """Train a cell, or go on with it, and evaluate it; what was done before is only read.
+    """Train and evaluate a cell. A finished cell is only read; an interrupted training resumes.
 
-    Its folder `directory / cell.name` holds the run, and at the end `result.json`. Where another
-    process is at work on the same cell this one waits, and takes its result.
+    The folder `directory / cell.name` holds the run and, at the end, `result.json`. If another
+    process is running the same cell, wait for it and return its result.
     """
     folder = directory / cell.name
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".cell.lock"):
         result = read_result(cell, directory)
         if result is None:
-            # A thread each: cells run side by side, and the number of threads changes the last bit.
+            # One thread: cells run in parallel, and the thread count changes results by rounding.
             torch.set_num_threads(1)
             (folder / "error.txt").unlink(missing_ok=True)
             result = _measure(cell, folder, device or default_device())
             with replacing(folder / "result.json") as part:
-                part.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
+                json_text = json.dumps(result, indent=1, allow_nan=False)
+                part.write_text(json_text + "\n", encoding="utf-8")
     return result
 
 
@@ -193,7 +193,7 @@ def _measure(cell: Cell, folder: Path, device: str) -> Result:
 
 
 def _commit() -> str | None:
-    """Of the code that this is, where it is a git checkout."""
+    """The git commit of this code; None if it is not in a git checkout."""
     command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
@@ -202,11 +202,11 @@ def _commit() -> str | None:
 
 
 def _results(run: Run, cell: Cell, test: Any) -> dict[str, dict[str, Any]]:
-    """By protocol, then "single" or "ensemble"."""
+    """Summaries by protocol, then by "single" or "ensemble"."""
     ensemble = min(cell.ensemble, len(run.kept))
     protocols = evaluate_protocols(run, test, cell.tasks, ensemble=ensemble)
     if run.recipe.norm_statistics != "batch":
-        # Whose statistics the queries read is chosen at evaluation: the same weights, both ways.
+        # Evaluate the same weights with the support set's statistics too, not the running ones.
         support = run.with_recipe(norm_statistics="batch")
         others = evaluate_protocols(support, test, cell.tasks, ensemble=ensemble)
         protocols["inductive, support's statistics"] = others["inductive"]
@@ -223,26 +223,26 @@ def _summary(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def read_result(cell: Cell, directory: Path) -> Result | None:
-    """What `run_cell` wrote of exactly this cell; None if it is not done."""
+    """The result that `run_cell` wrote for exactly this cell; None if there is none."""
     try:
-        result = json.loads((directory / cell.name / "result.json").read_text())
-        same = Cell.from_dict(result["cell"]) == cell
+        path = directory / cell.name / "result.json"
+        result = json.loads(path.read_text(encoding="utf-8"))
+        return result if Cell.from_dict(result["cell"]) == cell else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return result if same else None
 
 
 @dataclass(frozen=True)
 class State:
-    """How far a cell is: meta-steps done, and "done", "running", "failed", "stopped", "missing"."""
+    """Progress of a cell. `word` is "done", "running", "failed", "stopped" or "missing"."""
 
     word: str
-    iteration: int = 0
-    reason: str = ""
+    iteration: int = 0  # meta-steps done
+    reason: str = ""  # why it failed
 
 
 def state(cell: Cell, directory: Path) -> State:
-    """How far a cell is, by what its folder holds; whichever machine wrote it."""
+    """Progress of a cell, read from its folder, whichever machine writes there."""
     folder = directory / cell.name
     if read_result(cell, directory) is not None:
         return State("done", cell.steps)
@@ -250,7 +250,8 @@ def state(cell: Cell, directory: Path) -> State:
     if (folder / ".cell.lock").exists() and _locked(folder / ".cell.lock"):
         return State("running", iteration)
     if (folder / "error.txt").exists():
-        return State("failed", iteration, (folder / "error.txt").read_text().strip())
+        reason = (folder / "error.txt").read_text(encoding="utf-8", errors="replace").strip()
+        return State("failed", iteration, reason)
     return State("stopped" if iteration else "missing", iteration)
 
 
@@ -263,7 +264,7 @@ def _locked(path: Path) -> bool:
 
 
 def last_iteration(history: Path) -> int:
-    """The iteration of the last whole line of a history; 0 if there is none."""
+    """The iteration on the last complete line of `history.csv`; 0 if there is none."""
     try:
         with history.open("rb") as file:
             file.seek(max(0, history.stat().st_size - 2000))
@@ -279,9 +280,9 @@ Submit = Callable[[Cell], "Future[Result]"]
 
 
 def run_sweep(cells: Sequence[Cell], directory: Path, submit: Submit) -> dict[str, str]:
-    """Run what is missing, wherever `submit` runs it; why each cell that failed did, by name.
+    """Run all cells that have no result; return the reason of each failure, by cell name.
 
-    Shows a line a run, and how long all of them will take. One that fails stops no other.
+    `submit` starts a cell. Progress is shown per run and in total; a failure stops no other run.
     """
     missing = [cell for cell in cells if read_result(cell, directory) is None]
     futures = {submit(cell): cell for cell in missing}
@@ -293,9 +294,9 @@ def run_sweep(cells: Sequence[Cell], directory: Path, submit: Submit) -> dict[st
             for future in done:
                 cell, error = futures[future], future.exception()
                 if error is not None:
-                    failed[cell.name] = _note(error, directory / cell.name)
+                    failed[cell.name] = _record_failure(error, directory / cell.name)
                 progress.finish(cell, failed.get(cell.name) or _headline(future.result()))
-            progress.look()
+            progress.refresh()
     return failed
 
 
@@ -304,17 +305,17 @@ def _headline(result: Result) -> str:
     return f"{100 * single['accuracy']:.2f} ± {100 * single['interval']:.2f} %"
 
 
-def _note(error: BaseException, folder: Path) -> str:
-    """The reason in one line, also kept in the cell's folder."""
+def _record_failure(error: BaseException, folder: Path) -> str:
+    """Write the reason, one line, to the cell's `error.txt`; return it for display."""
     reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
     with suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "error.txt").write_text(reason + "\n")
+        (folder / "error.txt").write_text(reason + "\n", encoding="utf-8")
     return f"failed: {reason}"
 
 
 class _Progress:
-    """A bar a run and one for the whole where there is a terminal; else a line when a run ends."""
+    """Progress bars for each run and the whole sweep; without a terminal, a line per ended run."""
 
     def __init__(self, cells: Sequence[Cell], directory: Path) -> None:
         self.cells, self.directory = list(cells), directory
@@ -322,53 +323,53 @@ class _Progress:
         self.bars: dict[str, tqdm] = {}
         self.seen = {cell.name: self._iteration(cell) for cell in cells}
         total = sum(cell.steps for cell in cells) - sum(self.seen.values())
-        self.all = tqdm(None, "all runs", total, unit="step", disable=hidden, smoothing=0)
+        self.total = tqdm(None, "all runs", total, unit="step", disable=hidden, smoothing=0)
 
     def _iteration(self, cell: Cell) -> int:
         return last_iteration(self.directory / cell.name / "history.csv")
 
-    def look(self) -> None:
-        """Read how far each run is, from its folder."""
+    def refresh(self) -> None:
+        """Read the progress of each run from its folder."""
         for cell in self.cells:
             now = self._iteration(cell)
             if now > self.seen[cell.name]:
                 bar = self._bar(cell)
                 bar.update(now - bar.n)
-                self.all.update(now - self.seen[cell.name])
+                self.total.update(now - self.seen[cell.name])
                 self.seen[cell.name] = now
 
     def _bar(self, cell: Cell) -> tqdm:
         if cell.name not in self.bars:
             self.bars[cell.name] = tqdm(
                 None, cell.name, cell.steps, initial=self.seen[cell.name], unit="step",
-                disable=self.all.disable, leave=False,
+                disable=self.total.disable, leave=False,
             )  # fmt: skip
         return self.bars[cell.name]
 
-    def finish(self, cell: Cell, words: str) -> None:
-        """Say what came out of a run, above the bars."""
-        self.look()
+    def finish(self, cell: Cell, outcome: str) -> None:
+        """Print the outcome of a run above the bars."""
+        self.refresh()
         self.cells.remove(cell)
         if cell.name in self.bars:
             self.bars.pop(cell.name).close()
-        self.all.write(f"{cell.name}: {words}")
+        self.total.write(f"{cell.name}: {outcome}")
 
     def __enter__(self) -> "_Progress":
         return self
 
     def __exit__(self, *_: object) -> None:
-        for bar in (*self.bars.values(), self.all):
+        for bar in (*self.bars.values(), self.total):
             bar.close()
 
 
-# Engines -------------------------------------------------------------------------------------
+# Where cells run ----------------------------------------------------------------------------
 
 
 class Processes:
-    """Runs cells on this machine: a process for each GPU, or for each core if there is none.
+    """Runs cells on this machine in worker processes: one per GPU, or one per core without a GPU.
 
-    A process that was killed is started again, and goes on from its checkpoint; if this one is
-    killed, they end too.
+    A worker that is killed is started again and resumes from its checkpoint. If this process is
+    killed, its workers stop too.
     """
 
     def __init__(self, directory: Path, workers: int | None = None, device: str | None = None):
@@ -379,68 +380,68 @@ class Processes:
         for slot in range(count):
             self.slots.put(slot % gpus if gpus else slot)
         self.pool = ThreadPoolExecutor(count)
-        self.alive: set[subprocess.Popen[str]] = set()
-        self.ending = False
+        self.running: set[subprocess.Popen[str]] = set()
+        self.stopping = False
 
     def submit(self, cell: Cell) -> "Future[Result]":
-        """Run a cell as soon as there is room."""
+        """Run a cell as soon as a worker is free."""
         return self.pool.submit(self._run, cell)
 
     def _run(self, cell: Cell) -> Result:
         slot = self.slots.get()
         try:
             for _ in range(ATTEMPTS):
-                code, last = self._process(cell, slot)
-                if code >= 0 or self.ending:
+                code, message = self._run_worker(cell, slot)
+                if code >= 0 or self.stopping:
                     break
         finally:
             self.slots.put(slot)
         result = read_result(cell, self.directory)
         if result is None:
-            killed = f"its process was killed {ATTEMPTS} times, last by signal {-code}"
-            raise RuntimeError(killed if code < 0 else last or f"it ended with code {code}")
+            killed = f"its process was killed {ATTEMPTS} times, the last time by signal {-code}"
+            raise RuntimeError(killed if code < 0 else message or f"it ended with exit code {code}")
         return result
 
-    def _process(self, cell: Cell, slot: int) -> tuple[int, str]:
-        """Exit code and last words of a process that runs a cell."""
+    def _run_worker(self, cell: Cell, slot: int) -> tuple[int, str]:
+        """Run a cell in a worker process; its exit code and its last line on standard error."""
         variables = {"CUDA_VISIBLE_DEVICES": str(slot)} if self.device == "cuda" else {}
-        # With this process's own search path, which may have been changed by hand.
+        # The same search path as here: a notebook may have changed `sys.path`.
         variables |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "mamlpp.run.sweep"],
             env=os.environ | variables, text=True, stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-            start_new_session=True,  # Ctrl-C reaches it once: from here.
+            start_new_session=True,  # Ctrl-C reaches only this process, which passes it on.
         )  # fmt: skip
-        self.alive.add(process)
-        order = {"cell": asdict(cell), "directory": str(self.directory), "device": self.device}
-        order["definition"] = _definition(cell)
+        self.running.add(process)
+        job = {"cell": asdict(cell), "directory": str(self.directory), "device": self.device}
+        job["definition"] = _definition(cell)
         with suppress(BrokenPipeError):
             assert process.stdin is not None
-            process.stdin.write(json.dumps(order) + "\n")
-            process.stdin.flush()  # And left open: when it closes, this process is no more.
+            process.stdin.write(json.dumps(job) + "\n")
+            process.stdin.flush()  # Left open: when it closes, the worker knows we have ended.
         assert process.stderr is not None
-        words = process.stderr.read().strip().splitlines()
+        lines = process.stderr.read().strip().splitlines()
         code = process.wait()
-        self.alive.discard(process)
-        return code, words[-1] if words else ""
+        self.running.discard(process)
+        return code, lines[-1] if lines else ""
 
     def __enter__(self) -> "Processes":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self.ending = kind is not None
+        self.stopping = kind is not None
         self.pool.shutdown(wait=False, cancel_futures=True)
-        for process in list(self.alive):  # None, but after Ctrl-C.
+        for process in list(self.running):  # Empty except after Ctrl-C.
             process.send_signal(signal.SIGINT)
         self.pool.shutdown()
 
 
 class Cluster:
-    """Runs cells on the workers of a Ray cluster that share this folder; `mamlpp[cluster]`.
+    """Runs cells on a Ray cluster (`mamlpp[cluster]`) whose machines share this folder.
 
-    One cell a GPU, or on `cores` of a machine without. Ray starts a cell again whose worker died,
-    and it goes on from its checkpoint.
+    Each cell gets one GPU, or `cores` CPU cores if the cluster has no GPU. If a worker dies, Ray
+    starts its cell again, which resumes from its checkpoint.
     """
 
     def __init__(self, directory: Path, address: str, cores: float = 1, gpus: float | None = None):
@@ -448,23 +449,22 @@ class Cluster:
             import ray
         except ImportError as error:
             raise InputError(
-                "a cluster needs Ray, which is not installed here: pip install 'mamlpp[cluster]'"
+                "a cluster needs Ray, which is not installed; run: pip install 'mamlpp[cluster]'"
             ) from error
         try:
-            _knock(address)
+            _check_reachable(address)
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except (OSError, ValueError, RuntimeError) as error:
             raise InputError(f"no Ray cluster answers at {address} ({error})") from error
         if gpus is None:
             gpus = 1 if ray.cluster_resources().get("GPU") else 0
         self.ray, self.directory = ray, directory.resolve()
-        self.remote = ray.remote(run_cell).options(
-            num_cpus=cores, num_gpus=gpus, max_retries=ATTEMPTS
-        )
+        remote = ray.remote(run_cell)
+        self.task = remote.options(num_cpus=cores, num_gpus=gpus, max_retries=ATTEMPTS)
 
     def submit(self, cell: Cell) -> "Future[Result]":
-        """Run a cell as soon as a worker has room."""
-        return self.remote.remote(cell, self.directory).future()
+        """Run a cell as soon as a worker of the cluster is free."""
+        return self.task.remote(cell, self.directory).future()
 
     def __enter__(self) -> "Cluster":
         return self
@@ -473,40 +473,40 @@ class Cluster:
         self.ray.shutdown()
 
 
-def _knock(address: str) -> None:
-    """Raises `OSError` at once where nobody listens; Ray itself would wait for minutes."""
+def _check_reachable(address: str) -> None:
+    """Raise `OSError` at once if nothing listens there; Ray itself would wait for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if port.isdecimal():
         socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def _definition(cell: Cell) -> list[Any]:
-    """What this process's definition computes, to compare it with another process's."""
+    """What the definition computes in this process, to compare with another process."""
     learner = MetaLearner(cell.settings.with_(filters=1), (1, 28, 28), cell.ways)
     return [numbers.tolist() for numbers in definition_result(learner)]
 
 
-def _child() -> None:
-    """Run the cell whose description comes on the standard input; end when that closes."""
-    order = json.loads(sys.stdin.readline())
+def _worker_main() -> None:
+    """Run the job, one line of JSON, that comes on standard input; exit when the input closes."""
+    job = json.loads(sys.stdin.readline())
 
-    def watch() -> None:
+    def exit_with_parent() -> None:
         sys.stdin.read()
         os._exit(1)
 
-    threading.Thread(target=watch, daemon=True).start()
-    cell = Cell.from_dict(order["cell"])
-    here, there = (list(map(torch.tensor, x)) for x in (_definition(cell), order["definition"]))
+    threading.Thread(target=exit_with_parent, daemon=True).start()
+    cell = Cell.from_dict(job["cell"])
+    here, there = (list(map(torch.tensor, x)) for x in (_definition(cell), job["definition"]))
     if not same(here, there):
         sys.exit(
-            "this process does not compute what the one that started it does, in which something "
-            "was changed (a function replaced in a notebook, say); call run_cell there"
+            "the worker process computes other numbers than the process that started it, where a "
+            "function was probably replaced (in a notebook, say); call run_cell in that process"
         )
     try:
-        run_cell(cell, Path(order["directory"]), order["device"])
+        run_cell(cell, Path(job["directory"]), job["device"])
     except (InputError, KeyboardInterrupt) as error:
         sys.exit(str(error))
 
 
 if __name__ == "__main__":
-    _child()
+    _worker_main()

@@ -1,4 +1,4 @@
-"""The meta-gradient against references that share no code with it, all in float64."""
+"""The meta-gradient, compared with independent references in float64."""
 
 from collections import Counter
 
@@ -36,12 +36,12 @@ def meta_gradient(learner, batch, epoch=0.0):
     return {name: p.grad.clone() for name, p in learner.named_parameters()}
 
 
-def last_only(steps):
+def final_step_only(steps):
     return [0.0] * (steps - 1) + [1.0]
 
 
-def nodes(loss):
-    """How often each kind of node occurs in the graph behind `loss`."""
+def count_nodes(loss):
+    """Number of nodes of each type in the autograd graph of `loss`."""
     seen, stack = set(), [loss.grad_fn]
     while stack:
         node = stack.pop()
@@ -54,9 +54,9 @@ def nodes(loss):
 @pytest.mark.parametrize("steps", [1, 2, 5])
 @pytest.mark.parametrize("second_order", [True, False])
 def test_scalar_model_by_hand(steps, second_order):
-    # Model y = θx, loss (θx − y)²/2. One inner step: θ' = θ − α x_s (θ x_s − y_s), so that
-    # dθ'/dθ = 1 − α x_s² =: c (first order takes it for 1). After S steps dθ_S/dθ = c^S, and
-    # θ_S − t = c^S (θ − t) with t = y_s / x_s. Meta-gradient: x_q (θ_S x_q − y_q) · dθ_S/dθ.
+    # Model y = θx, loss (θx − y)²/2. One inner step is θ' = θ − α x_s (θ x_s − y_s), so
+    # dθ'/dθ = 1 − α x_s² =: c, which first order replaces by 1. After S steps, dθ_S/dθ = c^S and
+    # θ_S − t = c^S (θ − t) with t = y_s / x_s. The meta-gradient is x_q (θ_S x_q − y_q) · dθ_S/dθ.
     theta, alpha, x_s, y_s, x_q, y_q = 0.7, 0.1, 1.3, -0.4, 0.9, 1.1
     c, target = 1 - alpha * x_s**2, y_s / x_s
     adapted = target + c**steps * (theta - target)
@@ -68,7 +68,7 @@ def test_scalar_model_by_hand(steps, second_order):
         lambda w, x, step: w["w"] * x,
         weights,
         task,
-        last_only(steps),
+        final_step_only(steps),
         FixedRate(alpha),
         second_order,
         lambda out, y: (out - y) ** 2 / 2,
@@ -81,24 +81,24 @@ def test_scalar_model_by_hand(steps, second_order):
 @pytest.mark.parametrize("pooling", ["max", "stride"])
 @pytest.mark.parametrize("query_statistics", ["query", "support"])
 def test_finite_differences(pooling, query_statistics):
-    check_every_outer_parameter(
+    check_every_parameter(
         small_learner(pooling=pooling, query_statistics=query_statistics), epoch=0.0
     )
 
 
 @pytest.mark.parametrize("inner_rule", ["lslr", "meta-sgd"])
-@pytest.mark.parametrize("epoch", [0.0, 7.5, 20.0])  # where MSL begins, anneals, has ended
+@pytest.mark.parametrize("epoch", [0.0, 7.5, 20.0])  # MSL: start, annealing, ended
 def test_finite_differences_of_all_improvements(inner_rule, epoch):
     learner = small_learner("maml++", inner_rule=inner_rule, second_order_from=0.0)
-    with torch.no_grad():  # away from where all steps and layers are alike
+    with torch.no_grad():  # so that no two steps or layers are equal
         draw = torch.Generator().manual_seed(5)
         for parameter in learner.parameters():
             noise = torch.rand(parameter.shape, generator=draw, dtype=torch.float64)
             parameter += 0.05 * (noise - 0.5)
-    check_every_outer_parameter(learner, epoch)
+    check_every_parameter(learner, epoch)
 
 
-def check_every_outer_parameter(learner, epoch):
+def check_every_parameter(learner, epoch):
     batch = small_batch()
     gradient = meta_gradient(learner, batch, epoch)
     draw = torch.Generator().manual_seed(1)
@@ -112,7 +112,7 @@ def check_every_outer_parameter(learner, epoch):
 
 def central_difference(
     learner, batch, parameter, direction, epoch, h=2e-8
-):  # small, to cross no kink of ReLU
+):  # small enough not to cross a kink of ReLU
     values = []
     for sign in (1, -1):
         with torch.no_grad():
@@ -125,7 +125,7 @@ def central_difference(
 
 @pytest.mark.parametrize("pooling", ["max", "stride"])
 @pytest.mark.parametrize("second_order", [True, False])
-def test_higher(pooling, second_order):
+def test_agrees_with_higher(pooling, second_order):
     learner = small_learner(pooling=pooling, second_order_from=0 if second_order else None)
     batch = small_batch()
     ours = meta_gradient(learner, batch)
@@ -152,7 +152,7 @@ def test_higher(pooling, second_order):
             loss = F.cross_entropy(fast(task.query_x), task.query_y) / len(batch)
             if second_order:
                 loss.backward()
-            else:  # without tracking, the gradient at the adapted weights is the first-order one
+            else:  # untracked: the gradient at the adapted weights is first-order
                 gradients = torch.autograd.grad(loss, list(fast.parameters()))
                 for p, g in zip(network.parameters(), gradients, strict=True):
                     p.grad = g if p.grad is None else p.grad + g
@@ -164,8 +164,8 @@ def test_higher(pooling, second_order):
 
 
 def test_first_order_drops_the_inner_hessian():
-    # By the chain rule dL/dθ = Π (I − α H_s) ∇L(θ_S): first order is that with every H_s = 0.
-    model, task, weights = quadratic_task()
+    # By the chain rule, dL/dθ = Π (I − α H_s) ∇L(θ_S). First order sets every H_s to 0.
+    model, task, weights = tanh_task()
     rate, steps, mse = 0.05, 3, F.mse_loss
     start = {name: w.detach().requires_grad_() for name, w in weights.items()}
     support = task.support_x, task.support_y
@@ -179,7 +179,7 @@ def test_first_order_drops_the_inner_hessian():
 
     for second_order, expected in ((False, first), (True, second)):
         loss, _ = task_loss(
-            model, weights, task, last_only(steps), FixedRate(rate), second_order, mse
+            model, weights, task, final_step_only(steps), FixedRate(rate), second_order, mse
         )
         gradients = torch.autograd.grad(loss, list(weights.values()))
         gradient = torch.cat([g.flatten() for g in gradients])
@@ -187,8 +187,8 @@ def test_first_order_drops_the_inner_hessian():
     assert (first - second).norm() > 1e-3 * second.norm()
 
 
-def quadratic_task():
-    """A small network with tanh, so that its Hessian is not zero; one regression task."""
+def tanh_task():
+    """A small tanh network, whose Hessian is not zero, and one regression task."""
     draw = torch.Generator().manual_seed(3)
     shapes = {"a": (1, 6), "b": (6,), "c": (6, 1)}
     weights = {
@@ -223,16 +223,16 @@ def test_orders_differ_in_gradient_and_in_graph():
     weight = "network.blocks.0.conv.weight"
     assert (first[weight] - second[weight]).norm() > 1e-3 * second[weight].norm()
 
-    counts = {epoch: nodes(learner.meta_loss(batch, epoch)[0]) for epoch in (4.9, 5.0)}
+    counts = {epoch: count_nodes(learner.meta_loss(batch, epoch)[0]) for epoch in (4.9, 5.0)}
     double_backward = [name for name in counts[5.0] if "BackwardBackward" in name]
     assert double_backward
     assert not [name for name in counts[4.9] if "BackwardBackward" in name]
-    # One double-backward node of batch norm for each task, inner step and block.
+    # Batch norm has one double-backward node per task, inner step and block.
     batch_norm = [counts[5.0][name] for name in double_backward if "BatchNorm" in name]
     assert batch_norm == [len(batch) * learner.recipe.inner_steps * len(learner.network.blocks)]
 
 
-def test_batch_is_the_mean_of_its_tasks():
+def test_the_gradient_of_a_batch_is_the_mean_over_its_tasks():
     learner, batch = small_learner(), small_batch(tasks=4)
     whole = meta_gradient(learner, batch)
     alone = [meta_gradient(learner, one) for one in batch.split()]
@@ -241,8 +241,8 @@ def test_batch_is_the_mean_of_its_tasks():
         torch.testing.assert_close(gradient, mean, rtol=1e-10, atol=1e-12)
 
 
-def test_own_module():
-    # The functions take any model: an MLP called functionally learns to fit its support set.
+def test_any_model_can_be_adapted():
+    # An MLP, called functionally, fits its support set.
     network = nn.Sequential(nn.Linear(1, 20), nn.Tanh(), nn.Linear(20, 1))
     task = next(iter(mamlpp.SinusoidSampler(seed=1).sample(1)))
 

@@ -1,4 +1,4 @@
-"""The benchmarks do what they say, at sizes that take no time; nothing here is timed."""
+"""The benchmarks at tiny sizes: their results, tables and messages. No test checks a time."""
 
 import json
 from dataclasses import replace
@@ -10,7 +10,7 @@ from torch.nn import Module
 import mamlpp
 from benchmarks import __main__ as table
 from benchmarks import floor, gpu, growth, precision, report, small
-from benchmarks.contenders import OURS, PEERS, enter
+from benchmarks.contenders import OURS, PEERS, start
 from benchmarks.workloads import W1, W2
 
 
@@ -21,16 +21,16 @@ def tiny(workload):
 
 def test_the_table_has_a_row_for_each_contender():
     names = ["ours-store", "textbook"]
-    entered = table.enter_all(names, tiny(W1), None, cores=2)
-    least, rows = table.compete("W1", tiny(W1), entered, rounds=1, cores=2, baseline="textbook")
+    started = table.start_all(names, tiny(W1), None, cores=2)
+    bound, rows = table.compare("W1", tiny(W1), started, rounds=1, cores=2, baseline="textbook")
     assert [row.contender for row in rows] == names
     assert rows[1].ratio == 1
-    assert all(row.floor == pytest.approx(least["seconds"] / row.seconds) for row in rows)
+    assert all(row.floor == pytest.approx(bound["seconds"] / row.seconds) for row in rows)
     lines = [table.line(row) for row in rows]
     assert all(len(line) == len(table.HEADER) for line in lines)
 
 
-def test_the_ways_of_a_gpu(monkeypatch, tmp_path, capsys):
+def test_the_gpu_table_has_a_row_for_each_way(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(gpu, "WORKLOADS", {"W1": tiny(W1)})
     path = tmp_path / "gpu.json"
     assert gpu.main(("W1",), rounds=1, device="cpu", output=path) == 0
@@ -43,22 +43,26 @@ def test_the_ways_of_a_gpu(monkeypatch, tmp_path, capsys):
     assert {len(text) for text in table_lines} == {len(gpu.HEADER)}
 
 
-def test_the_ways_of_a_gpu_give_the_same_gradient(monkeypatch):
-    found = []
+def test_all_ways_on_a_gpu_give_the_same_gradient(monkeypatch):
+    learners = []
     monkeypatch.setattr(
-        mamlpp.MetaLearner, "zero_grad", lambda self: found.append(self) or Module.zero_grad(self)
+        mamlpp.MetaLearner,
+        "zero_grad",
+        lambda self: learners.append(self) or Module.zero_grad(self),
     )
     for way in ("task by task", "batched", "CUDA graph"):
         gpu.WAYS[way](tiny(W1), torch.device("cpu"))()
-    first, *others = ([parameter.grad for parameter in learner.parameters()] for learner in found)
+    first, *others = (
+        [parameter.grad for parameter in learner.parameters()] for learner in learners
+    )
     for other in others:
         torch.testing.assert_close(first, other, rtol=1e-3, atol=1e-5)
 
 
-def test_without_a_gpu_the_benchmark_of_one_says_so(monkeypatch, capsys):
+def test_the_gpu_benchmark_refuses_to_run_without_a_gpu(monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert gpu.main() == 1
-    assert capsys.readouterr().err == "this machine has no GPU that PyTorch can use\n"
+    assert capsys.readouterr().err.startswith("this machine has no GPU that PyTorch can use;")
 
 
 @pytest.mark.parametrize("name", ["textbook", "higher", "torchopt", "jax"])
@@ -71,42 +75,42 @@ def test_a_peer_takes_a_meta_step(name):
     step()
 
 
-def test_only_plain_maml_is_asked_of_libraries():
+def test_libraries_run_only_plain_maml():
     assert W2.plain
     assert not W1.plain
     assert [name for name, peer in PEERS.items() if not peer.plain_only] == ["textbook"]
-    assert enter("higher", W1, cores=1) is None
+    assert start("higher", W1, cores=1) is None
 
 
-def test_the_baseline_takes_its_time_round_by_round():
-    assert table.times_as_fast([2.0, 20.0, 6.0], [1.0, 5.0, 2.0]) == 3
-    assert table.times_as_fast(None, [1.0]) is None
+def test_the_ratio_is_the_median_over_rounds():
+    assert table.speed_ratio([2.0, 20.0, 6.0], [1.0, 5.0, 2.0]) == 3
+    assert table.speed_ratio(None, [1.0]) is None
 
 
-def test_operations_are_counted_by_hand():
+def test_operations_agree_with_a_count_by_hand():
     x, weight = torch.rand(5, 3, 8, 8), torch.rand(4, 3, 3, 3, requires_grad=True)
 
     def forward():
         return torch.nn.functional.conv2d(x, weight, padding=1)
 
-    once = 2 * 5 * (4 * 8 * 8) * (3 * 3 * 3)  # images, numbers of the output, products of each
+    once = 2 * 5 * (4 * 8 * 8) * (3 * 3 * 3)  # 2 x images x outputs per image x products per output
     assert floor.operations(forward) == once
     assert floor.operations(lambda: forward().sum().backward()) == 2 * once
 
 
 @pytest.mark.parametrize("workload", [W1, W2])
-def test_second_order_counts_more_than_first(workload):
+def test_second_order_takes_more_operations_than_first_order(workload):
     first = replace(workload, recipe=workload.recipe.with_(second_order_from=None))
     counts = [floor.meta_step_operations(tiny(each)) for each in (first, workload)]
     assert counts[0] < counts[1]
 
 
-def test_a_path_that_is_no_checkout_is_refused_in_one_sentence(tmp_path, capsys):
+def test_a_folder_without_the_published_code_is_refused_in_one_sentence(tmp_path, capsys):
     assert table.main(against=tmp_path / "nothing") == 1
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert "few_shot_learning_system.py" in said.err
-    assert said.err.count("\n") == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "few_shot_learning_system.py" in printed.err
+    assert printed.err.count("\n") == 1
 
 
 def test_growth_is_drawn_from_its_rows():
@@ -127,29 +131,29 @@ def test_growth_is_drawn_from_its_rows():
     assert set(growth.MODES) < set(OURS)
 
 
-def test_precision_tells_both_networks_from_float64(tmp_path, capsys):
+def test_precision_compares_both_networks_with_float64(tmp_path, capsys):
     sizes = {"ways": 3, "filters": 2, "inner_steps": (1,), "tasks": 1, "seeds": 1, "trained": 2}
     precision.main(**sizes, output=tmp_path / "precision.json")
-    said, result = capsys.readouterr().out, json.loads((tmp_path / "precision.json").read_text())
+    printed, result = capsys.readouterr().out, json.loads((tmp_path / "precision.json").read_text())
     assert [row["trained"] for row in result["errors"]] == [0, 2]
     assert all(
         0 < row[network] < 1e-3 for row in result["errors"] for network in ("definition", "fast")
     )
     assert [run["network"] for run in result["runs"]] == ["definition", "fast"]
-    assert result["runs"][0]["norms"] != result["runs"][1]["norms"]  # They were not the same code.
-    assert "0 of 1" in said
+    assert result["runs"][0]["norms"] != result["runs"][1]["norms"]  # They ran different code.
+    assert "0 of 1" in printed
 
 
-def test_a_result_names_no_folder_of_the_machine(tmp_path, monkeypatch):
+def test_a_recorded_command_has_no_absolute_path(tmp_path, monkeypatch):
     monkeypatch.setattr("sys.argv", ["benchmarks", "--against", str(tmp_path / "checkout")])
     command = report.provenance("benchmarks", 1)["command"]
     assert command == "python -m benchmarks --against checkout"
 
 
-def test_published_code_that_stops_on_the_way(monkeypatch, tmp_path, capsys):
+def test_failing_published_code_is_reported(monkeypatch, tmp_path, capsys):
     (tmp_path / "few_shot_learning_system.py").touch()
     monkeypatch.setattr(small, "LINES", {})
-    monkeypatch.setattr(small, "Player", lambda *_: None)
+    monkeypatch.setattr(small, "Contender", lambda *_: None)
     monkeypatch.setattr(small, "race", lambda *_: ({"ours": [1.0]}, {}))
     assert small.main(tmp_path) == 1
-    assert "stopped on the way" in capsys.readouterr().err
+    assert "failed; see the error" in capsys.readouterr().err

@@ -404,7 +404,7 @@ def test_evaluate_says_that_there_is_no_run(command, tmp_path):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--tasks", 1], "^mamlpp: an interval over tasks needs at least 2 of them, not 1$"),
+        (["--tasks", 1], "^mamlpp: a confidence interval needs at least 2 tasks, not 1$"),
         (["--steps", -1], "^mamlpp: steps must be 0 or more, not -1$"),
         (["--device", "gpu"], "^mamlpp: this machine has no device 'gpu'"),
         (["--split", "exam"], "invalid choice 'exam' for argument '--split'"),

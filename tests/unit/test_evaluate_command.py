@@ -1,4 +1,4 @@
-"""`mamlpp evaluate`: the tables it prints and the JSON file it writes."""
+"""The command `mamlpp evaluate`: the tables it prints and the JSON file it writes."""
 
 import json
 import re
@@ -22,7 +22,7 @@ def noise(dataset, split):
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A run of three epochs: it keeps three checkpoints."""
+    """The folder of a run of three epochs, which keeps three checkpoints."""
     monkeypatch.setattr(cli, "load_images", noise)
     recipe = mamlpp.RECIPES["maml"].with_(
         **{"filters": 4, "inner_steps": STEPS, "meta_batch": 1},
@@ -37,7 +37,7 @@ def folder(tmp_path, monkeypatch):
 
 @pytest.fixture
 def evaluate(folder, capsys):
-    """Runs `mamlpp evaluate FOLDER OPTIONS`: what it prints."""
+    """A function that runs `mamlpp evaluate FOLDER OPTIONS` and returns what it prints."""
 
     def run(*options):
         options = [f"--tasks={TASKS}", "--device=cpu", *options]
@@ -60,7 +60,7 @@ def percent(value):
     return f"{100 * value:.2f}"
 
 
-def test_it_prints_both_protocols_alone_and_as_an_ensemble(folder, evaluate):
+def test_it_prints_both_protocols_single_and_ensemble(folder, evaluate):
     _, accuracy, by_step, calibration, _ = evaluate("--ensemble=3").split("\n\n")
     results = written(folder)["results"]
     assert accuracy.startswith("accuracy in %, with its 95 % interval")
@@ -72,8 +72,8 @@ def test_it_prints_both_protocols_alone_and_as_an_ensemble(folder, evaluate):
         rows = [table.splitlines()[index] for table in (accuracy, by_step, calibration)]
         assert all(row.startswith(f"{name} (") for row in rows)
         both = [pair["single"], pair["ensemble"]]
-        said = [percent(one[key]) for one in both for key in ("accuracy", "interval")]
-        assert numbers(rows[0]) == said
+        expected = [percent(one[key]) for one in both for key in ("accuracy", "interval")]
+        assert numbers(rows[0]) == expected
         assert numbers(rows[1]) == [percent(value) for value in pair["single"]["accuracy_by_step"]]
         assert numbers(rows[2]) == [percent(one["calibration_error"]) for one in both]
 
@@ -83,7 +83,7 @@ def test_columns_are_aligned(evaluate):
         assert len({len(line) for line in table.splitlines()[1:]}) == 1
 
 
-def test_the_file_has_what_python_gives(folder, evaluate):
+def test_the_file_agrees_with_the_python_function(folder, evaluate):
     evaluate("--ensemble=3")
     results = written(folder)["results"]
     run, images = mamlpp.Run.load(folder), noise("glyphs", "test")
@@ -97,7 +97,7 @@ def test_the_file_has_what_python_gives(folder, evaluate):
             assert found["calibration"]["counts"] == expected.calibration.counts.tolist()
 
 
-def test_the_file_says_what_was_evaluated_and_how(folder, evaluate):
+def test_the_file_records_what_was_evaluated_and_how(folder, evaluate):
     evaluate("--ensemble=2", "--split=validation")
     about, images = written(folder, "validation"), noise("glyphs", "validation")
     age = datetime.now(UTC) - datetime.fromisoformat(about["date"])
@@ -111,7 +111,7 @@ def test_the_file_says_what_was_evaluated_and_how(folder, evaluate):
     assert len(about["dataset"]["checksum"]) == 64
 
 
-def test_the_command_in_the_file_gives_the_same_numbers(folder, evaluate, capsys):
+def test_the_recorded_command_reproduces_the_numbers(folder, evaluate, capsys):
     evaluate("--steps=1")
     first = written(folder)
     program, *words = first["command"].split()
@@ -120,21 +120,21 @@ def test_the_command_in_the_file_gives_the_same_numbers(folder, evaluate, capsys
     assert written(folder)["results"] == first["results"]
 
 
-def test_an_ensemble_is_of_as_many_as_there_are(folder, evaluate):
-    said = evaluate()
-    assert f"note: 5 checkpoints were asked for, the run keeps {EPOCHS}\n" in said
+def test_an_ensemble_has_at_most_the_checkpoints_that_were_kept(folder, evaluate):
+    printed = evaluate()
+    assert f"note: 5 checkpoints were asked for, the run keeps {EPOCHS}\n" in printed
     assert written(folder)["ensemble"] == EPOCHS
     assert "note" not in evaluate("--ensemble=3")
 
 
-def test_an_ensemble_of_one_is_the_best_checkpoint_alone(folder, evaluate):
-    said = evaluate("--ensemble=1")
-    assert "best checkpoint" in said
-    assert "ensemble of" not in said
+def test_an_ensemble_of_one_prints_only_the_best_checkpoint(folder, evaluate):
+    printed = evaluate("--ensemble=1")
+    assert "best checkpoint" in printed
+    assert "ensemble of" not in printed
     assert [list(pair) for pair in written(folder)["results"].values()] == [["single"]] * 2
 
 
-def test_another_seed_is_other_tasks(folder, evaluate):
+def test_another_seed_draws_other_tasks(folder, evaluate):
     def losses(*options):
         evaluate(*options)
         return written(folder)["results"]["inductive"]["single"]["loss_by_step"]
@@ -144,9 +144,7 @@ def test_another_seed_is_other_tasks(folder, evaluate):
     assert "--seed=1" in written(folder)["command"]
 
 
-def test_a_run_that_diverged_is_evaluated_and_its_file_is_strict_json(
-    folder, evaluate, monkeypatch
-):
+def test_a_diverged_run_can_be_evaluated_and_its_file_is_strict_json(folder, evaluate, monkeypatch):
     run = mamlpp.Run.load(folder)
     for weights in (run.learner.state_dict(), *(best.weights for best in run.kept)):
         weights["network.head.weight"].fill_(torch.nan)
@@ -158,14 +156,14 @@ def test_a_run_that_diverged_is_evaluated_and_its_file_is_strict_json(
     assert (ensemble["loss"], ensemble["calibration_error"]) == (None, None)
 
 
-def test_steps_and_split_are_those_asked_for(folder, evaluate):
-    said = evaluate("--steps=0", "--split=train")
-    assert re.match(r"glyphs-train-\w{8}, 3-way 1-shot, 4 tasks\n", said)
+def test_steps_and_split_are_respected(folder, evaluate):
+    printed = evaluate("--steps=0", "--split=train")
+    assert re.match(r"glyphs-train-\w{8}, 3-way 1-shot, 4 tasks\n", printed)
     assert len(written(folder, "train")["results"]["inductive"]["single"]["accuracy_by_step"]) == 1
     assert not (folder / "evaluation-test.json").exists()
 
 
-def test_nothing_but_the_file_is_added_to_the_run(folder, evaluate):
+def test_only_the_json_file_is_added_to_the_run(folder, evaluate):
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     evaluate()
     after = {path.name: path.read_bytes() for path in folder.iterdir()}
@@ -173,7 +171,7 @@ def test_nothing_but_the_file_is_added_to_the_run(folder, evaluate):
     assert all(after[name] == content for name, content in before.items())
 
 
-def test_a_file_that_cannot_be_written_is_said_and_the_old_one_stays(folder, evaluate, monkeypatch):
+def test_a_full_disk_is_reported_and_the_old_file_is_kept(folder, evaluate, monkeypatch):
     evaluate()
     old = written(folder)
 
@@ -187,6 +185,6 @@ def test_a_file_that_cannot_be_written_is_said_and_the_old_one_stays(folder, eva
     assert written(folder) == old
 
 
-def test_an_ensemble_of_none_is_refused(evaluate):
+def test_an_empty_ensemble_is_refused(evaluate):
     with pytest.raises(SystemExit, match="ensemble needs at least 1 checkpoint, not 0"):
         evaluate("--ensemble=0")

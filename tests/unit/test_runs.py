@@ -1,4 +1,4 @@
-"""What a training leaves in a folder, what is read from it again, and what a bad folder says."""
+"""The folder of a run: what training writes, what loading returns, how bad folders are reported."""
 
 import json
 import math
@@ -37,7 +37,7 @@ def make_trainer(directory=None, size=16, shots=1, seed=0, rotate=False, ink=0, 
 
 @pytest.fixture
 def trainer(tmp_path, monkeypatch):
-    """Trained to the end in `tmp_path / "run"`, best after the first of its two epochs."""
+    """A finished training in `tmp_path / "run"`, best after the first of its two epochs."""
     accuracies = iter([0.9, 0.5])
 
     def evaluate_tasks(*_, **__):
@@ -63,17 +63,17 @@ def logits(learner):
     return learner.adapt(images[:3], torch.arange(3))(images[3:])
 
 
-def refuse(said, function, *arguments):
-    """It says so in one sentence."""
-    with pytest.raises(mamlpp.InputError, match=said) as raised:
+def refuse(message, function, *arguments):
+    """Check that the call raises `InputError` with this message, in one sentence."""
+    with pytest.raises(mamlpp.InputError, match=message) as raised:
         function(*arguments)
     assert "\n" not in str(raised.value)
 
 
-# There and back
+# Save and load
 
 
-def test_a_run_comes_back_from_its_folder(trainer, folder):
+def test_a_loaded_run_equals_the_saved_one(trainer, folder):
     run = trainer.fit()
     loaded = mamlpp.Run.load(str(folder))
     assert torch.equal(logits(loaded.learner), logits(run.learner))
@@ -89,7 +89,7 @@ def test_best_and_latest_weights_can_be_chosen(trainer, folder):
     assert not torch.equal(best, latest)
 
 
-def test_the_folder_holds_these_files_and_no_other(folder):
+def test_the_folder_holds_exactly_these_files(folder):
     assert sorted(contents(folder)) == [
         *("best-00000002.safetensors", "best-00000004.safetensors"),
         *("checkpoint-00000002.safetensors", "checkpoint-00000004.safetensors"),
@@ -104,7 +104,7 @@ def test_without_a_folder_nothing_is_written(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_validating_twice_keeps_the_weights_once(tmp_path):
+def test_validating_twice_keeps_one_copy_of_the_weights(tmp_path):
     trainer = make_trainer(tmp_path)
     for _ in range(2):
         trainer.validate()
@@ -115,7 +115,7 @@ def test_validating_twice_keeps_the_weights_once(tmp_path):
 # The history
 
 
-def test_the_history_is_a_table_in_the_middle_of_training(tmp_path, monkeypatch):
+def test_the_history_can_be_read_during_training(tmp_path, monkeypatch):
     trainer = make_trainer(tmp_path)
     monkeypatch.setattr(trainer.validation, "sample", interrupt_second(trainer.validation.sample))
     with pytest.raises(KeyboardInterrupt):
@@ -138,7 +138,7 @@ def interrupt_second(method):
     return interrupted
 
 
-def test_what_is_not_finite_survives_the_file(tmp_path):
+def test_numbers_that_are_not_finite_survive_saving_and_loading(tmp_path):
     history = History(tmp_path / "history.csv")
     values = [math.nan, math.inf, -math.inf, 0.1 + 0.2]
     for value in values:
@@ -154,11 +154,11 @@ def test_a_new_history_replaces_an_old_file(tmp_path):
     assert len(History.load(tmp_path / "history.csv").rows) == 1
 
 
-# Folders that cannot be used
+# Unusable folders
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"filters": 5}, "filters is 4 there and 5 here; choose another folder"),
         (
@@ -172,15 +172,15 @@ def test_a_new_history_replaces_an_old_file(tmp_path):
         ({"ink": 1}, "training_images is noise-train-.{8} there and noise-train-.{8} here, valida"),
     ],
 )
-def test_another_run_in_a_folder_is_refused_and_left_as_it_is(folder, changes, said):
+def test_a_folder_with_another_run_is_refused_and_not_changed(folder, changes, message):
     before = contents(folder)
     (folder / ".part-left").mkdir()
-    refuse(f"holds another run: .*{said}", lambda: make_trainer(folder, **changes))
+    refuse(f"holds another run: .*{message}", lambda: make_trainer(folder, **changes))
     (folder / ".part-left").rmdir()
     assert contents(folder) == before
 
 
-def test_a_finished_run_returns_its_result_at_once_and_writes_nothing(folder, monkeypatch):
+def test_fitting_a_finished_run_returns_its_result_at_once_and_writes_nothing(folder, monkeypatch):
     before, first = contents(folder), mamlpp.Run.load(folder)
     trainer = make_trainer(folder)
     monkeypatch.setattr(trainer, "step", None)
@@ -191,20 +191,20 @@ def test_a_finished_run_returns_its_result_at_once_and_writes_nothing(folder, mo
 
 
 @pytest.mark.parametrize("below", ["", "run", "many/runs"])
-def test_a_folder_that_cannot_be_made_is_refused(tmp_path, below):
+def test_a_folder_that_cannot_be_created_is_refused(tmp_path, below):
     file = tmp_path / "file"
     file.write_text("in the way")
     refuse("no run can be written to", make_trainer, file / below)
     assert contents(tmp_path) == {"file": b"in the way"}
 
 
-def test_a_training_that_cannot_begin_leaves_no_folder(tmp_path):
+def test_a_training_that_cannot_start_creates_no_folder(tmp_path):
     refuse("too small", make_trainer, tmp_path / "run", 8)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("place", [".", "nowhere", "file", "file/run"])
-def test_a_place_without_a_run_is_named(tmp_path, place):
+def test_a_path_without_a_run_is_reported(tmp_path, place):
     (tmp_path / "file").write_text("no folder")
     refuse("holds no run; give the folder that", mamlpp.Run.load, tmp_path / place)
 
@@ -220,41 +220,41 @@ def test_a_place_without_a_run_is_named(tmp_path, place):
         lambda about: json.dumps(about | {"recipe": {"depth": 4}}).encode(),
         lambda about: json.dumps(about | {"data": {"ways": 5}}).encode(),
     ],
-    ids=["empty", "truncated", "no text", "no mapping", "no data", "no such field", "half"],
+    ids=["empty", "truncated", "not text", "not a mapping", "no data", "unknown field", "half"],
 )
-def test_a_damaged_description_is_named(folder, damage):
+def test_a_damaged_run_json_is_reported(folder, damage):
     path = folder / "run.json"
     path.write_bytes(damage(json.loads(path.read_text())))
     refuse(r"run\.json is damaged .*; train the run again", mamlpp.Run.load, folder)
 
 
 @pytest.mark.parametrize("length", [0, 7, 300, -1])
-def test_truncated_weights_are_named(folder, length):
+def test_truncated_weights_are_reported(folder, length):
     path = folder / "best-00000002.safetensors"
     path.write_bytes(path.read_bytes()[:length])
     refuse(r"best-00000002\.safetensors cannot be read", mamlpp.Run.load, folder)
 
 
-def test_a_flipped_bit_is_noticed(folder):
+def test_a_flipped_bit_is_detected(folder):
     path = folder / "best-00000002.safetensors"
     path.write_bytes(path.read_bytes()[:-1] + b"\x01")
     refuse(r"best-00000002\.safetensors is damaged", mamlpp.Run.load, folder)
 
 
-def test_missing_weights_are_named(tmp_path):
-    make_trainer(tmp_path)  # not a meta-step done
-    refuse("no best weights; has the run finished an epoch?", mamlpp.Run.load, tmp_path)
-    refuse("holds no weights; has the run written", mamlpp.Run.load, tmp_path, "latest")
+def test_missing_weights_are_reported(tmp_path):
+    make_trainer(tmp_path)  # no meta-step yet
+    refuse("has no best weights yet; let the run finish its first epoch", mamlpp.Run.load, tmp_path)
+    refuse("has no checkpoint yet; let the run write", mamlpp.Run.load, tmp_path, "latest")
 
 
-def test_other_weights_than_best_and_latest_are_refused(folder):
+def test_weights_other_than_best_or_latest_are_refused(folder):
     refuse("must be 'best' or 'latest', not 'first'", mamlpp.Run.load, folder, "first")
 
 
-# The best few
+# The best checkpoints
 
 
-def test_the_best_checkpoints_come_best_first(trainer, folder):
+def test_the_best_learners_are_returned_best_first(trainer, folder):
     run, loaded = trainer.fit(), mamlpp.Run.load(folder)
     for learners in (run.best(), loaded.best(), mamlpp.Run.load(folder, "latest").best(9)):
         assert len(learners) == 2
@@ -265,7 +265,7 @@ def test_the_best_checkpoints_come_best_first(trainer, folder):
     refuse("k must be at least 1, not 0", run.best, 0)
 
 
-def test_only_the_best_few_are_kept_and_of_equals_the_later(tmp_path, monkeypatch):
+def test_only_the_best_are_kept_and_of_equals_the_later(tmp_path, monkeypatch):
     accuracies = iter([0.1, 0.9, 0.5, 0.5, 0.2, 0.3, 0.5])
 
     def evaluate_tasks(*_, **__):
@@ -277,26 +277,26 @@ def test_only_the_best_few_are_kept_and_of_equals_the_later(tmp_path, monkeypatc
     assert [best.iteration for best in mamlpp.Run.load(tmp_path).kept] == [4, 14, 8, 6, 12]
 
 
-def test_weights_of_another_network_are_named(folder):
+def test_weights_of_another_network_are_reported(folder):
     about = json.loads((folder / "run.json").read_text())
     about["recipe"]["filters"] = 5
     (folder / "run.json").write_text(json.dumps(about))
-    refuse(r"not those of its run.json \(size mismatch", mamlpp.Run.load, folder)
+    refuse(r"do not fit the recipe in its run.json \(size mismatch", mamlpp.Run.load, folder)
 
 
 @pytest.mark.parametrize("text", [None, "iteration,loss\n1,low\n", "iteration\n1,2\n", "a\n\xff\n"])
-def test_a_damaged_history_is_named(folder, text):
+def test_a_damaged_history_is_reported(folder, text):
     (folder / "history.csv").unlink()
     if text is not None:
         (folder / "history.csv").write_text(text, encoding="latin-1")
     refuse(r"history\.csv cannot be read", mamlpp.Run.load, folder)
 
 
-# Files that are written whole or not at all
+# Atomic writes
 
 
 @pytest.mark.parametrize("before", [None, "old"])
-def test_replacing_keeps_what_was_there_when_the_block_fails(tmp_path, before):
+def test_replacing_keeps_the_old_file_if_the_block_fails(tmp_path, before):
     target = tmp_path / "made" / "target.txt"
     if before is not None:
         target.parent.mkdir()
@@ -312,7 +312,7 @@ def test_replacing_keeps_what_was_there_when_the_block_fails(tmp_path, before):
     assert contents(target.parent) == ({} if before is None else {"target.txt": b"old"})
 
 
-def test_replacing_moves_the_whole_file_there(tmp_path):
+def test_replacing_puts_the_complete_file_in_place(tmp_path):
     target = tmp_path / "target.txt"
     target.write_text("old")
     with replacing(target) as part:
@@ -322,10 +322,10 @@ def test_replacing_moves_the_whole_file_there(tmp_path):
     assert contents(tmp_path) == {"target.txt": b"new"}
 
 
-# Under another recipe
+# With another recipe
 
 
-def test_the_same_weights_can_be_evaluated_under_another_recipe():
+def test_the_same_weights_can_be_evaluated_with_another_recipe():
     recipe = mamlpp.RECIPES["maml++"].with_(
         filters=4,
         inner_steps=1,

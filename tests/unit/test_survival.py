@@ -1,4 +1,4 @@
-"""A training that is killed, has no room, or finds damage: nothing is lost, and it is said."""
+"""Training survives kills, full disks and damaged files, and reports what happened."""
 
 import errno
 import json
@@ -35,9 +35,9 @@ def make_trainer(directory=None, **changes):
     return mamlpp.Trainer(RECIPE.with_(**changes), train, validation, directory, diagnose_every=2)
 
 
-# Forks a training for each line it reads and says how that ended: a process of its own for each
-# kill, without the seconds that importing torch takes. Each training saves after every meta-step.
-NURSERY = """
+# For each line on standard input, forks a training, perhaps kills it, and prints its exit code.
+# Forking saves the seconds that importing torch takes. Each training saves after every meta-step.
+FORK_SERVER = """
 import os, signal, sys, time
 sys.path.insert(0, sys.argv[1])
 import mamlpp
@@ -57,11 +57,11 @@ def die(owner, name, call, before):
         return original(*arguments, **options)
     setattr(owner, name, method)
 
-def half_a_line(path, line):
+def write_half_a_line(path, line):
     with path.open("ab") as file:
         file.write(line[: len(line) // 2])
 
-def half_a_file(part, blob):
+def write_half_a_file(part, blob):
     with part.open("wb") as file:
         file.write(blob[: len(blob) // 2])
 
@@ -73,12 +73,12 @@ def child(directory, how, when):
     if how == "remove":
         die(os, "unlink", when, lambda *_: None)
     if how == "line":
-        die(test_survival.histories, "_append", when, half_a_line)
+        die(test_survival.histories, "_append", when, write_half_a_line)
     if how == "file":
-        die(test_survival.Path, "write_bytes", when, half_a_file)
+        die(test_survival.Path, "write_bytes", when, write_half_a_file)
     trainer.fit()
 
-test_survival.make_trainer()  # Imports what PyTorch does when an optimizer is made.
+test_survival.make_trainer()  # Triggers the imports that PyTorch defers to the first optimizer.
 print("ready", flush=True)
 for request in sys.stdin:
     directory, how, when = request.split("\\t")
@@ -96,31 +96,31 @@ for request in sys.stdin:
 
 @pytest.fixture(scope="module")
 def train():
-    """Trains in a process of its own, which is killed as said; returns its exit code."""
+    """A function that trains in a forked process, kills it as asked, and returns its exit code."""
     here = Path(__file__).parent
     with subprocess.Popen(
-        [sys.executable, "-c", NURSERY, here],
+        [sys.executable, "-c", FORK_SERVER, here],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(here.parents[1])},
-    ) as nursery:
+    ) as server:
 
         def run(directory, how="seconds", when=0.0):
-            print(f"{directory}\t{how}\t{when}", file=nursery.stdin, flush=True)
-            return int(nursery.stdout.readline())
+            print(f"{directory}\t{how}\t{when}", file=server.stdin, flush=True)
+            return int(server.stdout.readline())
 
-        assert nursery.stdout.readline() == "ready\n"
+        assert server.stdout.readline() == "ready\n"
         yield run
-        nursery.stdin.close()
+        server.stdin.close()
 
 
 @pytest.fixture(scope="module")
-def undisturbed(train, tmp_path_factory):
-    """The folder of a training that nothing stopped, and the seconds that each way took."""
+def uninterrupted(train, tmp_path_factory):
+    """The folder of an uninterrupted training, and the seconds that each saving mode took."""
     directories, seconds = {}, {}
     for how in ("seconds", "epochs"):
-        directories[how] = tmp_path_factory.mktemp("undisturbed")
+        directories[how] = tmp_path_factory.mktemp("uninterrupted")
         start = time.perf_counter()
         assert train(directories[how], how) == 0
         seconds[how] = time.perf_counter() - start
@@ -128,9 +128,9 @@ def undisturbed(train, tmp_path_factory):
 
 
 def outcome(directory):
-    """All that a training leaves but times and memory: bytes of weights, checkpoint, history.
+    """The bytes of a training's weights, last checkpoint and history, except times and memory.
 
-    Not the checkpoint before the last, for it depends on the clock.
+    The previous checkpoint is left out, because it depends on the clock.
     """
     table = pandas.read_csv(directory / "history.csv", dtype=str)
     history = table.drop(columns=["seconds", "memory_mb"]).to_csv()
@@ -152,8 +152,8 @@ KILLED = -signal.SIGKILL
 
 @pytest.mark.parametrize("how", ["seconds", "epochs"])
 @pytest.mark.parametrize("seed", range(4))
-def test_a_training_killed_at_random_moments_ends_the_same(train, undisturbed, tmp_path, how, seed):
-    directory, seconds = undisturbed
+def test_random_kills_do_not_change_the_outcome(train, uninterrupted, tmp_path, how, seed):
+    directory, seconds = uninterrupted
     moments = random.Random(f"{how} {seed}")
     codes = [train(tmp_path, how, moments.uniform(0, seconds[how] / 2)) for _ in range(3)]
     print(f"seed {seed}: killed {codes.count(KILLED)} times")
@@ -165,17 +165,17 @@ def test_a_training_killed_at_random_moments_ends_the_same(train, undisturbed, t
 @pytest.mark.parametrize(
     ("how", "calls"),
     [
-        ("move", [1, 2, 5, 6, 4]),  # the part is written, and not yet in its place
-        ("remove", [1, 2, 4]),  # the new one is in its place, the old one not yet removed
+        ("move", [1, 2, 5, 6, 4]),  # the temporary file is written but not yet moved
+        ("remove", [1, 2, 4]),  # the new file is in place, the old one not yet deleted
         ("line", [1, 4, 2]),  # half a line of the history
         ("file", [1, 2, 3, 6]),  # half a checkpoint, half a file of weights
     ],
 )
-def test_a_training_killed_within_a_write_ends_the_same(train, undisturbed, tmp_path, how, calls):
+def test_kills_during_writes_do_not_change_the_outcome(train, uninterrupted, tmp_path, how, calls):
     for call in calls:
         assert train(tmp_path, how, call) == KILLED
     assert train(tmp_path) == 0
-    assert outcome(tmp_path) == outcome(undisturbed[0])
+    assert outcome(tmp_path) == outcome(uninterrupted[0])
 
 
 # Damage
@@ -183,7 +183,7 @@ def test_a_training_killed_within_a_write_ends_the_same(train, undisturbed, tmp_
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A run that Ctrl-C stopped after iteration 6; its checkpoints are of 4 and 6."""
+    """A run that Ctrl-C stopped after iteration 6; its checkpoints are those of 4 and 6."""
     trainer = make_trainer(tmp_path / "run")
     with monkeypatch.context() as patch:
         press_ctrl_c(patch, trainer, call=6)
@@ -193,7 +193,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def press_ctrl_c(monkeypatch, trainer, call):
-    """At the beginning of a meta-step."""
+    """Send Ctrl-C at the start of the `call`-th meta-step."""
     calls, original = [], trainer.train.sample
 
     def sample(tasks):
@@ -217,7 +217,7 @@ def flip(path):
     path.write_bytes(path.read_bytes()[:-1] + bytes([path.read_bytes()[-1] ^ 1]))
 
 
-def no_history(path):
+def shorten_history(path):
     if path.stem.endswith("6"):
         os.truncate(path.with_name("history.csv"), len(first_lines(path.parent, 5)))
 
@@ -226,19 +226,19 @@ def first_lines(directory, count):
     return b"".join((directory / "history.csv").read_bytes().splitlines(keepends=True)[:count])
 
 
-@pytest.mark.parametrize("damage", [truncate, flip, no_history])
-def test_a_damaged_checkpoint_gives_way_to_the_one_before(undisturbed, folder, damage):
+@pytest.mark.parametrize("damage", [truncate, flip, shorten_history])
+def test_the_previous_checkpoint_replaces_a_damaged_one(uninterrupted, folder, damage):
     assert numbers(folder) == [4, 6]
     damage(folder / "checkpoint-00000006.safetensors")
-    with pytest.warns(mamlpp.InputWarning, match="the checkpoint before it, if there is one, is"):
+    with pytest.warns(mamlpp.InputWarning, match="using the previous checkpoint instead"):
         trainer = make_trainer(folder)
     assert trainer.iteration == 4
     trainer.fit()
     assert numbers(folder) == [8, 12]
-    assert outcome(folder) == outcome(undisturbed[0])
+    assert outcome(folder) == outcome(uninterrupted[0])
 
 
-def test_if_all_checkpoints_are_damaged_it_is_said(folder):
+def test_damage_to_all_checkpoints_is_reported(folder):
     for path in folder.glob("checkpoint-*"):
         truncate(path)
     before = (folder / "history.csv").read_bytes()
@@ -250,7 +250,7 @@ def test_if_all_checkpoints_are_damaged_it_is_said(folder):
     assert (folder / "history.csv").read_bytes() == before
 
 
-def test_latest_weights_come_from_the_checkpoint_before_a_damaged_one(folder):
+def test_latest_weights_come_from_the_latest_readable_checkpoint(folder):
     truncate(folder / "checkpoint-00000006.safetensors")
     with pytest.warns(mamlpp.InputWarning, match=r"checkpoint-00000006.safetensors cannot be read"):
         loaded = mamlpp.Run.load(folder, "latest").learner.state_dict()
@@ -258,16 +258,16 @@ def test_latest_weights_come_from_the_checkpoint_before_a_damaged_one(folder):
     assert all(torch.equal(x, expected[f"learner/{name}"]) for name, x in loaded.items())
 
 
-def test_a_line_without_its_end_is_left_out(undisturbed, folder):
+def test_an_incomplete_line_of_the_history_is_ignored(uninterrupted, folder):
     rows = mamlpp.Run.load(folder).history.rows
     with (folder / "history.csv").open("a") as file:
         file.write("7,1.5,0.0")
     assert mamlpp.Run.load(folder).history.rows == rows
     make_trainer(folder).fit()
-    assert outcome(folder) == outcome(undisturbed[0])
+    assert outcome(folder) == outcome(uninterrupted[0])
 
 
-def test_leftovers_are_removed_and_missing_best_weights_written_again(folder):
+def test_leftovers_are_deleted_and_missing_best_weights_restored(folder):
     (folder / ".part-killed").mkdir()
     (folder / ".part-killed" / "half").write_text("half")
     [best] = folder.glob("best-*")
@@ -280,18 +280,18 @@ def test_leftovers_are_removed_and_missing_best_weights_written_again(folder):
 # Ctrl-C
 
 
-def test_ctrl_c_ends_the_meta_step_and_loses_nothing(undisturbed, folder):
+def test_ctrl_c_finishes_the_meta_step_and_loses_nothing(uninterrupted, folder):
     assert numbers(folder) == [4, 6]
     make_trainer(folder).fit()
-    assert outcome(folder) == outcome(undisturbed[0])
+    assert outcome(folder) == outcome(uninterrupted[0])
 
 
-def test_without_a_folder_fit_goes_on_after_ctrl_c(monkeypatch):
-    trainer, listening = make_trainer(), signal.getsignal(signal.SIGINT)
+def test_without_a_folder_fit_resumes_after_ctrl_c(monkeypatch):
+    trainer, handler = make_trainer(), signal.getsignal(signal.SIGINT)
     press_ctrl_c(monkeypatch, trainer, call=2)
     with pytest.raises(KeyboardInterrupt, match=r"after iteration 2; fit\(\) continues from there"):
         trainer.fit()
-    assert signal.getsignal(signal.SIGINT) is listening
+    assert signal.getsignal(signal.SIGINT) is handler
     expected = make_trainer().fit().history.column("loss")
     assert trainer.fit().history.column("loss") == expected
 
@@ -305,7 +305,7 @@ def test_a_second_ctrl_c_interrupts_at_once(monkeypatch):
     assert trainer.iteration == 1
 
 
-# No room
+# Full disk
 
 
 def full(*_, **__):
@@ -315,38 +315,38 @@ def full(*_, **__):
 @pytest.mark.parametrize(
     ("owner", "name"), [(Path, "write_bytes"), (os, "fsync"), (histories, "_append")]
 )
-def test_a_full_disk_is_said_and_nothing_half_written_left(
-    undisturbed, folder, monkeypatch, owner, name
+def test_a_full_disk_is_reported_and_leaves_no_partial_file(
+    uninterrupted, folder, monkeypatch, owner, name
 ):
     trainer, before = make_trainer(folder), {path.name for path in folder.iterdir()}
     with monkeypatch.context() as patch:
         patch.setattr(owner, name, full)
         with pytest.raises(
             mamlpp.InputError, match=r"cannot be written to .*No space left"
-        ) as said:
+        ) as raised:
             trainer.fit()
-    assert "\n" not in str(said.value)
+    assert "\n" not in str(raised.value)
     assert {path.name for path in folder.iterdir()} == before
     make_trainer(folder).fit()
-    assert outcome(folder) == outcome(undisturbed[0])
+    assert outcome(folder) == outcome(uninterrupted[0])
 
 
-def test_fit_goes_on_in_the_same_process_once_there_is_room(undisturbed, folder, monkeypatch):
+def test_fit_resumes_in_the_same_process_once_there_is_space(uninterrupted, folder, monkeypatch):
     trainer = make_trainer(folder)
     with monkeypatch.context() as patch:
         patch.setattr(histories, "_append", full)
         with pytest.raises(mamlpp.InputError):
             trainer.fit()
     trainer.fit()
-    assert outcome(folder) == outcome(undisturbed[0])
+    assert outcome(folder) == outcome(uninterrupted[0])
 
 
-def test_half_a_line_is_taken_back(tmp_path):
+def test_half_a_written_line_is_removed(tmp_path):
     class Full:
-        """A file that has room for three bytes more."""
+        """A file on a disk with space for three more bytes."""
 
         def __init__(self, file):
-            self.file, self.room = file, 3
+            self.file, self.space = file, 3
 
         def __getattr__(self, name):
             return getattr(self.file, name)
@@ -358,10 +358,10 @@ def test_half_a_line_is_taken_back(tmp_path):
             self.file.close()
 
         def write(self, line):
-            if not self.room:
+            if not self.space:
                 full()
-            self.file.write(line[: self.room])
-            self.room = 0
+            self.file.write(line[: self.space])
+            self.space = 0
             return 3
 
     class Disk:
@@ -374,23 +374,23 @@ def test_half_a_line_is_taken_back(tmp_path):
     assert (tmp_path / "file").read_bytes() == b"whole\n"
 
 
-def test_a_run_that_cannot_be_written_at_its_start_is_said(tmp_path, monkeypatch):
+def test_a_full_disk_at_the_start_is_reported(tmp_path, monkeypatch):
     monkeypatch.setattr(files.os, "replace", full)
     with pytest.raises(mamlpp.InputError, match=r"no run can be written to .*No space left"):
         make_trainer(tmp_path / "run")
     assert not list((tmp_path / "run").iterdir())
 
 
-# What is written, and when
+# Checkpoints
 
 
-def test_a_checkpoint_comes_after_so_many_seconds_too(tmp_path, monkeypatch):
+def test_a_checkpoint_is_also_written_after_some_seconds(tmp_path, monkeypatch):
     monkeypatch.setattr(run_folder, "CHECKPOINT_SECONDS", 0.0)
     make_trainer(tmp_path).fit()
     assert numbers(tmp_path) == [11, 12]
 
 
-def test_checkpoints_are_safetensors_with_plain_data(folder):
+def test_checkpoints_are_safetensors_files_with_json_metadata(folder):
     blob = (folder / "checkpoint-00000006.safetensors").read_bytes()
     header = json.loads(blob[8 : 8 + int.from_bytes(blob[:8], "little")])
     about = json.loads(header["__metadata__"]["about"])
@@ -403,7 +403,7 @@ def test_checkpoints_are_safetensors_with_plain_data(folder):
 
 
 def poison(monkeypatch, trainer, call):
-    """The support set of the `call`-th task from now on is infinite."""
+    """Make the support set of the `call`-th task drawn from now on infinite."""
     drawn, original = [], trainer.train.sample
 
     def sample(tasks):
@@ -417,7 +417,7 @@ def poison(monkeypatch, trainer, call):
     monkeypatch.setattr(trainer.train, "sample", sample)
 
 
-def test_a_meta_gradient_that_is_not_finite_moves_neither_weights_nor_statistics(
+def test_a_meta_gradient_that_is_not_finite_changes_neither_weights_nor_statistics(
     tmp_path, monkeypatch
 ):
     trainer = make_trainer(tmp_path)
@@ -432,7 +432,7 @@ def test_a_meta_gradient_that_is_not_finite_moves_neither_weights_nor_statistics
     assert all(x.isfinite().all() for x in trainer.learner.state_dict().values())
 
 
-def test_where_the_gradient_stopped_being_finite_is_recorded():
+def test_the_first_step_without_a_finite_gradient_is_recorded():
     trainer = make_trainer()
     trainer.diagnose_every = None
     with torch.no_grad():
@@ -445,7 +445,7 @@ def test_where_the_gradient_stopped_being_finite_is_recorded():
     assert len(trainer._gradient_rows) == diagnosis.norms.numel()
 
 
-def test_statistics_that_are_not_finite_count_as_such_by_themselves(monkeypatch):
+def test_running_statistics_that_are_not_finite_are_detected_too(monkeypatch):
     trainer = make_trainer()
     norm = trainer.learner.network.blocks[1].norm
 
@@ -461,7 +461,7 @@ def test_statistics_that_are_not_finite_count_as_such_by_themselves(monkeypatch)
 
 def test_a_meta_gradient_that_is_not_finite_is_in_the_history(tmp_path, monkeypatch):
     trainer = make_trainer(tmp_path)
-    poison(monkeypatch, trainer, call=3)  # two tasks a meta-step
+    poison(monkeypatch, trainer, call=3)  # two tasks per meta-step
     trainer.fit()
     [name] = pandas.read_csv(tmp_path / "history.csv")["nonfinite"].dropna()
     assert name == "network.blocks.0.conv.weight"
@@ -470,20 +470,20 @@ def test_a_meta_gradient_that_is_not_finite_is_in_the_history(tmp_path, monkeypa
 
 
 def test_the_recipe_can_stop_at_a_meta_gradient_that_is_not_finite(tmp_path, monkeypatch):
-    said = r"of iteration 2 is not finite, first in network.blocks.0.conv.weight, and the recipe"
+    message = r"of iteration 2 is not finite, first in network.blocks.0.conv.weight, and the recipe"
     trainer = make_trainer(tmp_path, nonfinite="stop")
     poison(monkeypatch, trainer, call=3)
-    with pytest.raises(mamlpp.InputError, match=said):
+    with pytest.raises(mamlpp.InputError, match=message):
         trainer.fit()
     assert numbers(tmp_path) == [2]
-    with pytest.raises(mamlpp.InputError, match=said):
+    with pytest.raises(mamlpp.InputError, match=message):
         make_trainer(tmp_path, nonfinite="stop").fit()
 
 
-# Two at once
+# Concurrent trainings
 
 
-def test_two_trainings_do_not_write_to_one_folder(tmp_path, monkeypatch):
+def test_two_trainings_cannot_write_to_the_same_folder(tmp_path, monkeypatch):
     trainer, other = make_trainer(tmp_path), make_trainer(tmp_path)
     refused = []
 
@@ -495,8 +495,8 @@ def test_two_trainings_do_not_write_to_one_folder(tmp_path, monkeypatch):
         return original()
 
     monkeypatch.setattr(trainer, "step", step)
-    undisturbed = make_trainer().fit()
-    assert trainer.fit().history.column("loss") == undisturbed.history.column("loss")
+    uninterrupted = make_trainer().fit()
+    assert trainer.fit().history.column("loss") == uninterrupted.history.column("loss")
     assert len(refused) == 24
     make_trainer(tmp_path).fit()
 
