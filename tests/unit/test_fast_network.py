@@ -17,7 +17,7 @@ from tests.makers import (
 )
 
 SHAPES = {"even": (1, 16, 16), "odd": (3, 21, 19)}
-EACH, AT_ONCE = Engine(batched=False), Engine(batched=True)
+ONE_BY_ONE, BATCHED = Engine(batched=False), Engine(batched=True)
 
 
 @pytest.fixture(params=SHAPES)
@@ -46,7 +46,7 @@ def test_the_meta_gradient_of_every_recipe(name, epoch, pooling, shape):
     learner, batch = make_lively_learner(name, shape, pooling=pooling), make_batch(shape)
     expected, results = by_definition(learner, batch, epoch)
     assert (len(results.statistics) > 0) == ("bnrs" in name or name == "maml++")
-    for engine in (EACH, AT_ONCE):
+    for engine in (ONE_BY_ONE, BATCHED):
         found, ours = by_engine(engine, learner, batch, epoch)
         assert_same_gradients(expected, found)
         torch.testing.assert_close(ours.loss, results.loss, rtol=1e-10, atol=0)
@@ -65,23 +65,23 @@ def test_float32_differs_by_rounding_alone(shape):
 
 def test_many_images_go_a_few_at_a_time(shape, monkeypatch):
     learner, batch = make_lively_learner("maml++", shape), make_batch(shape)
-    expected, _ = by_engine(EACH, learner, batch, 0.0)
+    expected, _ = by_engine(ONE_BY_ONE, learner, batch, 0.0)
     monkeypatch.setattr(fast_network, "IN_CACHE", 1)
     assert len(FastNetwork(learner.network, 3).patches(batch.support_x).portions) == 6
-    assert_same_gradients(expected, by_engine(EACH, learner, batch, 0.0)[0])
+    assert_same_gradients(expected, by_engine(ONE_BY_ONE, learner, batch, 0.0)[0])
 
 
 def test_an_image_without_ink_has_finite_second_derivatives(shape):
     learner, batch = make_lively_learner("maml", shape), make_batch(shape)
     blank = torch.zeros_like(batch.support_x)
     batch = mamlpp.TaskBatch(blank, batch.support_y, batch.query_x, batch.query_y)
-    found, _ = by_engine(EACH, learner, batch, 0.0)
+    found, _ = by_engine(ONE_BY_ONE, learner, batch, 0.0)
     assert all(gradient.isfinite().all() for gradient in found.values())
 
 
 def test_what_there_is_of_a_gradient_stays(shape):
     learner, batch = make_lively_learner("maml++", shape), make_batch(shape)
-    for engine in (EACH, AT_ONCE):
+    for engine in (ONE_BY_ONE, BATCHED):
         once, _ = by_engine(engine, learner, batch, 0.0)
         twice = {name: 2 * gradient for name, gradient in once.items()}
         engine.task_results(learner, batch, 0.0, 5)
@@ -97,7 +97,7 @@ def test_the_logits_of_an_evaluation(name, pooling, shape):
             buffer.uniform_(0.5, 1.5, generator=torch.Generator().manual_seed(3))
     for steps in (0, 2):
         paths = [learner.adapted_path(task.support_x, task.support_y, steps) for task in batch]
-        for engine in (EACH, AT_ONCE):
+        for engine in (ONE_BY_ONE, BATCHED):
             logits = engine.logits(learner, batch, steps, [False, True], every_step=True)
             assert not logits.requires_grad
             for i, (task, path) in enumerate(zip(batch, paths, strict=True)):
@@ -120,7 +120,7 @@ def test_weights_that_are_not_adapted_come_from_the_network(shape):  # as in ANI
     assert torch.equal(network.logits(head, patches, 0), network.logits(weights, patches, 0))
 
 
-@pytest.mark.parametrize("engine", [EACH, AT_ONCE])
+@pytest.mark.parametrize("engine", [ONE_BY_ONE, BATCHED])
 def test_images_of_another_size_are_refused(engine):
     learner = make_lively_learner("maml", SHAPES["even"])
     for use in (
@@ -132,17 +132,17 @@ def test_images_of_another_size_are_refused(engine):
 
 
 def test_statistics_of_several_tasks_are_taken_one_after_another():
-    at_once, in_turn = BatchNorm(4, 1, 2), BatchNorm(4, 1, 2)
+    one_call, one_by_one = BatchNorm(4, 1, 2), BatchNorm(4, 1, 2)
     means, variances = torch.rand(2, 5, 4)
-    at_once.update_running(1, means, variances)
+    one_call.update_running(1, means, variances)
     expected = torch.zeros(4)
     for mean, variance in zip(means, variances, strict=True):
-        in_turn.update_running(1, mean, variance)
+        one_by_one.update_running(1, mean, variance)
         expected.lerp_(mean, MOMENTUM)
-    torch.testing.assert_close(at_once.running_mean, in_turn.running_mean)
-    torch.testing.assert_close(at_once.running_var, in_turn.running_var)
-    torch.testing.assert_close(at_once.running_mean[1], expected)
-    assert (at_once.running_mean[0] == 0).all()
+    torch.testing.assert_close(one_call.running_mean, one_by_one.running_mean)
+    torch.testing.assert_close(one_call.running_var, one_by_one.running_var)
+    torch.testing.assert_close(one_call.running_mean[1], expected)
+    assert (one_call.running_mean[0] == 0).all()
 
 
 def test_statistics_lie_in_one_piece_of_memory():
