@@ -1,4 +1,4 @@
-"""Prints, as JSON, what every door of the kit that PYTHONPATH names computes from the same tasks.
+"""Prints, as JSON, what each entry point of the kit on PYTHONPATH computes from the same tasks.
 
 `python -P numbers_of_a_kit.py FOLDER`, with the folder that holds `tests` as the second entry of
 PYTHONPATH.
