@@ -102,6 +102,13 @@ def assert_identical(one, other):
     torch.testing.assert_close(dict(one), dict(other), rtol=0, atol=0)
 
 
+def write_files(folder, files):
+    """From a dictionary of bytes by path."""
+    for name, data in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+
+
 def gradients(learner):
     """The gradients of a module's parameters, by name."""
     return {name: p.grad for name, p in learner.named_parameters() if p.grad is not None}

@@ -26,12 +26,6 @@ def never_built():
 
 
 @pytest.fixture
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("MAMLPP_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
-@pytest.fixture
 def stored(cache):
     """The one file in which the cache keeps the train split."""
     cached("small", "train", "v1", build)
