@@ -13,7 +13,7 @@ def make_learner(name="maml", shape=SHAPE, ways=WAYS, kind=mamlpp.MetaLearner, *
     return kind(recipe, shape, ways, seed=0)
 
 
-def make_lively_learner(name, shape, **changes):
+def make_perturbed_learner(name, shape, **changes):
     """In float64, with weights of both signs in batch norm: the smallest becomes the largest."""
     learner = make_learner(name, shape, inner_rate=0.3, **changes).double()
     draw = torch.Generator().manual_seed(1)

@@ -19,7 +19,7 @@ from tests.makers import (
     assert_identical,
     assert_same_statistics,
     make_batch,
-    make_lively_learner,
+    make_perturbed_learner,
     noise_trainer,
     on,
 )
@@ -87,7 +87,7 @@ def check(learner, batch, epoch, engine):
 @pytest.mark.parametrize("pooling", ["max", "stride"])
 @pytest.mark.parametrize("name", list(mamlpp.RECIPES))
 def test_every_recipe(recordings, name, pooling):
-    learner = make_lively_learner(name, SHAPE, pooling=pooling)
+    learner = make_perturbed_learner(name, SHAPE, pooling=pooling)
     engine = Engine(batched=True)
     epochs = [0.0, 3.0, 20.0, 60.0, 61.0]  # with MSL up to 15, with DA from 50 on
     for seed, epoch in enumerate(epochs):
@@ -100,7 +100,7 @@ def test_every_recipe(recordings, name, pooling):
 
 
 def test_captured_anew_where_something_else_is_asked_for(recordings):
-    learner, engine = make_lively_learner("maml", SHAPE), Engine(batched=True)
+    learner, engine = make_perturbed_learner("maml", SHAPE), Engine(batched=True)
     batch = make_batch()
     check(learner, batch, 0.0, engine)
     learner.update_recipe(learner.recipe.with_(inner_rate=0.2))
@@ -108,7 +108,7 @@ def test_captured_anew_where_something_else_is_asked_for(recordings):
     learner.update_recipe(learner.recipe.with_(second_order_from=None))
     check(learner, batch, 0.0, engine)
     check(learner, batch.split(2)[0], 0.0, engine)
-    check(make_lively_learner("maml", SHAPE, second_order_from=None), batch, 0.0, engine)
+    check(make_perturbed_learner("maml", SHAPE, second_order_from=None), batch, 0.0, engine)
     assert len(recordings) == 5
 
 
@@ -135,7 +135,7 @@ def test_a_training(recordings, monkeypatch, changes):
 @pytest.mark.parametrize("name", list(mamlpp.RECIPES))
 def test_nothing_is_read_back_on_the_way(name):
     """Where Python would need to know a number, tensors without numbers raise."""
-    learner, batch = make_lively_learner(name, SHAPE).to("meta"), on("meta", make_batch())
+    learner, batch = make_perturbed_learner(name, SHAPE).to("meta"), on("meta", make_batch())
     for epoch in (0.0, 60.0):
         found, _ = batched.task_gradients(learner, batch, *learner.schedule(epoch), 3)
         assert {x.device.type for x in found if x is not None} == {"meta"}

@@ -13,7 +13,7 @@ from tests.makers import (
     assert_same_statistics,
     gradients,
     make_batch,
-    make_lively_learner,
+    make_perturbed_learner,
 )
 
 SHAPES = {"even": (1, 16, 16), "odd": (3, 21, 19)}
@@ -43,7 +43,7 @@ def by_engine(engine, learner, batch, epoch, tasks=5):
 @pytest.mark.parametrize("epoch", [0.0, 3.0, 60.0])
 @pytest.mark.parametrize("name", list(mamlpp.RECIPES))
 def test_the_meta_gradient_of_every_recipe(name, epoch, pooling, shape):
-    learner, batch = make_lively_learner(name, shape, pooling=pooling), make_batch(shape)
+    learner, batch = make_perturbed_learner(name, shape, pooling=pooling), make_batch(shape)
     expected, results = by_definition(learner, batch, epoch)
     assert (len(results.statistics) > 0) == ("bnrs" in name or name == "maml++")
     for engine in (ONE_BY_ONE, BATCHED):
@@ -55,7 +55,7 @@ def test_the_meta_gradient_of_every_recipe(name, epoch, pooling, shape):
 
 
 def test_float32_differs_by_rounding_alone(shape):
-    learner = make_lively_learner("maml", shape).float()
+    learner = make_perturbed_learner("maml", shape).float()
     x = make_batch(shape, dtype=torch.float32).query_x
     network = FastNetwork(learner.network, len(x))
     logits = network.logits(expand(learner.weights(), len(x)), network.patches(x), 0)
@@ -64,7 +64,7 @@ def test_float32_differs_by_rounding_alone(shape):
 
 
 def test_many_images_go_a_few_at_a_time(shape, monkeypatch):
-    learner, batch = make_lively_learner("maml++", shape), make_batch(shape)
+    learner, batch = make_perturbed_learner("maml++", shape), make_batch(shape)
     expected, _ = by_engine(ONE_BY_ONE, learner, batch, 0.0)
     monkeypatch.setattr(fast_network, "IN_CACHE", 1)
     assert len(FastNetwork(learner.network, 3).patches(batch.support_x).portions) == 6
@@ -72,7 +72,7 @@ def test_many_images_go_a_few_at_a_time(shape, monkeypatch):
 
 
 def test_an_image_without_ink_has_finite_second_derivatives(shape):
-    learner, batch = make_lively_learner("maml", shape), make_batch(shape)
+    learner, batch = make_perturbed_learner("maml", shape), make_batch(shape)
     blank = torch.zeros_like(batch.support_x)
     batch = mamlpp.TaskBatch(blank, batch.support_y, batch.query_x, batch.query_y)
     found, _ = by_engine(ONE_BY_ONE, learner, batch, 0.0)
@@ -80,7 +80,7 @@ def test_an_image_without_ink_has_finite_second_derivatives(shape):
 
 
 def test_what_there_is_of_a_gradient_stays(shape):
-    learner, batch = make_lively_learner("maml++", shape), make_batch(shape)
+    learner, batch = make_perturbed_learner("maml++", shape), make_batch(shape)
     for engine in (ONE_BY_ONE, BATCHED):
         once, _ = by_engine(engine, learner, batch, 0.0)
         twice = {name: 2 * gradient for name, gradient in once.items()}
@@ -91,7 +91,7 @@ def test_what_there_is_of_a_gradient_stays(shape):
 @pytest.mark.parametrize("pooling", ["max", "stride"])
 @pytest.mark.parametrize("name", ["maml", "maml+bnrs+bnwb", "maml++"])
 def test_the_logits_of_an_evaluation(name, pooling, shape):
-    learner, batch = make_lively_learner(name, shape, pooling=pooling), make_batch(shape)
+    learner, batch = make_perturbed_learner(name, shape, pooling=pooling), make_batch(shape)
     with torch.no_grad():  # Running statistics that differ from layer to layer and step to step.
         for buffer in learner.buffers():
             buffer.uniform_(0.5, 1.5, generator=torch.Generator().manual_seed(3))
@@ -113,7 +113,7 @@ def test_the_logits_of_an_evaluation(name, pooling, shape):
 
 
 def test_weights_that_are_not_adapted_come_from_the_network(shape):  # as in ANIL
-    learner, batch = make_lively_learner("maml", shape), make_batch(shape)
+    learner, batch = make_perturbed_learner("maml", shape), make_batch(shape)
     network = FastNetwork(learner.network, 3)
     weights, patches = expand(learner.weights(), 3), network.patches(batch.query_x)
     head = {name: weight for name, weight in weights.items() if name.startswith("head")}
@@ -122,7 +122,7 @@ def test_weights_that_are_not_adapted_come_from_the_network(shape):  # as in ANI
 
 @pytest.mark.parametrize("engine", [ONE_BY_ONE, BATCHED])
 def test_images_of_another_size_are_refused(engine):
-    learner = make_lively_learner("maml", SHAPES["even"])
+    learner = make_perturbed_learner("maml", SHAPES["even"])
     for use in (
         lambda batch: engine.logits(learner, batch, 1, [False], False),
         lambda batch: engine.meta_gradient(learner, batch, 0.0),
@@ -146,7 +146,7 @@ def test_statistics_of_several_tasks_are_taken_one_after_another():
 
 
 def test_statistics_lie_in_one_piece_of_memory():
-    learner, batch = make_lively_learner("maml++", SHAPES["even"]), make_batch()
+    learner, batch = make_perturbed_learner("maml++", SHAPES["even"]), make_batch()
     step_weights, second_order = learner.schedule(0.0)
     _, result = batched.task_gradients(learner, batch, step_weights, second_order, 3)
     assert len(result.statistics) == 2 * 3 * 4  # support and query set, steps, layers

@@ -9,7 +9,7 @@ import torch
 import mamlpp
 from mamlpp.engine import Engine
 from mamlpp.precision import full_precision
-from tests.makers import advance, gradients, make_batch, make_lively_learner, on
+from tests.makers import advance, gradients, make_batch, make_perturbed_learner, on
 from tests.unit.test_fast_network import SHAPES
 
 pytestmark = [
@@ -27,7 +27,7 @@ def take(engine, learner, batch, epoch):
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 @pytest.mark.parametrize("name", list(mamlpp.RECIPES))
 def test_captured_or_not_the_gradient_is_that_of_a_cpu(name, shape, recwarn):
-    here, there = make_lively_learner(name, shape), make_lively_learner(name, shape).cuda()
+    here, there = make_perturbed_learner(name, shape), make_perturbed_learner(name, shape).cuda()
     batch, captured = make_batch(shape), Engine()
     swapped = mamlpp.TaskBatch(batch.query_x, batch.query_y, batch.support_x, batch.support_y)
     for epoch in (0.0, 3.0, 60.0):

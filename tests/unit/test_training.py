@@ -49,7 +49,7 @@ def validations(monkeypatch):
 # The history
 
 
-def test_the_gradient_is_followed_back_at_the_interval_and_changes_nothing(monkeypatch):
+def test_diagnoses_come_at_the_interval_and_change_nothing(monkeypatch):
     plain, looking, looked = make_trainer(), make_trainer(diagnose_every=4), []
 
     def diagnose(learner, task, epoch, original=training.diagnose):
