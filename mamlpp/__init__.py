@@ -1,4 +1,18 @@
-"""mamlpp: the core of a teaching kit that builds MAML up to MAML++ step by step."""
+"""mamlpp: the core of a teaching kit that builds MAML up to MAML++ step by step.
+
+The map. Each line may import the lines above it:
+
+    errors, input_checks, precision                what a user gets wrong; full float32
+    schedules, recipe, inner_rates, network, maml  the algorithm: read maml.py first
+    task_result, learner, diagnostics              a network with its recipe; its gradient, followed
+    ------------------------------------------------ above this line: the definition, torch only
+    data/       image sets and tasks
+    engine/     the same numbers sooner; it follows an edit of the definition
+    run/        training, evaluation, folders, sweeps: the only user of the engine
+    show/       plots, explorers, the live panel
+    checks/     what the exercises call
+    cli         the command line
+"""
 
 from mamlpp.data import default_dataset, load_images
 from mamlpp.data.images import ImageSet

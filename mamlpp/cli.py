@@ -30,6 +30,7 @@ from mamlpp.recipe import RECIPES, Recipe
 from mamlpp.run import sweep
 from mamlpp.run.evaluation import EVALUATION_SEED, Evaluation, evaluate_protocols
 from mamlpp.run.run import Run
+from mamlpp.run.schedule_words import describe_schedule
 from mamlpp.run.trainer import Trainer, default_device
 
 Dataset = Literal["glyphs", "omniglot", "mini_imagenet"]
@@ -87,9 +88,9 @@ class Train:
     gradients.csv."""
     device: str | None = None
     """cpu, cuda, …; by default the GPU if there is one."""
-    workers: int = 1
-    """Processes that share the tasks of each meta-batch, one for each core. To use several GPUs:
-    torchrun --nproc-per-node GPUS -m mamlpp train …"""
+    workers: int | Literal["auto"] = "auto"
+    """Processes that share the tasks of each meta-batch, one for each core; auto: as many as pay
+    here. To use several GPUs: torchrun --nproc-per-node GPUS -m mamlpp train …"""
     settings: tyro.conf.OmitArgPrefixes[Recipe] = field(default_factory=Recipe)
 
     def __call__(self) -> None:
@@ -99,6 +100,7 @@ class Train:
             return others.serve()
         device = _device(self.device) if others is None else others.device
         directory = user_path(self.directory)
+        print(describe_schedule(self.settings))
         try:
             workers = self.workers if others is None else others
             run = self._trainer(directory, device, workers).fit()
@@ -109,7 +111,9 @@ class Train:
         print(f"best validation accuracy {100 * best:.2f} %; the run is in {directory}")
         print(f"next: {_command('evaluate', str(self.directory))}")
 
-    def _trainer(self, directory: Path, device: torch.device, workers: int | Workers) -> Trainer:
+    def _trainer(
+        self, directory: Path, device: torch.device, workers: int | Workers | Literal["auto"]
+    ) -> Trainer:
         train, validation = (self._sampler(split, device) for split in ("train", "validation"))
         return Trainer(self.settings, train, validation, directory, self.diagnose_every, workers)
 
@@ -435,7 +439,7 @@ def _parse(arguments: list[str]) -> Data | Train | Evaluate | Sweep | Cache | Do
     if name not in RECIPES:
         raise InputError(f"there is no recipe {name!r}; choose one of {', '.join(RECIPES)}")
     train = Train(directory=tyro.MISSING, recipe=name, settings=RECIPES[name])
-    return tyro.cli(
+    command = tyro.cli(
         Annotated[Data, tyro.conf.subcommand("data")]
         | Annotated[Train, tyro.conf.subcommand("train", default=train)]
         | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
@@ -447,6 +451,11 @@ def _parse(arguments: list[str]) -> Data | Train | Evaluate | Sweep | Cache | Do
         args=arguments,
         config=(tyro.conf.FlagCreatePairsOff,),
     )
+    if isinstance(command, Train):
+        words = {word.partition("=")[0].lstrip("-").replace("-", "_") for word in arguments}
+        given = {k: v for k, v in command.settings.as_dict().items() if k in words}
+        command.settings = RECIPES[name].with_(**given)  # So that milestones follow the length.
+    return command
 
 
 def _command(*words: str) -> str:

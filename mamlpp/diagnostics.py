@@ -14,7 +14,7 @@ from torch import Tensor
 from mamlpp.inner_rates import layer_of
 from mamlpp.learner import MetaLearner
 from mamlpp.maml import Model, Task, Weights, task_loss
-from mamlpp.precision import full_precision
+from mamlpp.precision import full_precision, gradients_on
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +42,7 @@ class Diagnosis:
 
 
 @full_precision()
+@gradients_on()
 def diagnose(learner: MetaLearner, batch: Iterable[Task], epoch: float = 0.0) -> Diagnosis:
     """Follow the gradient of the tasks' meta-loss back. The learner does not change.
 

@@ -6,7 +6,7 @@ Letters: B tasks, M images, N ways, K shots, F filters, S inner steps.
 import copy
 import inspect
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,20 +17,11 @@ from mamlpp.inner_rates import LSLR, FixedRate, MetaSGD
 from mamlpp.input_checks import check_task, check_weights
 from mamlpp.maml import Model, Report, Task, Weights, cross_entropy, inner_loop, task_loss
 from mamlpp.network import BatchNorm, BatchStatistics, ConvNet, Statistics
-from mamlpp.precision import full_precision
+from mamlpp.precision import full_precision, gradients_on, torch_defaults
 from mamlpp.recipe import Recipe
+from mamlpp.task_result import TaskResult, as_statistics, stack
 
 Path = list[Weights]  # θ_0 … θ_S
-
-
-class TaskResult(NamedTuple):
-    """Weighted query loss, query accuracy after the last step, and batch-norm statistics, of one
-    task; or of B tasks, with one more dimension in front.
-    """
-
-    loss: Tensor
-    accuracy: Tensor
-    statistics: list[BatchStatistics]
 
 
 class MetaLearner(nn.Module):
@@ -54,12 +45,12 @@ class MetaLearner(nn.Module):
         self._own_network = network is not None
         sets = {"shared": 1, "per_step": recipe.inner_steps + 1, "batch": 0}
         norm_sets = sets[recipe.norm_weights], sets[recipe.norm_statistics]
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), torch_defaults():
             torch.manual_seed(recipe.seed if seed is None else seed)
             self.network = network or ConvNet(
                 self.image_shape, ways, recipe.filters, recipe.pooling, norm_sets
             )
-        self.rule = _rule(recipe, self.weights())
+            self.rule = _rule(recipe, self.weights())
 
     def weights(self) -> Weights:
         """θ: the parameters that the inner loop adapts, by their names in `network`."""
@@ -169,7 +160,7 @@ class MetaLearner(nn.Module):
         check_task(self, support_x, support_y)
         steps = self.recipe.inner_steps if steps is None else steps
         start = {name: weight.detach().requires_grad_() for name, weight in self.weights().items()}
-        with torch.enable_grad():
+        with gradients_on():
             model = self.models(Task(support_x, support_y, None, support_y))[0]
             path = inner_loop(model, start, (support_x, support_y), steps, self.rule, False)
         return [{name: w.detach() for name, w in weights.items()} for weights in path]
@@ -200,6 +191,7 @@ class MetaLearner(nn.Module):
         self(weights, support_x, step, collect=collect)
         return as_statistics(collect)
 
+    @gradients_on()
     def with_recipe(self, **changes: Any) -> "MetaLearner":
         """A copy under a changed recipe, to be evaluated otherwise than it was trained.
 
@@ -217,22 +209,6 @@ class MetaLearner(nn.Module):
         self.recipe = recipe
         if isinstance(self.rule, FixedRate):
             self.rule.rate = recipe.inner_rate
-
-
-def stack(results: list[TaskResult]) -> TaskResult:
-    """The results of B tasks as one, detached: `[B]`, `[B]`, and statistics `[B, F]`."""
-    losses, accuracies, each = zip(*results, strict=True)
-    statistics = []
-    for same in zip(*each, strict=True):
-        layers, steps, means, variances = zip(*same, strict=True)
-        both = (torch.stack(numbers).detach() for numbers in (means, variances))
-        statistics.append(BatchStatistics(layers[0], steps[0], *both))
-    return TaskResult(torch.stack(losses).detach(), torch.stack(accuracies), statistics)
-
-
-def as_statistics(collected: Iterable[BatchStatistics]) -> Statistics:
-    """What one pass through the network collected, by layer."""
-    return {layer: (mean, variance) for layer, _, mean, variance in collected}
 
 
 def _rule(recipe: Recipe, weights: Weights) -> nn.Module:

@@ -1,11 +1,12 @@
-"""Full float32 precision on a GPU.
+"""The numbers that the kit computes with, whatever its caller has set for torch.
 
 By default PyTorch lets a GPU's convolutions round their factors to ten bits (TF32). A meta-gradient
 through ReLU and max-pooling does not tolerate that: rounding flips some of their choices.
 """
 
 import threading
-from contextlib import ContextDecorator
+from collections.abc import Iterator
+from contextlib import ContextDecorator, contextmanager
 from typing import Any
 
 import torch
@@ -30,3 +31,25 @@ class full_precision(ContextDecorator):
             full_precision._inside -= 1
             if not full_precision._inside:
                 CONVOLUTIONS.fp32_precision = full_precision._before
+
+
+@contextmanager
+def torch_defaults() -> Iterator[None]:
+    """As torch starts: new tensors are float32, on the CPU, and may be differentiated.
+
+    Afterwards the settings are restored.
+    """
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        with torch.device("cpu"), torch.inference_mode(False):
+            yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+@contextmanager
+def gradients_on() -> Iterator[None]:
+    """With gradients, also where the caller has turned them off."""
+    with torch.inference_mode(False), torch.enable_grad():
+        yield

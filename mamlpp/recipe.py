@@ -65,6 +65,7 @@ class Recipe:
     or stop the training."""
     seed: int = 0
     """Seed of the initial weights; each sampler has its own."""
+    _milestones = tuple[str, ...]()
 
     def __post_init__(self) -> None:
         earlier = {"fast": "store", "lean": "recompute"}.get(self.memory, self.memory)
@@ -72,14 +73,20 @@ class Recipe:
         check_recipe(self)
 
     def with_(self, **changes: Any) -> "Recipe":
-        """The same recipe with some fields changed; raises `InputError` for an unknown field."""
+        """The same recipe with some fields changed; raises `InputError` for an unknown field.
+
+        The epochs of MSL and DA in `RECIPES` move with `epochs`, until they are given themselves.
+        """
         known = [field.name for field in fields(self)]
         for name in changes:
             if name not in known:
                 raise InputError(
                     f"a recipe has no field {name!r}; its fields are {', '.join(known)}"
                 )
-        return replace(self, **changes)
+        factor = changes.get("epochs", self.epochs) / self.epochs
+        kept = [name for name in self._milestones if name not in changes]
+        moved = {name: getattr(self, name) and getattr(self, name) * factor for name in kept}
+        return _with_milestones(replace(self, **moved, **changes), *kept)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, for JSON."""
@@ -95,10 +102,21 @@ _IMPROVEMENTS: dict[str, dict[str, Any]] = {
     "ca": {"outer_rate_min": 1e-5},
 }
 
+
+def _with_milestones(recipe: Recipe, *names: str) -> Recipe:
+    """The recipe; these of its fields will move with `epochs`."""
+    object.__setattr__(recipe, "_milestones", names)
+    return recipe
+
+
+_FIELDS: dict[str, dict[str, Any]] = {
+    "maml": {},
+    "fomaml": {"second_order_from": None},
+    "meta-sgd": {"inner_rule": "meta-sgd"},
+    **{f"maml+{name}": fields for name, fields in _IMPROVEMENTS.items()},
+    "maml++": {k: v for fields in _IMPROVEMENTS.values() for k, v in fields.items()},
+}
 RECIPES: dict[str, Recipe] = {
-    "maml": Recipe(),
-    "fomaml": Recipe(second_order_from=None),
-    "meta-sgd": Recipe(inner_rule="meta-sgd"),
-    **{f"maml+{name}": Recipe(**fields) for name, fields in _IMPROVEMENTS.items()},
-    "maml++": Recipe(**{k: v for fields in _IMPROVEMENTS.values() for k, v in fields.items()}),
+    name: _with_milestones(Recipe(**fields), "msl_epochs", "second_order_from")
+    for name, fields in _FIELDS.items()
 }

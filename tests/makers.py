@@ -52,7 +52,8 @@ def plain_images(split="train", value=7):
 def noise_images(split="train", classes=6, samples=4, size=16, dataset="noise"):
     """Images of noise, for a training that need not learn anything."""
     draw = torch.Generator().manual_seed(0)
-    noise = torch.randint(0, 256, (classes, samples, 1, size, size), generator=draw)
+    shape = (classes, samples, 1, size, size)
+    noise = torch.randint(0, 256, shape, generator=draw, device="cpu")
     return mamlpp.ImageSet(noise.byte(), tuple(map(str, range(classes))), dataset, split)
 
 

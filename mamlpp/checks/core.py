@@ -1,294 +1,181 @@
-"""What all checks share: try a function, and find the sentence for what is wrong with it."""
+"""What all checks share: call a function on small inputs, and say what is wrong with its answer."""
 
-import math
+import inspect
+import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from numbers import Real
-from typing import Any
+from contextlib import redirect_stdout
+from typing import Any, cast
 
-import torch
 from torch import Tensor
+
+from mamlpp.checks.compare import same, text
+from mamlpp.checks.inputs import tensors_in
 
 Function = Callable[..., Any]
 
-# What PyTorch says, and what it means in an exercise.
-_TORCH_ERRORS = {
+STUB = "Your code goes here."
+
+# What Python and PyTorch say, and what it means in an exercise.
+_ERRORS = {
     "a leaf Variable that requires grad is being used in an in-place": (
-        "it writes into a weight that it was given: compute a new tensor instead of changing one"
+        "it writes into a weight that it was given; compute a new tensor instead"
     ),
     "backward through the graph a second time": (
-        "the graph was thrown away by the first backward pass: ask for all gradients in one call, "
-        "or with retain_graph=True"
+        "the first backward pass freed the graph; ask for all gradients in one call, or pass "
+        "retain_graph=True"
     ),
     "does not require grad and does not have a grad_fn": (
-        "a gradient was asked of something that has no graph: was it detached, or computed under "
-        "no_grad?"
+        "it asks for the gradient of something that has no graph; was it detached, or computed "
+        "under no_grad?"
     ),
     "appears to not have been used in the graph": (
-        "a gradient was asked with respect to tensors that the loss was not computed from"
+        "it asks for the gradient with respect to tensors that the loss was not computed from"
     ),
+    "'NoneType' object has no attribute": (
+        "it uses a value that is None; `.grad` is None for every tensor that is not a leaf of the "
+        "graph, so use torch.autograd.grad(loss, tensors) instead of loss.backward()"
+    ),
+    "'NoneType'": (
+        "it computes with None; is that an argument that may be None, or the `.grad` of a tensor "
+        "that has none?"
+    ),
+    "must match the size of tensor": (
+        "two tensors do not fit together; print their shapes, and use view or keepdim=True to "
+        "line up their dimensions"
+    ),
+    "index out of range": "it reads beyond the last entry",
+    "is out of bounds for dimension": "it reads beyond the last entry of a tensor",
 }
 
 
 class Wrong(AssertionError):
-    """An answer is wrong. The message is one sentence that names the likely mistake."""
+    """An answer is wrong: a sentence that names the likely mistake, and the call that shows it."""
+
+    def __init__(self, sentence: str, shown: Sequence[str] = ()) -> None:
+        super().__init__(f"{sentence} ({', '.join(shown)})" if shown else sentence)
+        self.sentence, self.shown = sentence, list(shown)
 
     def _render_traceback_(self) -> list[str]:
-        """What Jupyter shows in place of a traceback: the sentence, and the student's own line."""
-        lines = [f"Wrong: {self}"]
-        if self.__cause__ is not None:
-            frames = traceback.extract_tb(self.__cause__.__traceback__)
-            own = [frame for frame in frames if "ipykernel" in frame.filename]
-            lines += [
-                f"    line {frame.lineno} of {frame.name}: {frame.line}" for frame in own[-1:]
-            ]
-        return lines
+        """What Jupyter shows in place of a traceback: sentence, call, and the student's own line.
+
+        The source of the check would not help, and could give the answer away.
+        """
+        lines = [f"Wrong: {self.sentence}", *(f"    {line}" for line in self.shown)]
+        frames = traceback.extract_tb(self.__cause__.__traceback__ if self.__cause__ else None)
+        own = [frame for frame in frames if "ipykernel" in frame.filename]
+        return lines + [f"    line {f.lineno} of {f.name}: {f.line}" for f in own[-1:]]
 
 
 def name_of(function: Function) -> str:
-    """How messages call the student's function."""
+    """What messages call the student's function."""
     return getattr(function, "__name__", "your function")
 
 
-def attempt(function: Function, *inputs: Any) -> Any:
-    """What the student's function gives for `inputs`.
+def call_text(function: Function, inputs: Sequence[Any]) -> str:
+    """The call as a student would write it: `growth(curvatures=[2.0], rate=0.1, steps=3)`."""
+    names, texts = parameters(function), [text(value) for value in inputs]
+    if len(names) >= len(texts):
+        texts = [f"{name}={value}" for name, value in zip(names, texts, strict=False)]
+    return f"{name_of(function)}({', '.join(texts)})"
 
-    Raises `Wrong` where it stops with an error, changes an input, or returns nothing. A
-    NotImplementedError passes through: it means that there is no answer yet.
-    """
-    before = _copy(inputs)
+
+def parameters(function: Function) -> list[str]:
+    """The names of a function's parameters; none where Python does not know them."""
     try:
-        found = function(*inputs)
-    except (NotImplementedError, Wrong):
+        return list(inspect.signature(function).parameters)
+    except (TypeError, ValueError):
+        return []
+
+
+class _Watched:
+    """A stream that notes whether anything was written."""
+
+    def __init__(self, stream: Any) -> None:
+        self.stream, self.used = stream, False
+
+    def write(self, words: str) -> Any:
+        self.used = True
+        return self.stream.write(words)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
+def attempt(function: Function, *inputs: Any, may_change: bool = False) -> Any:
+    """What the student's function returns for `inputs`.
+
+    Raises `Wrong` where it stops with an error, changes an input (unless it `may_change` them), or
+    returns nothing; and the NotImplementedError of an answer that is not written yet.
+    """
+    call, output = call_text(function, inputs), _Watched(sys.stdout)
+    before = {place: (t, t.detach().clone()) for place, t in tensors_of(function, inputs).items()}
+    structure = _structure(inputs)
+    try:
+        with redirect_stdout(cast(Any, output)):
+            found = function(*inputs)
+    except Wrong:
         raise
     except Exception as error:
-        raise Wrong(f"{name_of(function)} stopped: {_explain(error)}") from error
-    if not same(inputs, before):
+        if is_stub(error):
+            raise not_written(error) from None
+        raise stopped(function, call, error) from error
+    changed = [place for place, (tensor, copy) in before.items() if not same(tensor, copy)]
+    if not may_change and (changed or not same(_structure(inputs), structure)):
+        what = changed[0] if changed else "one of its arguments"
         raise Wrong(
             f"{name_of(function)} changed what it was given: return new values instead of writing "
-            f"into the old ones"
+            f"into the old ones",
+            [f"after {call}", f"{what} is no longer what it was"],
         )
     if found is None:
-        raise Wrong(f"{name_of(function)} returned None: does it end with `return`?")
+        hint = "it prints its result, but only `return` hands it to the caller"
+        hint = hint if output.used else "does it end with `return`?"
+        raise Wrong(f"{name_of(function)} returned None: {hint}", [f"called {call}"])
     return found
 
 
-def judge(
-    function: Function,
-    found: Any,
-    expected: Any,
-    mistakes: Mapping[str, Any],
-    otherwise: str | None = None,
-) -> None:
-    """Raise `Wrong` unless `found` is `expected`.
-
-    `mistakes` has what each known mistake computes, by the sentence that names it; `otherwise` is
-    the sentence for all others, by default how the two results differ.
-    """
-    if same(found, expected):
-        return
-    for sentence, wrong in mistakes.items():
-        if same(found, wrong):
-            raise Wrong(f"{name_of(function)}: {sentence}")
-    raise Wrong(f"{name_of(function)}: {otherwise or difference(found, expected)}")
+def tensors_of(function: Function, inputs: Sequence[Any]) -> dict[str, Tensor]:
+    """The tensors among the inputs of a call, by names such as `weights['head.bias']`."""
+    names = parameters(function)
+    names = names if len(names) >= len(inputs) else [f"argument {i}" for i in range(len(inputs))]
+    parts = zip(names, inputs, strict=False)
+    return {p: t for name, value in parts for p, t in tensors_in(value, name).items()}
 
 
-def judge_trials(
-    function: Function,
-    trials: Sequence[tuple[Any, ...]],
-    right: Function,
-    mistakes: Mapping[str, Function],
-    otherwise: Callable[[tuple[Any, ...], Any], str | None] = lambda trial, found: None,
-) -> None:
-    """Raise `Wrong` unless the student's function agrees with `right` on every trial's inputs.
-
-    A mistake is a function too, and is named if it explains what was found on all trials. If none
-    does, `otherwise` may make a sentence of the first trial that differs and its result.
-    """
-    found = [plain(attempt(function, *trial)) for trial in trials]
-    expected = [plain(right(*trial)) for trial in trials]
-    if same(found, expected):
-        return
-    for sentence, wrong in mistakes.items():
-        if all(same(f, plain(wrong(*trial))) for f, trial in zip(found, trials, strict=True)):
-            raise Wrong(f"{name_of(function)}: {sentence}")
-    for trial, f, e in zip(trials, found, expected, strict=True):
-        judge(function, f, e, {}, otherwise(trial, f))
+def _structure(value: Any) -> Any:
+    """A copy of the lists and dicts, and of the numbers in them."""
+    if isinstance(value, Mapping):
+        return {name: _structure(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_structure(part) for part in value]
+    return value.detach().clone() if isinstance(value, Tensor) else value
 
 
-def plain(found: Any) -> Any:
-    """A list in place of a tensor or an array, where either is a fine answer."""
-    return found.tolist() if hasattr(found, "tolist") else found
+def is_stub(error: Exception) -> bool:
+    """Whether this is the error of an answer that is not written yet."""
+    return isinstance(error, NotImplementedError) and str(error) in ("", STUB)
 
 
-def passed(function: Function, text: str = "") -> None:
+def not_written(error: Exception) -> Exception:
+    """The same error, which Jupyter shows in one line: a traceback would show the check."""
+    where = traceback.extract_tb(error.__traceback__)[-1].name
+
+    def line() -> list[str]:
+        return [f"{where}: not written yet"]
+
+    error._render_traceback_ = line  # type: ignore[attr-defined]
+    return error.with_traceback(None)
+
+
+def stopped(function: Function, call: str, error: Exception) -> Wrong:
+    """What to say of a function that stopped with an error."""
+    words = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    meaning = next((m for fragment, m in _ERRORS.items() if fragment in words), words)
+    shown = [call] if meaning == words else [call, words]
+    return Wrong(f"{name_of(function)} stopped: {meaning}", shown)
+
+
+def passed(function: Function, words: str = "") -> None:
     """Say so, in one line."""
-    print(f"{name_of(function)}: passed{', ' if text else ''}{text}")
-
-
-def judge_test(
-    test: Function, right: Mapping[str, Function], broken: Mapping[str, Function]
-) -> None:
-    """Raise `Wrong` unless `test` passes on each right implementation and fails on each broken one.
-
-    `right` is by name; `broken` by the sentence that a test deserves which lets it pass.
-    """
-    for name, implementation in right.items():
-        complaint, calls = _complaint(test, implementation)
-        if complaint is not None:
-            raise Wrong(f"{name_of(test)} fails on {name}, which is right: {complaint}")
-        if not calls:
-            raise Wrong(f"{name_of(test)} never calls the function that it is given")
-    for sentence, implementation in broken.items():
-        if _complaint(test, implementation)[0] is None:
-            raise Wrong(f"{name_of(test)}: {sentence}")
-
-
-def _complaint(test: Function, implementation: Function) -> tuple[str | None, int]:
-    """What the test's assertion says of an implementation (None: it passes), and its calls."""
-    calls = 0
-
-    def counted(*inputs: Any, **options: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        return implementation(*inputs, **options)
-
-    try:
-        returned = test(counted)
-    except (NotImplementedError, Wrong):
-        raise
-    except AssertionError as error:
-        return str(error) or "an assertion without a message", calls
-    except Exception as error:
-        raise Wrong(f"{name_of(test)} stopped: {_explain(error)}") from error
-    if returned is not None:
-        raise Wrong(
-            f"{name_of(test)} returned {returned!r}: a test returns nothing, it says `assert …`"
-        )
-    return None, calls
-
-
-def _explain(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    for fragment, meaning in _TORCH_ERRORS.items():
-        if fragment in text:
-            return meaning
-    return f"{type(error).__name__}: {text[:200]}"
-
-
-def same(found: Any, expected: Any) -> bool:
-    """Whether two results agree, up to rounding: numbers, tensors, and lists or dicts of them."""
-    if isinstance(expected, bool | str | type(None)):
-        return type(found) is type(expected) and found == expected
-    if isinstance(expected, Real):
-        return _is_number(found) and math.isclose(found, expected, rel_tol=1e-6, abs_tol=1e-9)
-    if isinstance(expected, Tensor):
-        return _same_tensors(found, expected)
-    if isinstance(expected, Mapping):
-        return (
-            isinstance(found, Mapping)
-            and set(found) == set(expected)
-            and all(same(found[name], expected[name]) for name in expected)
-        )
-    if isinstance(expected, list | tuple):
-        return (
-            isinstance(found, list | tuple)
-            and len(found) == len(expected)
-            and all(map(same, found, expected))
-        )
-    return found is expected
-
-
-def _is_number(value: Any) -> bool:
-    if isinstance(value, Tensor):
-        return value.ndim == 0
-    return isinstance(value, Real) and not isinstance(value, bool)
-
-
-def _same_tensors(found: Any, expected: Tensor) -> bool:
-    if expected.ndim == 0 and _is_number(found):
-        found = torch.as_tensor(found)
-    if not isinstance(found, Tensor) or found.shape != expected.shape:
-        return False
-    a, b = found.detach().double(), expected.detach().double()
-    return torch.allclose(a, b, rtol=1e-6, atol=1e-9, equal_nan=True)
-
-
-def difference(found: Any, expected: Any) -> str:
-    """One sentence on how a result differs from what was expected: kind, then size, then value."""
-    for describe in (_other_kind, _other_size):
-        if sentence := describe(found, expected):
-            return sentence
-    if isinstance(expected, Mapping):
-        name = next(name for name in expected if not same(found[name], expected[name]))
-        return f"{name!r}: {difference(found[name], expected[name])}"
-    if isinstance(expected, list | tuple):
-        place = next(
-            i for i, pair in enumerate(zip(found, expected, strict=True)) if not same(*pair)
-        )
-        return f"entry {place}: {difference(found[place], expected[place])}"
-    return f"it gives {_short(found)}, and should give {_short(expected)}"
-
-
-def _other_kind(found: Any, expected: Any) -> str | None:
-    asked = _kind(expected)
-    return None if _kind(found) == asked else f"it gives {_kind(found)}, and should give {asked}"
-
-
-def _kind(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return "a dict"
-    if isinstance(value, list | tuple):
-        return "a list"
-    if _is_number(value):
-        return "a number"
-    return {Tensor: "a tensor", bool: "True or False", str: "a text"}.get(
-        type(value), f"a {type(value).__name__}"
-    )
-
-
-def _other_size(found: Any, expected: Any) -> str | None:
-    if isinstance(expected, Mapping) and set(found) != set(expected):
-        return f"its names are {sorted(found)}, and should be {sorted(expected)}"
-    if isinstance(expected, list | tuple) and len(found) != len(expected):
-        return f"it has {len(found)} entries, and should have {len(expected)}"
-    if isinstance(expected, Tensor) and isinstance(found, Tensor) and found.shape != expected.shape:
-        return f"its shape is {list(found.shape)}, and should be {list(expected.shape)}"
-    return None
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, Tensor) and value.ndim:
-        first = ", ".join(f"{number:.4g}" for number in value.detach().flatten()[:3].tolist())
-        return f"[{first}{', …' if value.numel() > 3 else ''}]"
-    return f"{float(value):.6g}" if _is_number(value) else repr(value)
-
-
-def _copy(value: Any) -> Any:
-    """The same, with a copy of each tensor, list and dict in it."""
-    if isinstance(value, Tensor):
-        return value.detach().clone()
-    if isinstance(value, Mapping):
-        return {name: _copy(part) for name, part in value.items()}
-    if isinstance(value, list | tuple):
-        return tuple(map(_copy, value))
-    return value
-
-
-# Inputs.
-
-
-def generator(seed: int) -> torch.Generator:
-    """Where a check's random inputs come from: the same for the same seed."""
-    return torch.Generator().manual_seed(seed)
-
-
-def normal(draw: torch.Generator, *shape: int, requires_grad: bool = False) -> Tensor:
-    """Normal random numbers in float64."""
-    x = torch.randn(*shape, generator=draw, dtype=torch.float64)
-    return x.requires_grad_(requires_grad)
-
-
-def pick(draw: torch.Generator, choices: Sequence[Any]) -> Any:
-    """One of them, at random."""
-    return choices[int(torch.randint(len(choices), (), generator=draw))]
+    print(f"{name_of(function)}: passed{', ' if words else ''}{words}")

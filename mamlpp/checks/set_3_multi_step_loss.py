@@ -1,210 +1,212 @@
-"""Checks of set 3: the multi-step loss (Antoniou et al. 2019, section 4, equation 3)."""
+"""Checks of set 3: the weights of the multi-step loss, and its cost (3.1, 3.2 and 3.4).
 
+Antoniou et al. 2019, section 4, equation 3.
+"""
+
+from collections.abc import Callable
 from typing import Any
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
-
 from mamlpp import schedules
-from mamlpp.checks.core import (
-    Function,
-    Wrong,
-    attempt,
-    generator,
-    judge,
-    judge_trials,
-    normal,
-    passed,
-    pick,
-)
-from mamlpp.checks.set_1_inner_loop import Weights, draw_problem, linear, path_of
+from mamlpp.checks.core import Function, passed
+from mamlpp.checks.inputs import check, generator, pick, uniform
+from mamlpp.checks.judging import judge_trials
 
 
-def _fall(steps: int, other: float) -> list[float]:
-    """All but the last count `other`, and the last takes the rest."""
-    return [other] * (steps - 1) + [1 - (steps - 1) * other]
+def _all_but_last(steps: int, weight: float) -> list[float]:
+    """All but the last loss have this weight, and the last takes the rest."""
+    return [weight] * (steps - 1) + [1 - (steps - 1) * weight]
 
 
-def _lost(epoch: float, found: Any) -> str | None:
+def _wrong_sum(inputs: tuple[Any, ...], found: Any) -> str | None:
     """What to say of weights that do not sum to 1."""
-    if not isinstance(found, list | tuple) or not all(isinstance(v, float | int) for v in found):
-        return None
-    if abs(sum(found) - 1) < 1e-6:
+    numbers = isinstance(found, list | tuple) and all(isinstance(v, float | int) for v in found)
+    if not numbers or len(found) != inputs[0] or abs(sum(found) - 1) < 1e-6:
         return None
     return (
-        f"your weights sum to {sum(found):.2f} at epoch {epoch:g}: the final step must take what "
-        f"the others lose"
+        f"your weights sum to {sum(found):.2f} at epoch {inputs[-1]:g}, not to 1: the last step "
+        f"must take what the others lose"
     )
 
 
+def _weights(fall: Callable[[int, float, float], float]) -> Function:
+    """Weights of which all but the last are made from (steps, E, epoch)."""
+    return lambda steps, msl_epochs, epoch: _all_but_last(steps, fall(steps, msl_epochs, epoch))
+
+
+def _right_weights(steps: int, msl_epochs: float, epoch: float) -> list[float]:
+    return schedules.step_weights(steps, msl_epochs, 0.0, epoch)
+
+
+_WEIGHT_MISTAKES: dict[str, Function] = {
+    "the epoch may be a fraction: int(epoch) or // makes the weights fall in jumps": _weights(
+        lambda n, e, epoch: (1 - min(int(epoch) / e, 1)) / n
+    ),
+    "the fall goes on below zero: it ends at epoch E": _weights(
+        lambda n, e, epoch: (1 - epoch / e) / n
+    ),
+    "they are all forgotten before epoch E: the fall reaches 0 at epoch E, not one earlier": (
+        _weights(lambda n, e, epoch: (1 - min(epoch / (e - 1), 1)) / n)
+    ),
+    "the fall ends one epoch late: it reaches 0 at epoch E": _weights(
+        lambda n, e, epoch: (1 - min(epoch / (e + 1), 1)) / n
+    ),
+    "it starts with the last step alone and ends with all: the annealing goes the other way": (
+        _weights(lambda n, e, epoch: min(epoch / e, 1) / n)
+    ),
+    "the first step takes what the others lose: it is the last that should": (
+        lambda n, e, epoch: _right_weights(n, e, epoch)[::-1]
+    ),
+    "the weights stay at 1/N: they should move with the epoch": _weights(lambda n, e, epoch: 1 / n),
+    "only the last step counts from the start: at epoch 0 each step counts 1/N": _weights(
+        lambda n, e, epoch: 0.0
+    ),
+    "each weight falls N times too fast: by 1/(N·E) an epoch, so that it reaches 0 at E": (
+        _weights(lambda n, e, epoch: 1 / n - min(epoch / e, 1))
+    ),
+    "each weight falls N times too fast, and stops at 0: it should reach 0 only at epoch E": (
+        _weights(lambda n, e, epoch: max(1 / n - epoch / e, 0.0))
+    ),
+    "`msl_epochs` is an argument: E is not always the same": _weights(
+        lambda n, e, epoch: (1 - min(epoch / 10, 1)) / n
+    ),
+    "it returns the weight of the earlier steps alone: a list of all N is asked for": (
+        lambda n, e, epoch: (1 - min(epoch / e, 1)) / n
+    ),
+    "the weights do not fall in a straight line": _weights(
+        lambda n, e, epoch: (1 - min(epoch / e, 1)) ** 2 / n
+    ),
+}
+
+
+@check
 def step_weights(student: Function, seed: int = 0) -> None:
     """Exercise 3.1: `step_weights(steps, msl_epochs, epoch)`: v_1 … v_N, annealed to the last."""
     draw = generator(seed)
-    lengths = [(pick(draw, [3, 4, 5]), pick(draw, [10, 15])) for _ in range(4)]
-    progress = (0.0, 0.4, 1.0, 1.6)
-    trials = [(n, e, p * e) for (n, e), p in zip(lengths, progress, strict=True)]
-    judge_trials(
-        student,
-        trials,
-        lambda n, e, epoch: schedules.step_weights(n, e, 0.0, epoch),
-        {
-            "the fall goes on below zero: it ends at epoch E": lambda n, e, epoch: _fall(
-                n, (1 - epoch / e) / n
-            ),
-            "it starts with the last step alone and ends with all: the annealing goes the other "
-            "way": lambda n, e, epoch: _fall(n, min(epoch / e, 1) / n),
-            "the first step takes what the others lose: it is the last that should": (
-                lambda n, e, epoch: schedules.step_weights(n, e, 0.0, epoch)[::-1]
-            ),
-            "the weights stay at 1/N: they should move with the epoch": lambda n, e, epoch: _fall(
-                n, 1 / n
-            ),
-            "only the last step counts from the start: at epoch 0 all count 1/N": (
-                lambda n, e, epoch: _fall(n, 0.0)
-            ),
-            "each falls by 1/(N·E) an epoch, N times as slowly as yours": lambda n, e, epoch: _fall(
-                n, 1 / n - min(epoch / e, 1)
-            ),
-        },
-        otherwise=lambda trial, found: _lost(trial[-1], found),
-    )
+    trials: list[tuple[Any, ...]] = [(3, 10, 0.0), (4, 10, 4.0), (3, 10, 10.0)]
+    for progress in (0.93, 1.6, 0.37):
+        steps, msl_epochs = pick(draw, [2, 3, 5]), pick(draw, [8, 15])
+        trials.append((steps, msl_epochs, round(progress * msl_epochs, 2)))
+    trials += [(5, 6, 2.75), (1, 10, 3.0)]
+    judge_trials(student, trials, _right_weights, _WEIGHT_MISTAKES, _wrong_sum)
     passed(student)
 
 
+def _with_floor(fall: Callable[[int, float, float, float], float]) -> Function:
+    return lambda n, e, floor, epoch: _all_but_last(n, fall(n, e, floor, epoch))
+
+
+def _to_zero(steps: int, msl_epochs: float, epoch: float) -> float:
+    return (1 - min(epoch / msl_epochs, 1)) / steps
+
+
+def _line(steps: int, msl_epochs: float, floor: float, epoch: float) -> float:
+    return 1 / steps + epoch / msl_epochs * (floor - 1 / steps)
+
+
+_FLOOR_MISTAKES: dict[str, Function] = {
+    "the epoch may be a fraction: int(epoch) or // makes the weights fall in jumps": (
+        lambda n, e, floor, epoch: schedules.step_weights(n, e, floor, int(epoch))
+    ),
+    "it falls to zero: from epoch E on, each earlier step still counts `floor`": _with_floor(
+        lambda n, e, floor, epoch: _to_zero(n, e, epoch)
+    ),
+    "it clips a fall to zero at the floor, so the floor is reached before epoch E; a straight line "
+    "from 1/N to the floor is asked for": _with_floor(
+        lambda n, e, floor, epoch: max(_to_zero(n, e, epoch), floor)
+    ),
+    "the floor is added to a fall to zero, so at epoch 0 each step counts more than 1/N": (
+        _with_floor(lambda n, e, floor, epoch: _to_zero(n, e, epoch) + floor)
+    ),
+    "it drops to the last step alone at epoch E, as published code does: the floor is never "
+    "reached": _with_floor(
+        lambda n, e, floor, epoch: 0.0 if epoch >= e else _line(n, e, floor, epoch)
+    ),
+    "the fall goes on after epoch E, below the floor": _with_floor(_line),
+    "the earlier steps stand at the floor from the start: they fall to it from 1/N": _with_floor(
+        lambda n, e, floor, epoch: floor
+    ),
+    "the line starts at 1, not at 1/N": _with_floor(
+        lambda n, e, floor, epoch: 1 + min(epoch / e, 1) * (floor - 1)
+    ),
+    "the line ends at floor/N: it should end at `floor`": _with_floor(
+        lambda n, e, floor, epoch: _line(n, e, floor / n, min(epoch, e))
+    ),
+    "`floor` is an argument: it is not always the same": _with_floor(
+        lambda n, e, floor, epoch: _line(n, e, 0.03, min(epoch, e))
+    ),
+    "`msl_epochs` is an argument: E is not always the same": _with_floor(
+        lambda n, e, floor, epoch: _line(n, 10, floor, min(epoch, 10))
+    ),
+    "the first step takes what the others lose: it is the last that should": (
+        lambda n, e, floor, epoch: schedules.step_weights(n, e, floor, epoch)[::-1]
+    ),
+}
+
+
+@check
 def step_weights_floor(student: Function, seed: int = 0) -> None:
     """Exercise 3.2: the same, but the others fall linearly to `floor`, and stay there."""
     draw = generator(seed)
-    trials = []
-    for progress in (0.0, 0.5, 0.9, 1.0, 2.0):
-        steps, length = pick(draw, [3, 4, 5]), pick(draw, [10, 15])
-        trials.append((steps, length, pick(draw, [0.03, 0.04]), progress * length))
-
-    def line(steps: int, length: int, floor: float, epoch: float) -> float:
-        return 1 / steps + epoch / length * (floor - 1 / steps)
-
-    def to_zero(steps: int, length: int, epoch: float) -> float:
-        return (1 - min(epoch / length, 1)) / steps
-
-    judge_trials(
-        student,
-        trials,
-        schedules.step_weights,
-        {
-            "it falls to zero: from epoch E on, each earlier step still counts `floor`": (
-                lambda n, e, floor, epoch: _fall(n, to_zero(n, e, epoch))
-            ),
-            "it clips a fall to zero at the floor, so the floor is reached before epoch E; a "
-            "straight line from 1/N to the floor is asked": (
-                lambda n, e, floor, epoch: _fall(n, max(to_zero(n, e, epoch), floor))
-            ),
-            "the floor is added to a fall to zero, so at epoch 0 each counts more than 1/N": (
-                lambda n, e, floor, epoch: _fall(n, to_zero(n, e, epoch) + floor)
-            ),
-            "it drops to the last step alone at epoch E, as published code does: the floor is "
-            "never reached": lambda n, e, floor, epoch: _fall(
-                n, 0.0 if epoch >= e else line(n, e, floor, epoch)
-            ),
-            "the fall goes on after epoch E, below the floor": (
-                lambda n, e, floor, epoch: _fall(n, line(n, e, floor, epoch))
-            ),
-        },
-        otherwise=lambda trial, found: _lost(trial[-1], found),
-    )
+    trials: list[tuple[Any, ...]] = [(4, 10, 0.03, 0.0), (4, 10, 0.03, 5.0), (4, 10, 0.03, 10.0)]
+    for progress in (0.93, 1.0, 2.0, 0.33):
+        steps, msl_epochs = pick(draw, [2, 3, 5]), pick(draw, [8, 15])
+        epoch = round(progress * msl_epochs, 2)
+        trials.append((steps, msl_epochs, uniform(draw, 0.04, 0.15), epoch))
+    trials.append((3, 6, 0.0, 4.5))
+    judge_trials(student, trials, schedules.step_weights, _FLOOR_MISTAKES, _wrong_sum)
     passed(student)
 
 
-def meta_loss(student: Function, seed: int = 0) -> None:
-    """Exercise 3.3: `meta_loss(model, path, x, y, counts)` is Σ v_i L(θ_i), i = 1 … N."""
-    draw = generator(seed)
-    for steps in (2, 3, 5):
-        weights, x, y, rate = draw_problem(draw)
-        path = path_of(weights, x, y, rate, steps)
-        query = normal(draw, 6, 4)
-        counts = schedules.step_weights(steps, 10, 0.0, pick(draw, [2, 4, 6]))
-        losses = [F.cross_entropy(linear(w, query), y) for w in path]
-        terms = [v * loss for v, loss in zip(counts, losses[1:], strict=True)]
-        total = torch.stack(terms).sum()
-        shifted = [v * loss for v, loss in zip(counts, losses[:-1], strict=True)]
-        found = attempt(student, linear, path, query, y, counts)
-        judge(
-            student,
-            found,
-            total,
-            {
-                "v_1 belongs to θ_1: yours counts θ_0, and leaves out θ_N": torch.stack(
-                    shifted
-                ).sum(),
-                "it divides by N, but the weights sum to 1 already": total / steps,
-                "it counts the last step alone: that is plain MAML": losses[-1],
-                "it adds the losses unweighted": torch.stack(losses[1:]).sum(),
-                "it gives the losses step by step: the meta-loss is their sum": terms,
-                "it counts the steps in the opposite order: counts[0] belongs to θ_1": sum(
-                    v * loss for v, loss in zip(counts[::-1], losses[1:], strict=True)
-                ),
-                "it averages the weights and judges once: the losses are what is averaged": (
-                    _loss_of_average(linear, path, query, y, counts)
-                ),
-            },
-        )
-        if not getattr(found, "requires_grad", False):
-            raise Wrong(
-                f"{student.__name__}: the number is right, but its graph is gone (.item(), float "
-                f"or no_grad), so there is nothing to call backward() on"
-            )
-    passed(student)
+def _count(epochs_with_all: Callable[[int, float, int], int]) -> Function:
+    """How many losses there are, from how many epochs compute all N of them."""
+
+    def count(steps: int, msl_epochs: int, floor: float, epochs: int) -> int:
+        with_all = epochs_with_all(msl_epochs, floor, epochs)
+        return with_all * steps + epochs - with_all
+
+    return count
 
 
-def _loss_of_average(
-    model: Function, path: list[Weights], x: Tensor, y: Tensor, counts: list[float]
-) -> Tensor:
-    middle = {
-        n: torch.stack([v * w[n] for v, w in zip(counts, path[1:], strict=True)]).sum(0)
-        for n in path[0]
-    }
-    return F.cross_entropy(model(middle, x), y)
+_COUNT_MISTAKES: dict[str, Function] = {
+    "with a floor above 0 no weight ever becomes 0, so that all N losses are computed to the end": (
+        _count(lambda e, floor, epochs: min(e, epochs))
+    ),
+    "from epoch E on only the last loss counts: without a floor the others are not computed any "
+    "more": _count(lambda e, floor, epochs: epochs),
+    "one epoch too many: at epoch E the weights of the others are 0 already": _count(
+        lambda e, floor, epochs: epochs if floor else min(e + 1, epochs)
+    ),
+    "one epoch too few: epochs are counted from 0, so E of them come before epoch E": _count(
+        lambda e, floor, epochs: epochs if floor else min(e - 1, epochs)
+    ),
+    "after epoch E one loss is still computed, the last": lambda n, e, floor, epochs: (
+        n * (epochs if floor else min(e, epochs))
+    ),
+    "the training may end before epoch E": _count(lambda e, floor, epochs: epochs if floor else e),
+    "before epoch E all N losses are computed, the last one too": lambda n, e, floor, epochs: (
+        (n - 1) * (epochs if floor else min(e, epochs))
+    ),
+    "before epoch E all N losses are computed: the last of them is counted twice": (
+        lambda n, e, floor, epochs: n * (epochs if floor else min(e, epochs)) + epochs
+    ),
+    "it counts one loss in each epoch: that is plain MAML": lambda n, e, floor, epochs: epochs,
+    "it counts one epoch alone: count the whole training": lambda n, e, floor, epochs: n,
+    "`msl_epochs` is an argument: E is not always 10": lambda n, e, floor, epochs: _count(
+        lambda _, floor, epochs: epochs if floor else min(10, epochs)
+    )(n, e, floor, epochs),
+}
 
 
+@check
 def query_losses(student: Function, seed: int = 0) -> None:
     """Exercise 3.4: `query_losses(steps, msl_epochs, floor, epochs)`: how many a task computes.
 
     One meta-step an epoch, at epochs 0, 1, …; losses that count 0 are not computed.
     """
     draw = generator(seed)
-    trials = [
-        (pick(draw, [3, 4, 5]), pick(draw, [10, 15]), floor, epochs)
-        for floor, epochs in ((0.0, 20), (0.01, 50), (0.0, 8), (0.01, 8))
-    ]
-
-    def total(steps: int, with_all: int, epochs: int) -> int:
-        return with_all * steps + epochs - with_all
-
-    judge_trials(
-        student,
-        trials,
-        lambda n, e, floor, epochs: total(n, epochs if floor else min(e, epochs), epochs),
-        {
-            "with a floor no loss ever counts 0, so that all N are computed to the end": (
-                lambda n, e, floor, epochs: total(n, min(e, epochs), epochs)
-            ),
-            "from epoch E on only the last loss counts: without a floor the others are not "
-            "computed any more": lambda n, e, floor, epochs: epochs * n,
-            "one epoch too many: at epoch E the others count 0 already": (
-                lambda n, e, floor, epochs: total(
-                    n, epochs if floor else min(e + 1, epochs), epochs
-                )
-            ),
-            "one epoch too few: epochs are counted from 0, so E of them come before epoch E": (
-                lambda n, e, floor, epochs: total(
-                    n, epochs if floor else min(e - 1, epochs), epochs
-                )
-            ),
-            "after epoch E one loss is still computed, the last": (
-                lambda n, e, floor, epochs: n * (epochs if floor else min(e, epochs))
-            ),
-            "the training may end before epoch E": (
-                lambda n, e, floor, epochs: epochs * n if floor else total(n, e, epochs)
-            ),
-        },
-    )
+    trials: list[tuple[Any, ...]] = [(3, 2, 0.0, 4), (3, 10, 0.0, 20)]
+    for floor, epochs in ((0.01, 50), (0.0, 30), (0.0, 7), (0.02, 8)):
+        trials.append((pick(draw, [3, 4, 5]), pick(draw, [9, 15]), floor, epochs))
+    right = _count(lambda e, floor, epochs: epochs if floor else min(e, epochs))
+    judge_trials(student, trials, right, _COUNT_MISTAKES)
     passed(student)

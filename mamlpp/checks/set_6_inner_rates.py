@@ -1,215 +1,215 @@
-"""Checks of set 6: learned rates, Meta-SGD (Li et al. 2017) and LSLR (the paper, section 4)."""
+"""Checks of set 6: counting rates, and LSLR (6.1 and 6.2; the paper, section 4)."""
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from mamlpp.checks.core import (
-    Function,
-    Wrong,
-    attempt,
-    generator,
-    judge,
-    judge_trials,
-    name_of,
-    normal,
-    passed,
-    pick,
-)
+from mamlpp.checks.core import Function, passed
+from mamlpp.checks.inputs import check, generator, normal, pick
+from mamlpp.checks.judging import judge_trials
 from mamlpp.inner_rates import LSLR, MetaSGD, layer_of
 
 Weights = dict[str, Tensor]
+Shapes = dict[str, tuple[int, ...]]
+
+# Names are nested, layers have one to three tensors, and not all of a layer's stand together.
+NAMES = {
+    "plain": {"body.weight": (4, 3), "body.bias": (4,), "head.weight": (2, 4), "head.bias": (2,)},
+    "nested": {
+        "blocks.0.conv.weight": (4, 1, 3, 3),
+        "blocks.0.linear.weight": (5, 4),
+        "blocks.0.linear.bias": (5,),
+        "blocks.1.conv.weight": (4, 2),
+        "blocks.1.conv.bias": (4,),
+        "blocks.1.conv.gate": (4,),
+        "head.weight": (3, 5),
+    },
+    "scattered": {
+        "stem.weight": (4, 3),
+        "head.weight": (2, 4),
+        "stem.bias": (4,),
+        "temperature.scale": (1,),
+        "head.bias": (2,),
+    },
+}
 
 
-def _shapes(filters: int, ways: int) -> dict[str, tuple[int, ...]]:
-    return {
-        "body.weight": (filters, 3),
-        "middle.weight": (filters, filters),
-        "middle.bias": (filters,),
-        "head.weight": (ways, filters),
-        "head.bias": (ways,),
-    }
+def _layers(names: Any) -> list[str]:
+    return list(dict.fromkeys(map(layer_of, names)))
 
 
-def numbers_learned(student: Function, seed: int = 0) -> None:
-    """Exercise 6.1: `numbers_learned(shapes, steps)`: how many rates LSLR and Meta-SGD learn."""
-    draw = generator(seed)
-    trials = [(_shapes(pick(draw, [4, 5]), pick(draw, [5, 6])), steps) for steps in (1, 3, 5)]
-
-    def layers(shapes: dict) -> int:
-        return len({layer_of(name) for name in shapes})
-
-    def weights(shapes: dict) -> int:
-        return sum(math.prod(shape) for shape in shapes.values())
-
-    judge_trials(
-        student,
-        trials,
-        _counted,
-        {
-            "LSLR has one rate for a layer, which its weight and bias share: yours has one for "
-            "each tensor, as published code does": lambda s, n: (len(s) * n, weights(s)),
-            "LSLR learns rates for the N steps that are taken: yours has N + 1, as published code "
-            "does": lambda s, n: (layers(s) * (n + 1), weights(s)),
-            "LSLR has a rate for each layer AND step": lambda s, n: (layers(s), weights(s)),
-            "Meta-SGD uses the same rates at all steps": lambda s, n: (
-                layers(s) * n,
-                weights(s) * n,
-            ),
-            "Meta-SGD has a rate for each single weight: multiply a shape, do not add it": (
-                lambda s, n: (layers(s) * n, sum(map(sum, s.values())))
-            ),
-            "Meta-SGD has a rate for each single weight, not for each tensor": (
-                lambda s, n: (layers(s) * n, len(s))
-            ),
-            "the two are swapped: LSLR first": lambda s, n: (weights(s), layers(s) * n),
-        },
-    )
-    passed(student)
+def _numbers(shapes: Shapes) -> int:
+    return sum(math.prod(shape) for shape in shapes.values())
 
 
-def _counted(shapes: dict[str, tuple[int, ...]], steps: int) -> tuple[int, int]:
-    """By building them."""
+def _counts(
+    lslr: Callable[[Shapes, int], int] = lambda s, n: len(_layers(s)) * n,
+    meta_sgd: Callable[[Shapes, int], int] = lambda s, n: _numbers(s),
+) -> Function:
+    """How many rates the two learn, each in its own way."""
+
+    def numbers_learned(shapes: Shapes, steps: int) -> tuple[int, int]:
+        return lslr(shapes, steps), meta_sgd(shapes, steps)
+
+    return numbers_learned
+
+
+def _built(shapes: Shapes, steps: int) -> tuple[int, int]:
+    """The right answer, by building both."""
     tensors = {name: torch.zeros(shape) for name, shape in shapes.items()}
     rules = LSLR(tensors, steps, 0.1), MetaSGD(tensors, 0.1)
     lslr, meta_sgd = (sum(p.numel() for p in rule.parameters()) for rule in rules)
     return lslr, meta_sgd
 
 
-def _weights_and_gradients(draw: torch.Generator) -> tuple[Weights, Weights]:
-    shapes = _shapes(4, 5)
-    weights = {name: normal(draw, *shape) for name, shape in shapes.items()}
-    return weights, {name: normal(draw, *shape) for name, shape in shapes.items()}
+_COUNT_MISTAKES: dict[str, Function] = {
+    "LSLR has one rate for a layer, which its tensors share: yours has one for each tensor, as "
+    "published code does": _counts(lambda s, n: len(s) * n),
+    "a layer may have one tensor or three: count the layers' names instead of halving the number "
+    "of tensors": _counts(lambda s, n: len(s) // 2 * n),
+    "a layer may have one tensor or three: count the layers' names instead of rounding up half of "
+    "the number of tensors": _counts(lambda s, n: math.ceil(len(s) / 2) * n),
+    "a layer may have no tensor called weight: count the layers' names": _counts(
+        lambda s, n: sum(name.endswith("weight") for name in s) * n
+    ),
+    "the layer of 'blocks.0.conv.weight' is 'blocks.0.conv': yours ends at the first dot": _counts(
+        lambda s, n: len({name.split(".")[0] for name in s}) * n
+    ),
+    "the layer of 'blocks.0.conv.weight' is 'blocks.0.conv': yours takes one word of it": _counts(
+        lambda s, n: len({name.split(".")[-2] for name in s}) * n
+    ),
+    "LSLR learns rates for the N steps that are taken: yours has N + 1, as published code does": (
+        _counts(lambda s, n: len(_layers(s)) * (n + 1))
+    ),
+    "LSLR has a rate for each layer AND step": _counts(lambda s, n: len(_layers(s))),
+    "LSLR has a rate for each layer and step, which are multiplied, not added": _counts(
+        lambda s, n: len(_layers(s)) + n
+    ),
+    "LSLR has one rate for each layer and step, not one for each weight and step": _counts(
+        lambda s, n: _numbers(s) * n
+    ),
+    "Meta-SGD uses the same rates at all steps": _counts(meta_sgd=lambda s, n: _numbers(s) * n),
+    "Meta-SGD has a rate for each single weight: multiply the sizes in a shape, do not add them": (
+        _counts(meta_sgd=lambda s, n: sum(map(sum, s.values())))
+    ),
+    "Meta-SGD has a rate for each single weight, not for each tensor": _counts(
+        meta_sgd=lambda s, n: len(s)
+    ),
+    "Meta-SGD has rates for biases too": _counts(
+        meta_sgd=lambda s, n: _numbers({k: v for k, v in s.items() if not k.endswith("bias")})
+    ),
+    "the two are swapped: LSLR comes first": lambda s, n: _counts()(s, n)[::-1],
+}
 
 
-def _moved(weights: Weights, gradients: Weights, rates: dict[str, Any]) -> Weights:
-    return {n: w - rates[n] * gradients[n] for n, w in weights.items()}
+@check
+def numbers_learned(student: Function, seed: int = 0) -> None:
+    """Exercise 6.1: `numbers_learned(shapes, steps)`: how many rates LSLR and Meta-SGD learn."""
+    draw = generator(seed)
+    trials: list[tuple[Any, ...]] = [({"head.weight": (2, 3), "head.bias": (2,)}, 5)]
+    trials += [(shapes, pick(draw, [2, 3, 4, 6])) for shapes in NAMES.values()]
+    trials.append((NAMES["nested"], 1))
+    trials.append(({"stem.weight": (3, 2), "middle.weight": (3, 3), "head.weight": (2, 3)}, 2))
+    judge_trials(student, trials, _built, _COUNT_MISTAKES)
+    passed(student)
 
 
-def _check_learns(student: Function, found: Weights, rates: list[Tensor]) -> None:
-    """A gradient must reach the rates."""
-    total = torch.stack([w.square().sum() for w in found.values()]).sum()
-    if not total.requires_grad or not any(
-        g is not None and g.any()
-        for g in torch.autograd.grad(total, rates, allow_unused=True, retain_graph=True)
-    ):
-        raise Wrong(
-            f"{name_of(student)}: the numbers are right, but the rates entered as plain numbers "
-            f"(.item(), .tolist(), detach), so no gradient reaches them and they never learn"
-        )
+def leaves(draw: torch.Generator, shapes: Shapes, dtype: torch.dtype) -> Weights:
+    """Random tensors of these shapes that require a gradient."""
+    return {n: normal(draw, *s, dtype=dtype, requires_grad=True) for n, s in shapes.items()}
 
 
+def _lslr(
+    rate: Callable[[Tensor, int, int], Any],
+    change: Callable[[Tensor, Any, Tensor], Tensor] = lambda w, rate, g: w - rate * g,
+    row: Callable[[list[str], str], int] = lambda names, name: _layers(names).index(layer_of(name)),
+) -> Function:
+    """A step whose rate is made from (rates, layer, step)."""
+
+    def step(weights: Weights, gradients: Weights, rates: Tensor, step: int) -> Weights:
+        picked = {name: rate(rates, row(list(weights), name), step) for name in weights}
+        return {name: change(w, picked[name], gradients[name]) for name, w in weights.items()}
+
+    return step
+
+
+def _rate(rates: Tensor, layer: int, step: int) -> Tensor:
+    return rates[layer, step]
+
+
+_LSLR_MISTAKES: dict[str, Function] = {
+    "the step goes up: subtract": _lslr(_rate, lambda w, rate, g: w + rate * g),
+    "rows are layers and columns are steps: yours reads rates[step, layer]": _lslr(
+        lambda rates, layer, step: rates[step, layer]
+    ),
+    "it always uses the rates of step 0: `step` says which column": _lslr(
+        lambda rates, layer, step: rates[layer, 0]
+    ),
+    "it always uses the rates of the last step: `step` says which column": _lslr(
+        lambda rates, layer, step: rates[layer, -1]
+    ),
+    "it uses the rates of the step before: steps are counted from 0, so `step` is the column": (
+        _lslr(lambda rates, layer, step: rates[layer, step - 1])
+    ),
+    "it uses the rates of the step after: steps are counted from 0, so `step` is the column": (
+        _lslr(lambda rates, layer, step: rates[layer, step + 1])
+    ),
+    "it averages the rates over the steps: each step has its own": _lslr(
+        lambda rates, layer, step: rates[layer].mean()
+    ),
+    "it uses the first layer's rates for all layers": _lslr(
+        lambda rates, layer, step: rates[0, step]
+    ),
+    "it counts tensors where it should count layers: the tensors of a layer share a row": _lslr(
+        _rate, row=lambda names, name: names.index(name)
+    ),
+    "it sorts the layers: the rows are in the order in which the layers first appear": _lslr(
+        _rate, row=lambda names, name: sorted(_layers(names)).index(layer_of(name))
+    ),
+    "it loses the order of the layers: the rows are in the order in which the layers last appear": (
+        _lslr(_rate, row=lambda names, name: _layers(names[::-1])[::-1].index(layer_of(name)))
+    ),
+    "the layer of 'blocks.0.conv.weight' is 'blocks.0.conv': yours ends at the first dot": _lslr(
+        _rate,
+        row=lambda names, name: list(dict.fromkeys(n.split(".")[0] for n in names)).index(
+            name.split(".")[0]
+        ),
+    ),
+    "the gradients are missing: the rate times the gradient is subtracted": _lslr(
+        _rate, lambda w, rate, g: w - rate
+    ),
+    "it returns the change, not the changed weights": _lslr(_rate, lambda w, rate, g: -rate * g),
+    "the numbers are right, but the rates entered as plain numbers (.item(), .tolist(), "
+    ".detach()), so that no gradient reaches them and they never learn": _lslr(
+        lambda rates, layer, step: rates[layer, step].item()
+    ),
+    "the numbers are right, but the weights entered as constants (.detach() or .data): nothing "
+    "gets back to θ": _lslr(_rate, lambda w, rate, g: w.detach() - rate * g),
+    "the numbers are right, but the gradients entered as constants (.detach() or .data): that is "
+    "first-order MAML": _lslr(_rate, lambda w, rate, g: w - rate * g.detach()),
+}
+
+
+@check
 def lslr_step(student: Function, seed: int = 0) -> None:
     """Exercise 6.2: `lslr_step(weights, gradients, rates, step)`, rates `[L, S]`."""
-    draw = generator(seed)
-    layers = ["body", "middle", "head"]
-    for step in (2, 1, 0):
-        weights, gradients = _weights_and_gradients(draw)
-        rates = normal(draw, 3, 3, requires_grad=True)
 
-        def by(picked: Tensor, names: tuple[str, ...] = tuple(weights)) -> dict[str, Tensor]:
-            return {n: picked[layers.index(layer_of(n))] for n in names}
+    def inputs(names: str, step: int, steps: int, dtype: torch.dtype) -> tuple[Any, ...]:
+        draw, shapes = generator(seed), NAMES[names]
+        weights, gradients = leaves(draw, shapes, dtype), leaves(draw, shapes, dtype)
+        size = len(_layers(shapes)), steps
+        return weights, gradients, normal(draw, *size, dtype=dtype, requires_grad=True), step
 
-        right = by(rates[:, step])
-        by_tensor = {n: rates[i % 3, step] for i, n in enumerate(weights)}
-        found = attempt(student, weights, gradients, rates, step)
-        mistakes = {
-            "the step goes up: subtract": _moved(
-                weights, gradients, {n: -r for n, r in right.items()}
-            ),
-            "rows are layers and columns are steps: yours reads rates[step, layer]": _moved(
-                weights, gradients, by(rates[step])
-            ),
-            "it always uses the rates of step 0": _moved(weights, gradients, by(rates[:, 0])),
-            "it uses the rates of another step: steps are counted from 0": _moved(
-                weights, gradients, by(rates[:, step - 1])
-            ),
-            "it averages the rates over the steps: each step has its own": _moved(
-                weights, gradients, by(rates.mean(1))
-            ),
-            "it counts tensors where it should count layers: a layer's weight and bias share a "
-            "row": _moved(weights, gradients, by_tensor),
-            "the gradients are missing: α times the gradient is subtracted": {
-                n: w - right[n] for n, w in weights.items()
-            },
-        }
-        judge(student, found, _moved(weights, gradients, right), mistakes)
-        _check_learns(student, found, [rates])
-    passed(student)
-
-
-def meta_sgd_step(student: Function, seed: int = 0) -> None:
-    """Exercise 6.3: `meta_sgd_step(weights, gradients, rates)`, a rate for each single weight."""
-    draw = generator(seed)
-    for _ in range(2):
-        weights, gradients = _weights_and_gradients(draw)
-        rates = {n: normal(draw, *w.shape, requires_grad=True) for n, w in weights.items()}
-        found = attempt(student, weights, gradients, rates)
-        mistakes = {
-            "the step goes up: subtract": _moved(
-                weights, gradients, {n: -r for n, r in rates.items()}
-            ),
-            "it uses one rate a tensor, the mean: multiply number by number": _moved(
-                weights, gradients, {n: r.mean() for n, r in rates.items()}
-            ),
-            "it takes the rates' absolute values: Meta-SGD's rates may be negative": _moved(
-                weights, gradients, {n: r.abs() for n, r in rates.items()}
-            ),
-            "it clips the rates at zero: Meta-SGD's rates may be negative": _moved(
-                weights, gradients, {n: r.clamp(min=0) for n, r in rates.items()}
-            ),
-            "it is the change, not the changed weights": {
-                n: -rates[n] * gradients[n] for n in weights
-            },
-            "the rates multiply the weights: they belong to the gradients": {
-                n: rates[n] * w - gradients[n] for n, w in weights.items()
-            },
-        }
-        judge(student, found, _moved(weights, gradients, rates), mistakes)
-        _check_learns(student, found, list(rates.values()))
-    passed(student)
-
-
-def rate_gradient(student: Function, seed: int = 0) -> None:
-    """Exercise 6.4: `rate_gradient(query, support)`: d query loss(θ − α·support) / dα.
-
-    `query` and `support` are dicts of gradients, at θ' and at θ.
-    """
-    draw = generator(seed)
-    trials = [_weights_and_gradients(draw) for _ in range(3)]
-
-    def products(q: Weights, s: Weights) -> dict[str, Tensor]:
-        return {n: (q[n] * s[n]).sum() for n in q}
-
-    def length(g: Weights) -> float:
-        return math.sqrt(sum(part.square().sum().item() for part in g.values()))
-
-    def inner(q: Weights, s: Weights) -> float:
-        return sum(part.item() for part in products(q, s).values())
-
-    judge_trials(
-        student,
-        trials,
-        lambda q, s: -inner(q, s),
-        {
-            "the sign: θ' = θ − α·g falls along g as α grows": inner,
-            "it is the cosine of the angle: the lengths of both gradients count too": (
-                lambda q, s: -inner(q, s) / length(q) / length(s)
-            ),
-            "α is one number for all weights: add up over all tensors, not the first alone": (
-                lambda q, s: -next(iter(products(q, s).values())).item()
-            ),
-            "it gives a number for each tensor: α is one number for all, so add them up": (
-                lambda q, s: {n: -part.item() for n, part in products(q, s).items()}
-            ),
-            "it takes the mean over the weights: each adds its whole part": lambda q, s: (
-                -inner(q, s) / sum(part.numel() for part in q.values())
-            ),
-            "it multiplies the lengths: it is the products of the single numbers that are added": (
-                lambda q, s: -length(q) * length(s)
-            ),
-        },
-    )
+    kinds: list[Any] = [
+        ("plain", 1, 4, torch.float64),
+        ("scattered", 2, 4, torch.float64),
+        ("nested", 0, 3, torch.float32),
+        ("plain", 2, 3, torch.float64),
+    ]
+    trials = [partial(inputs, *kind) for kind in kinds]
+    judge_trials(student, trials, _lslr(_rate), _LSLR_MISTAKES)
     passed(student)

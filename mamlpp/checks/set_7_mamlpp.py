@@ -1,28 +1,22 @@
-"""Checks of set 7: MAML++ put together, and a training judged by what it reaches.
+"""Checks of set 7: MAML++ put together, and a training judged by its accuracy.
 
-A training has a budget of tasks rather than of seconds, so that it is judged alike on every
-machine. A teacher who grades many sets MAMLPP_PROFILE=smoke: a shorter budget and lower marks.
+A training has a budget of tasks rather than of seconds, so that it is judged in the same way on
+every machine. A teacher with many students sets MAMLPP_PROFILE=smoke: a smaller budget and lower
+marks.
 """
 
 import os
 import time
-from functools import cache
-from typing import NamedTuple
+from functools import cache, partial
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mamlpp.checks.core import (
-    Function,
-    Wrong,
-    attempt,
-    difference,
-    generator,
-    name_of,
-    passed,
-    same,
-)
+from mamlpp.checks.core import Function, Wrong, is_stub, name_of, not_written, passed
+from mamlpp.checks.inputs import check, generator
+from mamlpp.checks.judging import judge_trials
 from mamlpp.data import load_images
 from mamlpp.data.images import ImageSet
 from mamlpp.data.tasks import TaskBatch, TaskSampler
@@ -34,12 +28,10 @@ from mamlpp.run.evaluation import evaluate_tasks
 from mamlpp.run.run import Run
 
 
-def _learner(seed: int) -> MetaLearner:
+def _learner(seed: int, inner_steps: int, **schedule: float) -> MetaLearner:
     """A tiny MAML++ in float64 whose steps and layers all differ."""
     draw = generator(seed)
-    recipe = RECIPES["maml++"].with_(
-        filters=2, inner_steps=2, inner_rate=0.3, second_order_from=2.0, msl_epochs=4.0
-    )
+    recipe = RECIPES["maml++"].with_(filters=2, inner_steps=inner_steps, inner_rate=0.3, **schedule)
     learner = MetaLearner(recipe, (1, 16, 16), ways=2, seed=seed).double()
     for name, parameter in learner.named_parameters():
         if "norm" in name or "rates" in name:
@@ -48,8 +40,8 @@ def _learner(seed: int) -> MetaLearner:
     return learner
 
 
-def _task(draw: torch.Generator) -> Task:
-    images = torch.rand(2, 4, 1, 16, 16, generator=draw, dtype=torch.float64)
+def _task(seed: int) -> Task:
+    images = torch.rand(2, 4, 1, 16, 16, generator=generator(seed), dtype=torch.float64)
     labels = torch.tensor([0, 0, 1, 1])
     return Task(images[0], labels, images[1], labels)
 
@@ -59,78 +51,111 @@ def _loss(
     task: Task,
     epoch: float,
     *,
+    support_step: int = 0,
     query_step: int = 1,
     rule_step: int | None = None,
-    counts: list[float] | None = None,
+    loss_weights: str = "",
     second_order: bool | None = None,
     support_twice: bool = False,
     fixed: bool = False,
+    constant: str = "",
+    mean: bool = False,
 ) -> Tensor:
     """MAML++'s loss on a task; each option is a mistake."""
     scheduled, order = learner.schedule(epoch)
     order = order if second_order is None else second_order
     query_x, query_y = task[:2] if support_twice else task[2:]
     weights, losses = learner.weights(), []
-    for step, count in enumerate(counts or scheduled):
-        support_loss = F.cross_entropy(learner(weights, task.support_x, step), task.support_y)
+    for step, v in enumerate(_LOSS_WEIGHTS[loss_weights](learner, scheduled)):
+        logits = learner(weights, task.support_x, step + support_step)
+        support_loss = F.cross_entropy(logits, task.support_y)
         gradients = torch.autograd.grad(
             support_loss, list(weights.values()), create_graph=order, retain_graph=True
         )
         at = step if rule_step is None else rule_step
-        rates = [learner.recipe.inner_rate if fixed else learner.rule(n, at) for n in weights]
+        rates: list[Any] = [learner.rule(name, at) for name in weights]
+        if fixed:
+            rates = [learner.recipe.inner_rate] * len(weights)
+        if constant == "rates":
+            rates = [rate.detach() for rate in rates]
         pairs = zip(weights.items(), rates, gradients, strict=True)
-        weights = {name: weight - rate * g for (name, weight), rate, g in pairs}
-        losses.append(
-            count * F.cross_entropy(learner(weights, query_x, step + query_step), query_y)
-        )
-    return torch.stack(losses).sum()
+        weights = {
+            name: (w.detach() if constant == "weights" else w) - rate * g
+            for (name, w), rate, g in pairs
+        }
+        losses.append(v * F.cross_entropy(learner(weights, query_x, step + query_step), query_y))
+    total = torch.stack(losses).sum()
+    return total / len(losses) if mean else total
 
 
-def _with_gradient(loss: Tensor, learner: MetaLearner) -> tuple[Tensor, Tensor]:
-    parts = torch.autograd.grad(loss, list(learner.parameters()), materialize_grads=True)
-    return loss.detach(), torch.cat([part.flatten() for part in parts])
-
-
-_LOSS_MISTAKES: dict[str, dict] = {
-    "the query loss after step i belongs to the network that has taken i steps: tell the model "
-    "step + 1 there, as batch norm has weights for each step": {"query_step": 0},
-    "the rule is asked for the rate of step 0 at every step": {"rule_step": 0},
-    "the rates are learner.rule's, not the recipe's single inner_rate": {"fixed": True},
-    "the last query loss alone is plain MAML: where are the weights of the epoch (MSL)?": {
-        "counts": [0.0, 1.0]
-    },
-    "the query losses are not weighted": {"counts": [1.0, 1.0]},
-    "the weights are those of epoch 0 at every epoch": {"counts": [0.5, 0.5]},
-    "the number is right, but the gradient is of second order at every epoch (DA)": {
-        "second_order": True
-    },
-    "the number is right, but the gradient is of first order at every epoch": {
-        "second_order": False
-    },
-    "the adapted weights are judged on the support set, not on the queries": {
-        "support_twice": True
-    },
+_LOSS_WEIGHTS: dict[str, Any] = {
+    "": lambda learner, scheduled: scheduled,
+    "last": lambda learner, scheduled: [0.0] * (len(scheduled) - 1) + [1.0],
+    "ones": lambda learner, scheduled: [1.0] * len(scheduled),
+    "first": lambda learner, scheduled: learner.schedule(0.0)[0],
+    "reversed": lambda learner, scheduled: scheduled[::-1],
 }
 
 
+def _at_whole_epochs(learner: MetaLearner, task: Task, epoch: float) -> Tensor:
+    return _loss(learner, task, int(epoch))
+
+
+def _without_floor(learner: MetaLearner, task: Task, epoch: float) -> Tensor:
+    return _loss(learner.with_recipe(msl_floor=0.0), task, epoch)
+
+
+_LOSS_MISTAKES: dict[str, Function] = {
+    "the query loss after step i belongs to the network that has taken i steps: pass the learner "
+    "step + 1 there, as batch norm has weights for each step": partial(_loss, query_step=0),
+    "the support loss of step i belongs to the network before that step: pass the learner `step` "
+    "there, not step + 1": partial(_loss, support_step=1),
+    "the rule is asked for the rate of step 0 at every step": partial(_loss, rule_step=0),
+    "the rates come from learner.rule, not from the recipe's single inner_rate": partial(
+        _loss, fixed=True
+    ),
+    "the last query loss alone is plain MAML: where are the weights of the epoch (MSL)?": partial(
+        _loss, loss_weights="last"
+    ),
+    "the query losses are not weighted": partial(_loss, loss_weights="ones"),
+    "the weights of the losses are those of epoch 0 at every epoch": partial(
+        _loss, loss_weights="first"
+    ),
+    "the weights of the losses are in the opposite order": partial(_loss, loss_weights="reversed"),
+    "the sum is divided by the number of steps, but the weights sum to 1 already": partial(
+        _loss, mean=True
+    ),
+    "the floor is missing: pass recipe.msl_floor to the schedule": _without_floor,
+    "the epoch may be a fraction: do not round it": _at_whole_epochs,
+    "the number is right, but the gradient is of second order at every epoch: DA switches to it": (
+        partial(_loss, second_order=True)
+    ),
+    "the number is right, but the gradient is of first order at every epoch: DA switches to second "
+    "order": partial(_loss, second_order=False),
+    "the number is right, but the rates entered as constants (.item(), .detach()): they would "
+    "never learn": partial(_loss, constant="rates"),
+    "the number is right, but the old weights entered the step as constants (.detach(), .data)": (
+        partial(_loss, constant="weights")
+    ),
+    "the adapted weights are judged on the support set, not on the queries": partial(
+        _loss, support_twice=True
+    ),
+}
+
+
+@check
 def task_loss(student: Function, seed: int = 0) -> None:
     """Exercise 7.1: `task_loss(learner, task, epoch)`: all improvements in one loss."""
-    learner, draw = _learner(seed), generator(seed)
-    trials = [(learner, _task(draw), epoch) for epoch in (1.0, 3.0, 6.0)]
-    found = []
-    for trial in trials:
-        loss = attempt(student, *trial)
-        if not isinstance(loss, Tensor) or loss.ndim or not loss.requires_grad:
-            raise Wrong(f"{name_of(student)}: a scalar tensor with its graph is asked")
-        found.append(_with_gradient(loss, learner))
-    expected = [_with_gradient(_loss(*trial), learner) for trial in trials]
-    if same(found, expected):
-        passed(student)
-        return
-    for sentence, mistake in _LOSS_MISTAKES.items():
-        if same(found, [_with_gradient(_loss(*trial, **mistake), learner) for trial in trials]):
-            raise Wrong(f"{name_of(student)}: {sentence}")
-    raise Wrong(f"{name_of(student)}: {difference(found, expected)}")
+    early = {"inner_steps": 2, "second_order_from": 2.0, "msl_epochs": 4.0, "msl_floor": 0.0}
+    late = {"inner_steps": 3, "second_order_from": 1.5, "msl_epochs": 3.0, "msl_floor": 0.05}
+
+    def inputs(number: int, schedule: dict[str, Any], epoch: float) -> tuple[Any, ...]:
+        return _learner(seed + number, **schedule), _task(seed + number), epoch
+
+    kinds = ((early, 1.0), (early, 6.0), (late, 1.75), (late, 0.5))
+    trials = [partial(inputs, i, *kind) for i, kind in enumerate(kinds)]
+    judge_trials(student, trials, _loss, _LOSS_MISTAKES)
+    passed(student)
 
 
 class Budget(NamedTuple):
@@ -173,11 +198,12 @@ class BudgetedSampler(TaskSampler):
         return super().sample(tasks)
 
 
+@check
 def reaches(student: Function, level: int, profile: str = "laptop", seed: int = 0) -> None:
     """Exercise 7.2: a training by `train_learner(train, validation, tasks)` reaches mark 1, 2 or 3.
 
-    It is trained once, whatever is asked of it. `seed` 0 judges on validation characters, others on
-    those of the test split.
+    The training runs once for all three marks. `seed` 0 evaluates it on validation characters, any
+    other on those of the test split.
     """
     budget = BUDGETS.get(os.environ.get("MAMLPP_PROFILE", profile), BUDGETS["laptop"])
     learner = _trained(student, budget)
@@ -186,22 +212,24 @@ def reaches(student: Function, level: int, profile: str = "laptop", seed: int = 
     sampler = TaskSampler(load_images("glyphs", "test" if seed else "validation"), 5, 1, 5)
     accuracy, mark = _accuracy(learner, sampler, budget), budget.marks[level - 1]
     if accuracy >= mark:
-        passed(student, f"{accuracy:.1%} where {mark:.0%} are asked")
+        passed(student, f"accuracy {accuracy:.1%}, at least {mark:.0%} needed")
         return
     if accuracy < 0.25:
         raise Wrong(
-            f"{name_of(student)} only guesses ({accuracy:.1%}, and 20% are guessed): is it the "
-            f"trained learner that you return, or a new one?"
+            f"{name_of(student)} is no better than guessing: its accuracy is {accuracy:.1%}, and "
+            f"guessing gives 20%. Is it a new learner that it returns?"
         )
     if learner.recipe.norm_statistics != "batch":
         other = _accuracy(learner.with_recipe(norm_statistics="batch"), sampler, budget)
         if other > accuracy + 0.03:
             raise Wrong(
-                f"{name_of(student)} reaches {accuracy:.1%} by its running statistics, but "
-                f"{other:.1%} by the support set's: which ones should the learner use? "
-                f"({mark:.0%} are asked)"
+                f"{name_of(student)} reaches an accuracy of {accuracy:.1%} with its running "
+                f"statistics, but {other:.1%} with the support set's: which ones should it "
+                f"use? (at least {mark:.0%} are needed)"
             )
-    raise Wrong(f"{name_of(student)} reaches {accuracy:.1%}, and {mark:.0%} are asked")
+    raise Wrong(
+        f"{name_of(student)} reaches an accuracy of {accuracy:.1%}; at least {mark:.0%} are needed"
+    )
 
 
 def _accuracy(learner: MetaLearner, sampler: TaskSampler, budget: Budget) -> float:
@@ -211,7 +239,7 @@ def _accuracy(learner: MetaLearner, sampler: TaskSampler, budget: Budget) -> flo
 
 @cache
 def _trained(student: Function, budget: Budget) -> MetaLearner | Wrong:
-    """What the student's training gives, or what is wrong with it: it is tried once."""
+    """What the student's training returns, or what is wrong with it; it runs once."""
     try:
         return _train(student, budget)
     except Wrong as wrong:
@@ -219,7 +247,7 @@ def _trained(student: Function, budget: Budget) -> MetaLearner | Wrong:
 
 
 def _train(student: Function, budget: Budget) -> MetaLearner:
-    """The learner that the student's training gives, within its budget."""
+    """The learner that the student's training returns, within its budget."""
     train = BudgetedSampler(load_images("glyphs", "train"), budget.tasks)
     validation = TaskSampler(load_images("glyphs", "validation"), 5, 1, 5)
     start = time.monotonic()
@@ -227,13 +255,17 @@ def _train(student: Function, budget: Budget) -> MetaLearner:
         found = student(train, validation, budget.tasks)
     except InputError as error:
         raise Wrong(f"{name_of(student)} stopped: {error}") from error
+    except NotImplementedError as error:
+        raise (not_written(error) if is_stub(error) else error) from None
     seconds = time.monotonic() - start
     learner = found.learner if isinstance(found, Run) else found
     if not isinstance(learner, MetaLearner):
-        raise Wrong(f"{name_of(student)} gave {type(found).__name__}: return the trained learner")
+        raise Wrong(
+            f"{name_of(student)} returned a {type(found).__name__}: return the trained learner"
+        )
     if seconds > budget.seconds:
         raise Wrong(
-            f"{name_of(student)} took {seconds:.0f} s, and {budget.seconds:.0f} s are the limit: "
-            f"fewer filters or fewer inner steps"
+            f"{name_of(student)} took {seconds:.0f} s, and the limit is {budget.seconds:.0f} s: "
+            f"try fewer filters or fewer inner steps"
         )
     return learner

@@ -1,4 +1,8 @@
-"""Data: datasets to image sets, image sets to tasks."""
+"""Datasets, image sets, and the tasks that are drawn from them.
+
+Imports torch, files, and of the definition `Task` and the errors. Everything but the definition and
+the engine's core may import it.
+"""
 
 import os
 import warnings

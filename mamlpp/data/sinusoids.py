@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from mamlpp.data.tasks import TaskBatch, stream_seed, whole_number
+from mamlpp.precision import torch_defaults
 
 
 class SinusoidSampler:
@@ -21,6 +22,7 @@ class SinusoidSampler:
         self.queries = whole_number("queries", queries)
         self.generator = torch.Generator().manual_seed(stream_seed(seed, "sinusoids"))
 
+    @torch_defaults()
     def sample(self, tasks: int) -> TaskBatch:
         """The next `tasks` tasks: x and y `[B, K, 1]` for support, `[B, Q, 1]` for query."""
         tasks = whole_number("tasks", tasks)

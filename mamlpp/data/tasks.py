@@ -16,6 +16,7 @@ from torch import Tensor
 from mamlpp.data.images import ImageSet
 from mamlpp.errors import InputError
 from mamlpp.maml import Task
+from mamlpp.precision import torch_defaults
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,6 +137,7 @@ class TaskSampler:
         """The device of the images, and of the tasks."""
         return self._pictures.device
 
+    @torch_defaults()
     def sample(self, tasks: int) -> TaskBatch:
         """The next `tasks` tasks."""
         tasks = whole_number("tasks", tasks)

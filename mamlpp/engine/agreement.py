@@ -113,8 +113,8 @@ def _tiny(learner: MetaLearner) -> tuple[MetaLearner, TaskBatch]:
     floor = min(learner.recipe.msl_floor, 1 / steps)
     tiny.recipe = learner.recipe.with_(inner_steps=steps, second_order_from=0.0, msl_floor=floor)
     draw = torch.Generator().manual_seed(0)
-    x = torch.rand(2, 1, 2, *learner.image_shape, generator=draw, dtype=torch.float64)
-    y = torch.arange(2)[None] % learner.ways
+    x = torch.rand(2, 1, 2, *learner.image_shape, generator=draw, dtype=torch.float64, device="cpu")
+    y = torch.arange(2, device="cpu")[None] % learner.ways
     return tiny, TaskBatch(x[0], y, x[1], y)
 
 

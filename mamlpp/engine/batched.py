@@ -14,9 +14,10 @@ from mamlpp import maml
 from mamlpp.data.tasks import TaskBatch
 from mamlpp.engine.fast_network import FastNetwork, expand
 from mamlpp.engine.recompute import recomputed_gradient
-from mamlpp.learner import MetaLearner, TaskResult, as_statistics
+from mamlpp.learner import MetaLearner
 from mamlpp.maml import Task, Weights, cross_entropy
 from mamlpp.network import BatchStatistics, Statistics
+from mamlpp.task_result import TaskResult, as_statistics
 
 Gradients = tuple[Tensor | None, ...]  # of each parameter of a learner
 

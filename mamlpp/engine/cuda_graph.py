@@ -15,7 +15,8 @@ from torch import Tensor
 
 from mamlpp.data.tasks import TaskBatch
 from mamlpp.engine.batched import Gradients, task_gradients
-from mamlpp.learner import MetaLearner, TaskResult
+from mamlpp.learner import MetaLearner
+from mamlpp.task_result import TaskResult
 
 Result = tuple[Gradients, TaskResult]
 ONE_AT_A_TIME = threading.Lock()  # A process can capture one graph at a time.

@@ -13,11 +13,13 @@ from mamlpp.data.tasks import TaskBatch
 from mamlpp.engine import batched
 from mamlpp.engine.agreement import engine_agrees
 from mamlpp.engine.cuda_graph import CapturedGradients
+from mamlpp.engine.threads import one_thread
 from mamlpp.engine.workers import Workers, start_workers
 from mamlpp.input_checks import check_task
-from mamlpp.learner import MetaLearner, TaskResult, stack
+from mamlpp.learner import MetaLearner
 from mamlpp.maml import Report, Task
-from mamlpp.precision import full_precision
+from mamlpp.precision import full_precision, gradients_on
+from mamlpp.task_result import TaskResult, stack
 
 
 class Engine:
@@ -35,7 +37,9 @@ class Engine:
         self.workers, self._batched = workers, batched
         self._captured = CapturedGradients()
 
+    @one_thread()
     @full_precision()
+    @gradients_on()
     def meta_gradient(self, learner: MetaLearner, batch: TaskBatch, epoch: float) -> Report:
         """`maml.meta_gradient`. Raises `InputError` where a worker process has been lost."""
         check_task(learner, batch.support_x[0], batch.support_y)
@@ -78,7 +82,9 @@ class Engine:
             return batch.support_x.device.type == "cuda" and not self.recompute
         return self._batched
 
+    @one_thread()
     @full_precision()
+    @gradients_on()
     def logits(
         self, learner: MetaLearner, batch: TaskBatch, steps: int | None,
         protocols: Sequence[bool], every_step: bool,

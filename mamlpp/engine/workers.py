@@ -30,10 +30,11 @@ from torch import Tensor, nn
 from mamlpp.data.tasks import TaskBatch
 from mamlpp.engine.agreement import definition_result, learner_parts, same, unchanged
 from mamlpp.errors import InputError
-from mamlpp.learner import MetaLearner, TaskResult
+from mamlpp.learner import MetaLearner
 from mamlpp.maml import Report
 from mamlpp.network import BatchStatistics
 from mamlpp.precision import full_precision
+from mamlpp.task_result import TaskResult
 
 if TYPE_CHECKING:
     from mamlpp.engine.engine import Engine
@@ -117,6 +118,7 @@ class Workers:
         if self.rank == 0 and not self.lost:
             self.lost = True
             self._tell({"kind": "end"})
+            _leave_torchrun()
 
     # A worker --------------------------------------------------------------------------------
 
@@ -137,6 +139,8 @@ class Workers:
                 self._share(engine, learner, batch, message["epoch"])
         except WorkerLost:
             return
+        finally:
+            _leave_torchrun()
 
     def _receive_learner(self) -> MetaLearner | None:
         pickled = self._spread_bytes(b"")
@@ -360,3 +364,9 @@ def torchrun_workers(device: torch.device) -> Workers | None:
         torch.set_num_threads(1)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=LONG)
     return Workers(dist.group.WORLD, dist.get_rank(), dist.get_world_size(), device)
+
+
+def _leave_torchrun() -> None:
+    """Let the threads of the process group end before the interpreter does."""
+    if dist.is_initialized():
+        dist.destroy_process_group()

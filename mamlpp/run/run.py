@@ -14,6 +14,7 @@ from typing import Any
 from mamlpp.errors import InputError
 from mamlpp.files import replacing
 from mamlpp.learner import MetaLearner
+from mamlpp.precision import gradients_on
 from mamlpp.recipe import Recipe
 from mamlpp.run.changes import CHANGE_COLUMNS, in_force
 from mamlpp.run.checkpoints import KEPT_BEST, Best, latest_weights, read_best
@@ -80,6 +81,7 @@ class Run:
             raise InputError(f"k must be at least 1, not {k}")
         return [self._member(best) for best in self._kept()[:k]]
 
+    @gradients_on()
     def _member(self, best: Best) -> MetaLearner:
         learner = copy.deepcopy(self.learner)
         learner.load_state_dict(best.weights)
@@ -130,7 +132,7 @@ class Run:
         return run
 
 
-def open_directory(directory: Path, recipe: Recipe, data: DataSettings) -> None:
+def open_directory(directory: Path, recipe: Recipe, data: DataSettings, workers: int) -> None:
     """Make the folder of a new run, or check that the folder holds this run.
 
     Raises `InputError`, and changes nothing, where the folder holds another run.
@@ -142,12 +144,24 @@ def open_directory(directory: Path, recipe: Recipe, data: DataSettings) -> None:
     try:
         with replacing(about) as part:
             part.write_text(
-                json.dumps({"recipe": asdict(recipe), "data": asdict(data)}), encoding="utf-8"
+                json.dumps({"recipe": asdict(recipe), "data": asdict(data), "workers": workers}),
+                encoding="utf-8",
             )
     except OSError as error:
         raise InputError(
             f"no run can be written to {directory} ({error}); choose another folder"
         ) from error
+
+
+def read_workers(directory: Path) -> int | None:
+    """The number of processes that a run began with; None where there is no run yet.
+
+    Runs of earlier versions do not say it: 1, which was their default.
+    """
+    if not (directory / "run.json").exists():
+        return None
+    read_about(directory)
+    return json.loads((directory / "run.json").read_text(encoding="utf-8")).get("workers", 1)
 
 
 def read_about(directory: Path) -> tuple[Recipe, DataSettings]:

@@ -21,7 +21,7 @@ from mamlpp.run.checkpoints import (
     write_best,
 )
 from mamlpp.run.history import GRADIENT_COLUMNS, History, Row
-from mamlpp.run.run import DataSettings, open_directory
+from mamlpp.run.run import DataSettings, open_directory, read_workers
 
 CHECKPOINT_SECONDS = 30.0  # between two checkpoints within an epoch: what a killed run can lose
 
@@ -45,14 +45,18 @@ class RunFolder:
             None if self.directory is None else FileLock(self.directory / ".lock", timeout=0)
         )
 
-    def open(self, recipe: Recipe, data: DataSettings) -> Checkpoint | None:
+    def read_workers(self) -> int | None:
+        """The number of processes that this run has been trained with; None if it is new."""
+        return None if self.directory is None else read_workers(self.directory)
+
+    def open(self, recipe: Recipe, data: DataSettings, workers: int) -> Checkpoint | None:
         """Begin, or read what is there up to the latest checkpoint, which is returned.
 
         Raises `InputError` where the folder holds another run, or another process trains in it.
         """
         if self.directory is None:
             return None
-        open_directory(self.directory, recipe, data)
+        open_directory(self.directory, recipe, data, workers)
         history, gradients = self.directory / "history.csv", self.directory / "gradients.csv"
         with self.alone(), self._writing():
             remove_leftovers(self.directory)

@@ -97,7 +97,7 @@ def _train_elsewhere(
 
 def _train(recipe: Recipe, train: TaskSampler, validation: TaskSampler) -> Run:
     with redirect_stderr(io.StringIO()):  # Hide its progress bar: it would garble the overall one.
-        return Trainer(recipe, train, validation).fit()
+        return Trainer(recipe, train, validation, workers=1).fit()
 
 
 @cache

@@ -177,7 +177,7 @@ def _measure(cell: Cell, folder: Path, device: str) -> Result:
         TaskSampler(images, *kind, seed=cell.seed, rotate=rotate and images is train)
         for images in (train, validation)
     )
-    run = Trainer(cell.settings, tasks, held_out, folder).fit()
+    run = Trainer(cell.settings, tasks, held_out, folder, workers=1).fit()
     steps = run.history.column("seconds")
     return {
         "cell": asdict(cell),
@@ -407,7 +407,7 @@ class Processes:
         # With this process's own search path, which may have been changed by hand.
         variables |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
         process = subprocess.Popen(
-            [sys.executable, "-m", "mamlpp.run.sweep"],
+            [sys.executable, "-P", "-m", "mamlpp.run.sweep"],
             env=os.environ | variables, text=True, stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
             start_new_session=True,  # Ctrl-C reaches it once: from here.

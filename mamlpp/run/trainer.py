@@ -3,10 +3,11 @@
 import copy
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import psutil
 import torch
@@ -14,11 +15,11 @@ from tqdm.auto import tqdm
 
 from mamlpp.data.tasks import TaskBatch, TaskSampler
 from mamlpp.diagnostics import Diagnosis, diagnose
-from mamlpp.engine import Engine, Workers
-from mamlpp.errors import InputError
+from mamlpp.engine import Engine, Workers, one_thread
+from mamlpp.errors import InputError, InputWarning
 from mamlpp.learner import MetaLearner
 from mamlpp.maml import meta_step
-from mamlpp.precision import full_precision
+from mamlpp.precision import full_precision, gradients_on
 from mamlpp.recipe import Recipe
 from mamlpp.run.changes import as_rows, changed, in_force
 from mamlpp.run.checkpoints import Best, keep_best, restore_state, training_state
@@ -27,6 +28,8 @@ from mamlpp.run.history import History, Row, gradient_rows
 from mamlpp.run.interrupts import interrupts
 from mamlpp.run.run import DataSettings, Run
 from mamlpp.run.run_folder import RunFolder
+from mamlpp.run.schedule_words import failed_to_learn, late_milestones
+from mamlpp.run.worker_count import available_cores, choose_workers
 
 if sys.platform != "win32":
     import resource
@@ -45,9 +48,9 @@ class Trainer:
     at each inner step and layer, `diagnosis` is the latest. A meta-gradient that is not finite is
     always followed.
 
-    `workers` processes share the tasks of each meta-batch, one thread each. The same number gives
-    the same bits every time, another number the same up to rounding. `Workers` are those that
-    `torchrun` started.
+    `workers` processes share the tasks of each meta-batch, one thread each; "auto" is as many as
+    pay on this machine. The same number gives the same bits every time, another number the same up
+    to rounding, so a run that is resumed keeps its number. `Workers` are those of `torchrun`.
 
     `fit` trains to the end. To do something between meta-steps, or to `change` the recipe:
 
@@ -61,17 +64,19 @@ class Trainer:
     def __init__(
         self, recipe: Recipe, train: TaskSampler, validation: TaskSampler,
         directory: Path | str | None = None, diagnose_every: int | None = None,
-        workers: int | Workers = 1,
+        workers: int | Workers | Literal["auto"] = "auto",
     ) -> None:  # fmt: skip
         _check(train, validation, diagnose_every)
         _check_workers(workers, recipe, train.device)
+        for sentence in late_milestones(recipe):
+            warnings.warn(sentence, InputWarning, stacklevel=2)
         self.initial_recipe, self.recipe = recipe, recipe  # `recipe` changes with `change`
         self.train, self.validation = _at_start(train), _at_start(validation)
         self.data = _data_settings(train, validation)
         self.diagnose_every = diagnose_every
         self.diagnosis: Diagnosis | None = None
-        self.learner = MetaLearner(recipe, train.images.shape, train.ways).to(train.device)
-        self.engine = Engine(recipe.memory, workers)
+        with gradients_on():
+            self.learner = MetaLearner(recipe, train.images.shape, train.ways).to(train.device)
         fused = train.device.type == "cuda"  # One kernel instead of one for each operation.
         self.optimizer = torch.optim.Adam(
             self.learner.parameters(), lr=recipe.outer_rate, fused=fused or None
@@ -81,12 +86,15 @@ class Trainer:
         self._gradient_rows: list[Row] = []  # and of its diagnosis
         self._best: list[Best] = []
         self.folder = RunFolder(directory)
+        self.workers = _decide(workers, self.folder, self.learner, self.train)
+        self.engine = Engine(recipe.memory, self.workers)
         self._resume()
         self.directory, self.history = self.folder.directory, self.folder.history
         self.gradients, self.changes = self.folder.gradients, self.folder.changes
 
     def _resume(self) -> None:
-        checkpoint = self.folder.open(self.initial_recipe, self.data)
+        workers = self.workers if isinstance(self.workers, int) else self.workers.size
+        checkpoint = self.folder.open(self.initial_recipe, self.data, workers)
         if checkpoint is not None:
             generator = self.train.generator
             restore_state(checkpoint.state, self.learner, self.optimizer, generator)
@@ -127,6 +135,9 @@ class Trainer:
                     self._stop()
             self.save()
             self.engine.dismiss()
+            failure = failed_to_learn(self.recipe, self.history.rows, self.train.ways)
+            if failure is not None:
+                warnings.warn(failure, InputWarning, stacklevel=2)
             return self.result()
 
     def advance(self) -> None:
@@ -147,7 +158,9 @@ class Trainer:
         if ends_epoch or self.folder.due:
             self.save()
 
+    @one_thread()
     @full_precision()
+    @gradients_on()
     def step(self) -> Row:
         """One meta-step: its row of the history."""
         start, epoch = time.perf_counter(), self.epoch
@@ -205,6 +218,7 @@ class Trainer:
         self.recipe = recipe
         self.learner.update_recipe(recipe)
 
+    @gradients_on()
     def result(self) -> Run:
         """The run so far; its learner has the weights that were best on validation, if there are.
 
@@ -284,7 +298,13 @@ def _check(train: TaskSampler, validation: TaskSampler, diagnose_every: int | No
         )
 
 
-def _check_workers(workers: int | Workers, recipe: Recipe, device: torch.device) -> None:
+def _check_workers(
+    workers: int | Workers | Literal["auto"], recipe: Recipe, device: torch.device
+) -> None:
+    if workers == "auto":
+        return
+    if not isinstance(workers, int | Workers):
+        raise InputError(f"workers must be a whole number or 'auto', not {workers!r}")
     count = workers if isinstance(workers, int) else workers.size
     if not 1 <= count <= recipe.meta_batch:
         raise InputError(
@@ -295,6 +315,21 @@ def _check_workers(workers: int | Workers, recipe: Recipe, device: torch.device)
         raise InputError(
             "several workers on GPUs are started by torchrun --nproc-per-node GPUS -m mamlpp train"
         )
+
+
+def _decide(workers: Any, folder: RunFolder, learner: MetaLearner, train: TaskSampler) -> Any:
+    """A number for "auto": the one that this run began with, or else what pays here."""
+    if workers != "auto":
+        return workers
+    begun = folder.read_workers()
+    if begun is not None and begun > available_cores():
+        warnings.warn(
+            f"this run began with {begun} processes, and this machine has {available_cores()} "
+            f"cores; it keeps the {begun}, so that it continues bit for bit, and takes longer",
+            InputWarning,
+            stacklevel=3,
+        )
+    return begun or choose_workers(learner, train)
 
 
 def _data_settings(train: TaskSampler, validation: TaskSampler) -> DataSettings:

@@ -44,9 +44,10 @@ EDITS = {
 SAME_LOSS = ("Trainer", "two workers", "recompute", "live", "train_seeds")
 
 
-def numbers_of(package_parent, folder):
+def numbers_of(package_parent, folder, *processes):
+    script = Path(__file__).with_name("numbers_of_a_kit.py")
     done = subprocess.run(
-        [sys.executable, "-P", str(Path(__file__).with_name("numbers_of_a_kit.py")), str(folder)],
+        [sys.executable, "-P", script, folder, *processes],
         env=os.environ | {"PYTHONPATH": os.pathsep.join([str(package_parent), str(ROOT)])},
         capture_output=True, text=True, check=False, timeout=240,
     )  # fmt: skip
@@ -56,7 +57,7 @@ def numbers_of(package_parent, folder):
 
 @pytest.fixture(scope="module")
 def before(tmp_path_factory):
-    return numbers_of(ROOT, tmp_path_factory.mktemp("before"))
+    return numbers_of(ROOT, tmp_path_factory.mktemp("before"), "processes")
 
 
 def test_every_entry_point_computes_the_same(before):
@@ -65,9 +66,9 @@ def test_every_entry_point_computes_the_same(before):
 
 
 def check_entry_points(found):
-    for entry in SAME_LOSS:
+    for entry in {*SAME_LOSS} & found.keys():
         assert found[entry] == pytest.approx(found["meta_loss"], rel=1e-4), entry
-    for entry in ("evaluate", "sweep"):
+    for entry in {"evaluate", "sweep"} & found.keys():
         assert found[entry][0] == pytest.approx(found[entry][1], rel=1e-4), entry
 
 
@@ -81,11 +82,11 @@ def test_an_edit_of_the_network_reaches_every_entry_point(edit, before, tmp_path
     text = path.read_text(encoding="utf-8")
     assert text.count(old) == 1
     path.write_text(text.replace(old, new), encoding="utf-8")
-    after = numbers_of(tmp_path, tmp_path / "sweep")
+    after = numbers_of(tmp_path, tmp_path / "sweep", *(["processes"] if edit == "gelu" else []))
     assert bool([words for words in after["said"] if SENTENCE in words]) == (
         edit != "initialisation"
     )
-    for entry in set(before) - {"said"}:
+    for entry in set(after) - {"said"}:
         assert after[entry] != before[entry], entry
     if edit != "dropout":  # Each call drops others.
         check_entry_points(after)

@@ -6,8 +6,8 @@ import torch
 import mamlpp
 from mamlpp.engine import Engine, batched, fast_network
 from mamlpp.engine.fast_network import FastNetwork, expand
-from mamlpp.learner import stack
 from mamlpp.network import MOMENTUM, BatchNorm
+from mamlpp.task_result import stack
 from tests.makers import (
     assert_same_gradients,
     assert_same_statistics,

@@ -2,8 +2,8 @@ import pytest
 import torch
 
 import mamlpp
-from mamlpp.learner import as_statistics
 from mamlpp.network import BatchNorm, ConvNet
+from mamlpp.task_result import as_statistics
 
 
 @pytest.mark.parametrize("pooling", ["max", "stride"])

@@ -31,12 +31,12 @@ def train_maml_plus_plus(network, waves, epochs=15, iterations=30, steps=3):
     optimizer = torch.optim.Adam([*network.parameters(), *rule.parameters()])
     for iteration in range(epochs * iterations):
         epoch = iteration / iterations
-        counts = schedules.step_weights(steps, msl_epochs=3, msl_floor=0.0, epoch=epoch)
-        order = schedules.second_order(second_order_from=3, epoch=epoch)
+        step_weights = schedules.step_weights(steps, msl_epochs=3, msl_floor=0.0, epoch=epoch)
+        second_order = schedules.second_order(second_order_from=3, epoch=epoch)
         optimizer.param_groups[0]["lr"] = schedules.outer_rate(1e-2, 1e-4, epochs, epoch)
         optimizer.zero_grad()
         for task in waves.sample(4):
-            loss, _ = task_loss(model, weights, task, counts, rule, order, F.mse_loss)
+            loss, _ = task_loss(model, weights, task, step_weights, rule, second_order, F.mse_loss)
             (loss / 4).backward()
         optimizer.step()
     return model, weights, rule

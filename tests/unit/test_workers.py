@@ -82,9 +82,9 @@ def test_workers_hear_of_a_changed_recipe(two):
 
 @pytest.mark.parametrize("name", ["torch.py", "random.py"])
 def test_a_worker_that_cannot_start_ends_in_a_sentence(name, tmp_path, monkeypatch):
-    before = workers_of(os.getpid())
     (tmp_path / name).write_text("raise ImportError('a file of the same name')", encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
+    before = workers_of(os.getpid())
     with pytest.raises(mamlpp.InputError, match=r"could not start .*same name.*; train with"):
         workers.start_workers(2)
     assert gone(new_workers(before))

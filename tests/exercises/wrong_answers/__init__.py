@@ -1,6 +1,6 @@
 """Wrong answers, each with words of the sentence that it should be answered by."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 Function = Callable[..., Any]
@@ -23,3 +23,9 @@ def wrong(check: Function, words: str) -> Callable[[Function], Function]:
         return answer
 
     return note
+
+
+def all_wrong(check: Function, answers: Mapping[str, Function]) -> None:
+    """Note several short wrong answers, each under words of the sentence that it deserves."""
+    for words, answer in answers.items():
+        wrong(check, words)(answer)

@@ -2,7 +2,7 @@ import torch
 import torch.nn.functional as F
 
 from mamlpp import checks
-from tests.exercises.wrong_answers import wrong
+from tests.exercises.wrong_answers import all_wrong, wrong
 
 
 def gradients_of(loss, weights, create_graph=True):
@@ -21,13 +21,13 @@ def climbs(loss, weights, rate):
     return {name: weights[name] + rate * gradients[name] for name in weights}
 
 
-@wrong(checks.inner_step, "multiply it by the rate")
+@wrong(checks.inner_step, "multiply the gradient by the rate")
 def forgets_the_rate(loss, weights, rate):
     gradients = gradients_of(loss, weights)
     return {name: weights[name] - gradients[name] for name in weights}
 
 
-@wrong(checks.inner_step, "it gives the gradients")
+@wrong(checks.inner_step, "it returns the gradients")
 def gives_gradients(loss, weights, rate):
     return gradients_of(loss, weights)
 
@@ -38,7 +38,7 @@ def forgets_create_graph(loss, weights, rate):
     return {name: weights[name] - rate * gradients[name] for name in weights}
 
 
-@wrong(checks.inner_step, "have lost their graph")
+@wrong(checks.inner_step, "the new weights are cut off")
 def detaches(loss, weights, rate):
     gradients = gradients_of(loss, weights)
     return {name: (weights[name] - rate * gradients[name]).detach() for name in weights}
@@ -58,7 +58,7 @@ def writes_into_leaves(loss, weights, rate):
     return weights
 
 
-@wrong(checks.inner_step, "it gives a list")
+@wrong(checks.inner_step, "it returns a list")
 def gives_a_list(loss, weights, rate):
     gradients = gradients_of(loss, weights)
     return [weights[name] - rate * gradients[name] for name in weights]
@@ -79,7 +79,7 @@ def step(model, weights, x, y, rate, create_graph=True):
     return {name: weights[name] - rate * gradients[name] for name in weights}
 
 
-@wrong(checks.inner_loop, "θ_0, the weights before the first step, belong")
+@wrong(checks.inner_loop, "θ_0, the weights before the first step, belongs")
 def forgets_the_start(model, weights, x, y, rate, steps):
     path = []
     for _ in range(steps):
@@ -109,7 +109,7 @@ def keeps_the_first_gradient(model, weights, x, y, rate, steps):
     return path
 
 
-@wrong(checks.inner_loop, "it took 3 steps where 2")
+@wrong(checks.inner_loop, "one step more than")
 def takes_one_more(model, weights, x, y, rate, steps):
     path = [weights]
     for _ in range(steps + 1):
@@ -125,7 +125,7 @@ def loops_in_first_order(model, weights, x, y, rate, steps):
     return path
 
 
-@wrong(checks.inner_loop, "the path is cut")
+@wrong(checks.inner_loop, "the path is cut between the steps")
 def cuts_the_path(model, weights, x, y, rate, steps):
     path = [weights, step(model, weights, x, y, rate)]
     for _ in range(steps - 1):
@@ -157,7 +157,7 @@ def forgets_alpha(theta, rate, a, b, c):
     return (1 - a) * first, first
 
 
-@wrong(checks.meta_gradients, "chain rule vanish")
+@wrong(checks.meta_gradients, "does not make the whole derivative 0")
 def kills_the_chain(theta, rate, a, b, c):
     return (1 - rate * a) * (theta - rate * a * (theta - b) - c), 0.0
 
@@ -188,7 +188,7 @@ def only_differs_from_first_order(meta_gradient):
     assert not torch.allclose(found, first_order)
 
 
-@wrong(checks.second_order_test, "which is right: an assertion without a message")
+@wrong(checks.second_order_test, "which is right: its assertion has no message")
 def expects_first_order(meta_gradient):
     found = meta_gradient(parabola(3, 0.5), parabola(1, 4.0), THETA, 0.2)
     assert torch.allclose(found, THETA - 0.6 * (THETA - 0.5) - 4.0)
@@ -203,3 +203,156 @@ def calls_nothing(meta_gradient):
 def returns_a_truth(meta_gradient):
     found = meta_gradient(parabola(3, 0.5), parabola(1, 4.0), THETA, 0.2)
     return bool(torch.allclose(found, 0.4 * (THETA - 0.6 * (THETA - 0.5) - 4.0)))
+
+
+def stepped(change, create_graph=True):
+    """An inner step that makes each new weight from the weight, its gradient and the rate."""
+
+    def inner_step(loss, weights, rate):
+        gradients = gradients_of(loss, weights, create_graph)
+        return {name: change(weights[name], gradients[name], rate) for name in weights}
+
+    return inner_step
+
+
+def prints(loss, weights, rate):
+    print({name: w - rate for name, w in weights.items()})
+
+
+def backs_up(loss, weights, rate):
+    loss.backward()
+    return {name: w - rate * w.grad for name, w in weights.items()}
+
+
+def moves_one(loss, weights, rate):
+    first = next(iter(weights))
+    gradient = gradients_of(loss, weights)[first]
+    return {n: w - rate * gradient if n == first else w for n, w in weights.items()}
+
+
+all_wrong(
+    checks.inner_step,
+    {
+        "the old weight enters the step as a constant": stepped(
+            lambda w, g, rate: w.detach() - rate * g
+        ),
+        "the new weights are cut off": stepped(
+            lambda w, g, rate: (w - rate * g).detach().requires_grad_()
+        ),
+        "the dtype is not that of the inputs": stepped(lambda w, g, rate: (w - rate * g).float()),
+        "the change of the weights": stepped(lambda w, g, rate: -rate * g),
+        "divides the gradient by the rate": stepped(lambda w, g, rate: w - g / rate),
+        "the rate multiplies the weight as well": stepped(lambda w, g, rate: rate * (w - g)),
+        "the sign of the gradient only": stepped(lambda w, g, rate: w - rate * torch.sign(g)),
+        "one unit long": stepped(lambda w, g, rate: w - rate * g / g.norm()),
+        "the step is missing": lambda loss, weights, rate: dict(weights),
+        "only the first tensor": moves_one,
+        "it prints its result": prints,
+        "first-order MAML": backs_up,
+    },
+)
+
+
+def looped(one_step, keep=lambda path: path):
+    def inner_loop(model, weights, x, y, rate, steps):
+        path = [weights]
+        for _ in range(steps):
+            path.append(one_step(F.cross_entropy(model(path[-1], x), y), path[-1], rate))
+        return keep(path)
+
+    return inner_loop
+
+
+right_step = stepped(lambda w, g, rate: w - rate * g)
+
+
+def uses_grad(model, weights, x, y, rate, steps):
+    path = [weights]
+    for _ in range(steps):
+        F.cross_entropy(model(path[-1], x), y).backward()
+        path.append({name: w - rate * w.grad for name, w in path[-1].items()})
+    return path
+
+
+def forgets_the_mean(model, weights, x, y, rate, steps):
+    path = [weights]
+    for _ in range(steps):
+        loss = F.cross_entropy(model(path[-1], x), y, reduction="sum")
+        path.append(right_step(loss, path[-1], rate))
+    return path
+
+
+def applies_softmax(model, weights, x, y, rate, steps):
+    path = [weights]
+    for _ in range(steps):
+        loss = F.cross_entropy(model(path[-1], x).softmax(1), y)
+        path.append(right_step(loss, path[-1], rate))
+    return path
+
+
+all_wrong(
+    checks.inner_loop,
+    {
+        "the old weight enters the step as a constant": looped(
+            stepped(lambda w, g, rate: w.detach() - rate * g)
+        ),
+        "one step less than": looped(right_step, lambda path: path[:-1]),
+        "the path goes backwards": looped(right_step, lambda path: path[::-1]),
+        "every entry of the path holds the last weights": looped(
+            right_step, lambda path: [path[-1] for _ in path]
+        ),
+        "or the `.grad` of a tensor": uses_grad,
+        "the loss is the sum over the images": forgets_the_mean,
+        "cross_entropy takes logits": applies_softmax,
+        "the dtype is not that of the inputs": looped(
+            right_step, lambda path: [{n: w.float() for n, w in p.items()} for p in path]
+        ),
+    },
+)
+
+
+def slope_and_factor(formula):
+    def meta_gradients(theta, rate, a, b, c):
+        return formula(theta - rate * a * (theta - b) - c, 1 - rate * a)
+
+    return meta_gradients
+
+
+all_wrong(
+    checks.meta_gradients,
+    {
+        "both have the factor": slope_and_factor(lambda slope, factor: (factor * slope,) * 2),
+        "only the factors": slope_and_factor(lambda slope, factor: (factor, 1)),
+        "is θ' − c, not c − θ'": slope_and_factor(lambda slope, f: (-f * slope, -slope)),
+        "the ½ is lost": slope_and_factor(lambda slope, f: (2 * f * slope, 2 * slope)),
+        "these are the losses": slope_and_factor(lambda slope, f: (slope**2 / 2,) * 2),
+        "it should give a list, not a number": slope_and_factor(lambda slope, f: f * slope),
+        "needs the curvature": lambda theta, rate, a, b, c: (
+            (1 - rate) * (theta - rate * a * (theta - b) - c),
+            theta - rate * a * (theta - b) - c,
+        ),
+    },
+)
+
+
+@wrong(checks.second_order_test, "a meta-gradient pass that is always 0")
+def makes_the_answer_zero(meta_gradient):
+    found = meta_gradient(parabola(5, 0.5), parabola(1, 4.0), THETA, 0.2)
+    assert torch.allclose(found, torch.zeros(2, dtype=torch.float64))
+
+
+@wrong(checks.second_order_test, "whose query loss is taken before the step")
+def takes_a_straight_query_loss(meta_gradient):
+    found = meta_gradient(parabola(3, 0.5), lambda t: 2 * t.sum(), THETA, 0.2)
+    assert torch.allclose(found, torch.full_like(found, 0.8))
+
+
+@wrong(checks.second_order_test, "choose a rate other than 1")
+def takes_rate_one(meta_gradient):
+    found = meta_gradient(parabola(3, 0.5), parabola(1, 4.0), THETA, 1.0)
+    assert torch.allclose(found, -2 * (THETA - 3 * (THETA - 0.5) - 4.0))
+
+
+@wrong(checks.second_order_test, "stopped: ")
+def calls_with_too_little(meta_gradient):
+    meta_gradient(parabola(3, 0.5), THETA, 0.2)

@@ -3,7 +3,7 @@ import math
 import torch
 
 from mamlpp import checks
-from tests.exercises.wrong_answers import wrong
+from tests.exercises.wrong_answers import all_wrong, wrong
 
 
 def gradients_of(loss, weights):
@@ -34,12 +34,12 @@ def forgets_the_start(loss, path):
     return [norm(gradients_of(loss, weights)) for weights in path[1:]]
 
 
-@wrong(checks.gradient_norms, "norm alone")
+@wrong(checks.gradient_norms, "meta-gradient's norm alone")
 def gives_one(loss, path):
     return norm(gradients_of(loss, path[0]))
 
 
-@wrong(checks.gradient_norms, "of the weights, not of the gradients")
+@wrong(checks.gradient_norms, "norms of the weights, not")
 def measures_weights(loss, path):
     return [norm(weights.values()) for weights in path]
 
@@ -49,7 +49,7 @@ def looks_at_one_tensor(loss, path):
     return [gradients_of(loss, weights)[0].norm().item() for weights in path]
 
 
-@wrong(checks.gradient_norms, "thrown away by the first backward pass")
+@wrong(checks.gradient_norms, "the first backward pass freed the graph")
 def frees_the_graph(loss, path):
     return [norm(torch.autograd.grad(loss, list(weights.values()))) for weights in path]
 
@@ -69,17 +69,17 @@ def forgets_absolute_values(curvatures, rate, steps):
     return max(1 - rate * curvature for curvature in curvatures) ** steps
 
 
-@wrong(checks.growth, "the sign of αλ")
+@wrong(checks.growth, "check the sign of αλ")
 def adds(curvatures, rate, steps):
     return max(abs(1 + rate * curvature) for curvature in curvatures) ** steps
 
 
-@wrong(checks.growth, "N steps multiply")
+@wrong(checks.growth, "do not multiply it by N")
 def multiplies_by_steps(curvatures, rate, steps):
     return max(abs(1 - rate * curvature) for curvature in curvatures) * steps
 
 
-@wrong(checks.growth, "of a single step")
+@wrong(checks.growth, "over a single step")
 def forgets_the_steps(curvatures, rate, steps):
     return max(abs(1 - rate * curvature) for curvature in curvatures)
 
@@ -108,7 +108,7 @@ def takes_bits(x, exact):
     return -math.log2(relative(x, exact))
 
 
-@wrong(checks.digits, "divide it by the norm")
+@wrong(checks.digits, "the error is absolute")
 def takes_the_absolute_error(x, exact):
     return -math.log10((x.double() - exact).norm())
 
@@ -144,7 +144,7 @@ def takes_bits_for_digits(growth, bits=24):
     return math.ceil(bits / math.log10(growth))
 
 
-@wrong(checks.predicted_steps, "different base")
+@wrong(checks.predicted_steps, "the two logarithms differ in their base")
 def mixes_bases(growth, bits=24):
     return math.ceil(bits / math.log(growth))
 
@@ -159,50 +159,157 @@ def agreement(gradient, steps):
 
 
 @wrong(checks.first_lost, "the place in the list")
-def gives_the_place(gradient, depths, least):
-    return next((i for i, n in enumerate(depths) if agreement(gradient, n) < least), 0)
+def gives_the_place(gradient, depths, min_digits):
+    return next((i for i, n in enumerate(depths) if agreement(gradient, n) < min_digits), 0)
 
 
 @wrong(checks.first_lost, "the last N that is still good")
-def gives_the_last_good(gradient, depths, least):
+def gives_the_last_good(gradient, depths, min_digits):
     good = 0
     for steps in depths:
-        if agreement(gradient, steps) < least:
+        if agreement(gradient, steps) < min_digits:
             return good
         good = steps
     return 0
 
 
 @wrong(checks.first_lost, "the last bad N")
-def does_not_stop(gradient, depths, least):
+def does_not_stop(gradient, depths, min_digits):
     lost = 0
     for steps in depths:
-        if agreement(gradient, steps) < least:
+        if agreement(gradient, steps) < min_digits:
             lost = steps
     return lost
 
 
 @wrong(checks.first_lost, "the other way round")
-def gives_the_first_good(gradient, depths, least):
-    return next((n for n in depths if agreement(gradient, n) > least), 0)
+def gives_the_first_good(gradient, depths, min_digits):
+    return next((n for n in depths if agreement(gradient, n) > min_digits), 0)
 
 
 @wrong(checks.first_lost, "from which all later ones are bad")
-def searches_from_the_end(gradient, depths, least):
+def searches_from_the_end(gradient, depths, min_digits):
     lost = 0
     for steps in list(depths)[::-1]:
-        if agreement(gradient, steps) >= least:
+        if agreement(gradient, steps) >= min_digits:
             return lost
         lost = steps
     return lost
 
 
-@wrong(checks.first_lost, "it finds nothing")
-def compares_twice_the_same(gradient, depths, least):
+@wrong(checks.first_lost, "it never finds a bad depth")
+def compares_twice_the_same(gradient, depths, min_digits):
     same = [(gradient(n, torch.float64) - gradient(n, torch.float64)).norm() for n in depths]
     return next((n for n, error in zip(depths, same, strict=True) if error > 0), 0)
 
 
-@wrong(checks.first_lost, "so the answer is 0")
-def gives_the_end_if_none(gradient, depths, least):
-    return next((n for n in depths if agreement(gradient, n) < least), depths[-1])
+@wrong(checks.first_lost, "the answer is 0")
+def gives_the_end_if_none(gradient, depths, min_digits):
+    return next((n for n in depths if agreement(gradient, n) < min_digits), depths[-1])
+
+
+def sized(size):
+    return lambda loss, path: [size(gradients_of(loss, weights)) for weights in path]
+
+
+def uses_grad(loss, path):
+    loss.backward(retain_graph=True)
+    return [norm([w.grad for w in weights.values()]) for weights in path]
+
+
+all_wrong(
+    checks.gradient_norms,
+    {
+        "the largest norm of the single tensors": sized(lambda g: max(t.norm().item() for t in g)),
+        "the mean of the single tensors": sized(lambda g: sum(t.norm().item() for t in g) / len(g)),
+        "last tensor of each": sized(lambda g: g[-1].norm().item()),
+        "absolute values (the 1-norm)": sized(lambda g: sum(t.abs().sum().item() for t in g)),
+        "the root of the mean of the squares": sized(
+            lambda g: torch.cat([t.flatten() for t in g]).square().mean().sqrt().item()
+        ),
+        "a norm for each tensor": sized(lambda g: [t.norm().item() for t in g]),
+        "θ_N is missing": lambda loss, path: [norm(gradients_of(loss, w)) for w in path[:-1]],
+        "`.grad` is None for every tensor": uses_grad,
+    },
+)
+
+
+def grown(combine):
+    return lambda curvatures, rate, steps: combine([abs(1 - rate * c) for c in curvatures], steps)
+
+
+all_wrong(
+    checks.growth,
+    {
+        "it never goes below 1": grown(lambda sizes, n: max(1, *sizes) ** n),
+        "the power is one too low": grown(lambda sizes, n: max(sizes) ** (n - 1)),
+        "the power is one too high": grown(lambda sizes, n: max(sizes) ** (n + 1)),
+        "the direction that shrinks the most": grown(lambda sizes, n: min(sizes) ** n),
+        "smallest curvature alone": lambda cs, rate, n: abs(1 - rate * min(cs)) ** n,
+        "first curvature alone": lambda cs, rate, n: abs(1 - rate * cs[0]) ** n,
+        "not |αλ|": lambda cs, rate, n: max(abs(rate * c) for c in cs) ** n,
+        "adds up all directions": grown(lambda sizes, n: sum(size**n for size in sizes)),
+        "multiplies the directions": grown(lambda sizes, n: math.prod(sizes) ** n),
+    },
+)
+
+all_wrong(
+    checks.digits,
+    {
+        "the error is relative to x": lambda x, exact: (
+            -math.log10((x.double() - exact).norm() / x.double().norm())
+        ),
+        "rounds to whole digits": lambda x, exact: int(-math.log10(relative(x, exact)) // 1),
+        "the largest relative error": lambda x, exact: (
+            -math.log10(((x.double() - exact) / exact).abs().max())
+        ),
+        "averages the digits": lambda x, exact: (
+            -torch.log10(((x.double() - exact) / exact).abs()).mean().item()
+        ),
+        "divides the 1-norms": lambda x, exact: (
+            -math.log10((x.double() - exact).abs().sum() / exact.abs().sum())
+        ),
+    },
+)
+
+
+def ratio(growth, bits):
+    return bits * math.log(2) / math.log(growth)
+
+
+all_wrong(
+    checks.predicted_steps,
+    {
+        "rounding down and adding 1": lambda growth, bits: int(ratio(growth, bits)) + 1,
+        "nearest whole number": lambda growth, bits: round(ratio(growth, bits)),
+        "upside down": lambda growth, bits: math.ceil(1 / ratio(growth, bits)),
+        "it multiplies the logarithms": lambda growth, bits: math.ceil(bits * math.log2(growth)),
+        "not always that for 24": lambda growth, bits: math.ceil(ratio(growth, 24)),
+        "not always that for 3": lambda growth, bits: math.ceil(ratio(3, bits)),
+    },
+)
+
+
+def returns_inside(gradient, depths, min_digits):
+    for steps in depths:
+        return steps if agreement(gradient, steps) < min_digits else 0
+
+
+all_wrong(
+    checks.first_lost,
+    {
+        "it stops after the first depth": returns_inside,
+        "it sorts the depths": lambda gradient, depths, least: next(
+            (n for n in sorted(depths) if agreement(gradient, n) < least), 0
+        ),
+        "returns all bad depths": lambda gradient, depths, least: [
+            n for n in depths if agreement(gradient, n) < least
+        ],
+        "it returns True or False": lambda gradient, depths, least: any(
+            agreement(gradient, n) < least for n in depths
+        ),
+        "it ignores the minimum": lambda gradient, depths, least: next(
+            (n for n in depths if agreement(gradient, n) < 3), 0
+        ),
+    },
+)

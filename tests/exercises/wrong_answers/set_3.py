@@ -2,7 +2,7 @@ import torch
 import torch.nn.functional as F
 
 from mamlpp import checks
-from tests.exercises.wrong_answers import wrong
+from tests.exercises.wrong_answers import all_wrong, wrong
 
 
 def fall(steps, other):
@@ -39,7 +39,7 @@ def counts_the_last(steps, msl_epochs, epoch):
     return fall(steps, 0.0)
 
 
-@wrong(checks.step_weights, "N times as slowly as yours")
+@wrong(checks.step_weights, "by 1/(N·E) an epoch")
 def falls_too_fast(steps, msl_epochs, epoch):
     return fall(steps, 1 / steps - min(epoch / msl_epochs, 1))
 
@@ -71,7 +71,7 @@ def falls_through_the_floor(steps, msl_epochs, floor, epoch):
     return fall(steps, (1 - done) / steps + done * floor)
 
 
-@wrong(checks.step_weights_floor, "the final step must take what the others lose")
+@wrong(checks.step_weights_floor, "the last step must take what the others lose")
 def forgets_the_last(steps, msl_epochs, floor, epoch):
     done = min(epoch / msl_epochs, 1)
     return [(1 - done) / steps + done * floor] * steps
@@ -81,52 +81,49 @@ def losses_on(model, path, x, y):
     return [F.cross_entropy(model(weights, x), y) for weights in path]
 
 
-def weighted(counts, losses):
-    return sum(v * loss for v, loss in zip(counts, losses, strict=True))
+def weighted(loss_weights, losses):
+    return sum(v * loss for v, loss in zip(loss_weights, losses, strict=True))
 
 
 @wrong(checks.meta_loss, "yours counts θ_0")
-def starts_at_zero(model, path, x, y, counts):
-    return weighted(counts, losses_on(model, path[:-1], x, y))
+def starts_at_zero(model, path, x, y, loss_weights):
+    return weighted(loss_weights, losses_on(model, path[:-1], x, y))
 
 
 @wrong(checks.meta_loss, "it divides by N")
-def takes_the_mean(model, path, x, y, counts):
-    return weighted(counts, losses_on(model, path[1:], x, y)) / len(counts)
+def takes_the_mean(model, path, x, y, loss_weights):
+    return weighted(loss_weights, losses_on(model, path[1:], x, y)) / len(loss_weights)
 
 
 @wrong(checks.meta_loss, "that is plain MAML")
-def judges_the_last(model, path, x, y, counts):
+def judges_the_last(model, path, x, y, loss_weights):
     return losses_on(model, path, x, y)[-1]
 
 
 @wrong(checks.meta_loss, "unweighted")
-def ignores_the_weights(model, path, x, y, counts):
+def ignores_the_weights(model, path, x, y, loss_weights):
     return sum(losses_on(model, path[1:], x, y))
 
 
 @wrong(checks.meta_loss, "step by step")
-def does_not_add(model, path, x, y, counts):
-    return [v * loss for v, loss in zip(counts, losses_on(model, path[1:], x, y), strict=True)]
+def does_not_add(model, path, x, y, loss_weights):
+    return [
+        v * loss for v, loss in zip(loss_weights, losses_on(model, path[1:], x, y), strict=True)
+    ]
 
 
 @wrong(checks.meta_loss, "in the opposite order")
-def counts_backwards(model, path, x, y, counts):
-    return weighted(counts[::-1], losses_on(model, path[1:], x, y))
+def counts_backwards(model, path, x, y, loss_weights):
+    return weighted(loss_weights[::-1], losses_on(model, path[1:], x, y))
 
 
 @wrong(checks.meta_loss, "averages the weights")
-def averages_the_weights(model, path, x, y, counts):
-    middle = {name: weighted(counts, [w[name] for w in path[1:]]) for name in path[0]}
+def averages_the_weights(model, path, x, y, loss_weights):
+    middle = {name: weighted(loss_weights, [w[name] for w in path[1:]]) for name in path[0]}
     return F.cross_entropy(model(middle, x), y)
 
 
-@wrong(checks.meta_loss, "its graph is gone")
-def takes_items(model, path, x, y, counts):
-    return torch.tensor(weighted(counts, losses_on(model, path[1:], x, y)).item())
-
-
-@wrong(checks.query_losses, "with a floor no loss ever counts 0")
+@wrong(checks.query_losses, "no weight ever becomes 0")
 def ignores_floors(steps, msl_epochs, floor, epochs):
     short = min(msl_epochs, epochs)
     return short * steps + epochs - short
@@ -157,3 +154,118 @@ def forgets_the_rest(steps, msl_epochs, floor, epochs):
 @wrong(checks.query_losses, "may end before epoch E")
 def trains_to_epoch_e(steps, msl_epochs, floor, epochs):
     return epochs * steps if floor else msl_epochs * steps + epochs - msl_epochs
+
+
+def rest(epoch, msl_epochs):
+    return 1 - min(epoch / msl_epochs, 1)
+
+
+def annealed(other):
+    return lambda steps, msl_epochs, epoch: fall(steps, other(steps, msl_epochs, epoch))
+
+
+all_wrong(
+    checks.step_weights,
+    {
+        "the epoch may be a fraction": annealed(
+            lambda n, e, epoch: (1 - min(epoch // 1 / e, 1)) / n
+        ),
+        "the fall ends one epoch late": annealed(
+            lambda n, e, epoch: (1 - min(epoch / (e + 1), 1)) / n
+        ),
+        "forgotten before epoch E": annealed(lambda n, e, epoch: rest(epoch, e - 1) / n),
+        "and stops at 0": annealed(lambda n, e, epoch: max(1 / n - epoch / e, 0)),
+        "E is not always the same": annealed(lambda n, e, epoch: rest(epoch, 10) / n),
+        "should have 3 entries, not 4": lambda n, e, epoch: (
+            [(1 - min(epoch / e, 1)) / n] * n + [1 - (n - 1) * (1 - min(epoch / e, 1)) / n]
+        ),
+        "of the earlier steps alone": lambda n, e, epoch: (1 - min(epoch / e, 1)) / n,
+        "in a straight line": annealed(lambda n, e, epoch: (1 - min(epoch / e, 1)) ** 2 / n),
+    },
+)
+
+
+def to_floor(other):
+    return lambda n, e, floor, epoch: fall(n, other(n, min(epoch / e, 1), floor))
+
+
+def on_line(n, done, floor):
+    return (1 - done) / n + done * floor
+
+
+all_wrong(
+    checks.step_weights_floor,
+    {
+        "the epoch may be a fraction": lambda n, e, floor, epoch: to_floor(on_line)(
+            n, e, floor, int(epoch)
+        ),
+        "at the floor from the start": to_floor(lambda n, done, floor: floor),
+        "the line starts at 1": to_floor(lambda n, done, floor: 1 - done + done * floor),
+        "the line ends at floor/N": to_floor(lambda n, done, floor: (1 - done + done * floor) / n),
+        "`floor` is an argument": to_floor(lambda n, done, floor: on_line(n, done, 0.03)),
+        "`msl_epochs` is an argument": lambda n, e, floor, epoch: to_floor(on_line)(
+            n, 10, floor, epoch
+        ),
+        "the first step takes": lambda n, e, floor, epoch: to_floor(on_line)(n, e, floor, epoch)[
+            ::-1
+        ],
+    },
+)
+
+
+def terms(model, path, x, y, loss_weights):
+    losses = losses_on(model, path[1:], x, y)
+    return [v * loss for v, loss in zip(loss_weights, losses, strict=True)]
+
+
+def averages_logits(model, path, x, y, loss_weights):
+    logits = [v * model(w, x) for v, w in zip(loss_weights, path[1:], strict=True)]
+    return F.cross_entropy(sum(logits), y)
+
+
+def keeps_images_apart(model, path, x, y, loss_weights):
+    pairs = zip(loss_weights, path[1:], strict=True)
+    return sum(v * F.cross_entropy(model(w, x), y, reduction="none") for v, w in pairs)
+
+
+def makes_leaves(model, path, x, y, loss_weights):
+    leaves = [{n: w.detach().requires_grad_() for n, w in weights.items()} for weights in path]
+    return sum(terms(model, leaves, x, y, loss_weights))
+
+
+all_wrong(
+    checks.meta_loss,
+    {
+        "it is cut off from θ_0": makes_leaves,
+        "a plain number": lambda *inputs: sum(terms(*inputs)).item(),
+        "one number for each step": lambda *inputs: torch.stack(terms(*inputs)),
+        "one number for each image": keeps_images_apart,
+        "averages the logits": averages_logits,
+        "times its weight: add up": lambda *inputs: terms(*inputs)[-1],
+        "it returns inside the loop": lambda *inputs: terms(*inputs)[0],
+        "their weights v_i are missing": lambda model, path, x, y, loss_weights: torch.stack(
+            losses_on(model, path[1:], x, y)
+        ).mean(),
+        "the dtype is not that of the inputs": lambda *inputs: sum(terms(*inputs)).half(),
+    },
+)
+
+
+def counted(in_epoch):
+    return lambda steps, msl_epochs, floor, epochs: sum(
+        in_epoch(steps, floor > 0 or epoch < msl_epochs) for epoch in range(epochs)
+    )
+
+
+all_wrong(
+    checks.query_losses,
+    {
+        "all N losses are computed, the last one too": counted(lambda n, all_n: (n - 1) * all_n),
+        "the last of them is counted twice": counted(lambda n, all_n: n * all_n + 1),
+        "that is plain MAML": counted(lambda n, all_n: 1),
+        "count the whole training": lambda n, e, floor, epochs: n,
+        "E is not always 10": lambda n, e, floor, epochs: counted(
+            lambda n, all_n: n if all_n else 1
+        )(n, 10, floor, epochs),
+    },
+)

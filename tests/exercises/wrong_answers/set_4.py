@@ -1,7 +1,7 @@
 import math
 
 from mamlpp import checks
-from tests.exercises.wrong_answers import wrong
+from tests.exercises.wrong_answers import all_wrong, wrong
 
 
 @wrong(checks.second_order, "one epoch late")
@@ -29,47 +29,90 @@ def switches_back(second_order_from, epoch):
     return epoch == second_order_from
 
 
-@wrong(checks.second_order, "stopped: TypeError")
+@wrong(checks.second_order, "it cannot be compared with an epoch")
 def forgets_none(second_order_from, epoch):
     return epoch >= second_order_from
 
 
-def bill(epochs, first, cheap, dear):
-    return first * cheap + (epochs - first) * dear
+def training_time(first_order_epochs):
+    """Seconds, where `first_order_epochs(epochs, switch)` of the epochs are of first order."""
+
+    def seconds(epochs, second_order_from, first_order_seconds, second_order_seconds):
+        switch = epochs if second_order_from is None else second_order_from
+        first = first_order_epochs(epochs, switch)
+        return first * first_order_seconds + (epochs - first) * second_order_seconds
+
+    return seconds
 
 
-@wrong(checks.training_time, "None means that no epoch")
-def pays_for_none(epochs, second_order_from, cheap, dear):
-    return bill(epochs, min(second_order_from or 0, epochs), cheap, dear)
+def is_first(epoch, switch):
+    return switch is None or epoch < switch
 
 
-@wrong(checks.training_time, "it ends before the switch")
-def trains_on(epochs, second_order_from, cheap, dear):
-    return bill(epochs, epochs if second_order_from is None else second_order_from, cheap, dear)
+all_wrong(
+    checks.training_time,
+    {
+        "it is no number, so handle it first": lambda n, switch, first, second: sum(
+            first if epoch < switch else second for epoch in range(n)
+        ),
+        "all are of first order": lambda n, switch, first, second: training_time(min)(
+            n, switch or 0, first, second
+        ),
+        "it may end before the switch": training_time(lambda n, switch: switch),
+        "the two times are swapped": lambda n, switch, first, second: training_time(min)(
+            n, switch, second, first
+        ),
+        "one epoch too many is of first order": lambda n, switch, first, second: sum(
+            first if is_first(epoch - 1, switch) else second for epoch in range(n)
+        ),
+        "one epoch too few is of first order": lambda n, switch, first, second: sum(
+            first if is_first(epoch, switch) else second for epoch in range(1, n + 1)
+        ),
+        "it counts the second-order epochs alone": lambda n, switch, first, second: sum(
+            second for epoch in range(n) if not is_first(epoch, switch)
+        ),
+        "it counts the first-order epochs alone": lambda n, switch, first, second: sum(
+            first for epoch in range(n) if is_first(epoch, switch)
+        ),
+        "of an average epoch": lambda n, switch, first, second: (
+            sum(first if is_first(epoch, switch) else second for epoch in range(n)) / n
+        ),
+        "not seconds": lambda n, switch, first, second: sum(
+            is_first(epoch, switch) for epoch in range(n)
+        ),
+        "one epoch too many: `epochs`": lambda n, switch, first, second: sum(
+            first if is_first(epoch, switch) else second for epoch in range(n + 1)
+        ),
+        "one epoch too few: `epochs`": lambda n, switch, first, second: sum(
+            first if is_first(epoch, switch) else second for epoch in range(n - 1)
+        ),
+        "is not always 150": lambda n, switch, first, second: sum(
+            first if is_first(epoch, switch) else second for epoch in range(150)
+        ),
+        "second order is forgotten": lambda n, switch, first, second: n * first,
+    },
+)
 
-
-@wrong(checks.training_time, "the two prices are swapped")
-def swaps_prices(epochs, second_order_from, cheap, dear):
-    first = epochs if second_order_from is None else min(second_order_from, epochs)
-    return bill(epochs, first, dear, cheap)
-
-
-@wrong(checks.training_time, "one epoch too many is cheap")
-def switches_late(epochs, second_order_from, cheap, dear):
-    first = epochs if second_order_from is None else min(second_order_from + 1, epochs)
-    return bill(epochs, first, cheap, dear)
-
-
-@wrong(checks.training_time, "one epoch too few is cheap")
-def counts_from_one(epochs, second_order_from, cheap, dear):
-    start = epochs + 1 if second_order_from is None else second_order_from
-    return sum(cheap if epoch < start else dear for epoch in range(1, epochs + 1))
-
-
-@wrong(checks.training_time, "leaves out the first-order epochs")
-def gives_first_order_away(epochs, second_order_from, cheap, dear):
-    first = epochs if second_order_from is None else min(second_order_from, epochs)
-    return (epochs - first) * dear
+all_wrong(
+    checks.second_order,
+    {
+        "one epoch early": lambda switch, epoch: switch is not None and epoch + 1 >= switch,
+        "the epoch may be a fraction": lambda switch, epoch: (
+            switch is not None and int(epoch) >= switch
+        ),
+        "the switch may be a fraction": lambda switch, epoch: (
+            switch is not None and epoch >= math.floor(switch)
+        ),
+        "it is always of second order": lambda switch, epoch: switch is not None,
+        "it returns 0 or 1": lambda switch, epoch: (
+            1 if switch is not None and epoch >= switch else 0
+        ),
+        "it returns 1 or 2": lambda switch, epoch: (
+            2 if switch is not None and epoch >= switch else 1
+        ),
+        "it returns a string": lambda switch, epoch: str(switch is not None and epoch >= switch),
+    },
+)
 
 
 def turned(angle, rate, minimum):
@@ -116,6 +159,40 @@ def divides_by_one_more(rate, minimum, epochs, epoch):
     return turned(math.pi * epoch / (epochs + 1), rate, minimum)
 
 
+all_wrong(
+    checks.cosine_rate,
+    {
+        "the epoch may be a fraction": lambda rate, minimum, epochs, epoch: turned(
+            math.pi * (epoch // 1) / epochs, rate, minimum
+        ),
+        "a quarter of a turn": lambda rate, minimum, epochs, epoch: turned(
+            math.pi / 2 * epoch / epochs, rate, minimum
+        ),
+        "the angle is in degrees": lambda rate, minimum, epochs, epoch: turned(
+            180 * epoch / epochs, rate, minimum
+        ),
+        "the minimum is not added again": lambda rate, minimum, epochs, epoch: (
+            turned(math.pi * epoch / epochs, rate, minimum) - minimum
+        ),
+        "it stops the fall with max": lambda rate, minimum, epochs, epoch: max(
+            minimum, turned(math.pi * epoch / epochs, rate, 0)
+        ),
+        "it is not always 1e-5": lambda rate, minimum, epochs, epoch: turned(
+            math.pi * epoch / epochs, rate, 1e-5
+        ),
+        "it is not always 100": lambda rate, minimum, epochs, epoch: turned(
+            math.pi * epoch / 100, rate, minimum
+        ),
+        "it is not always 1e-3": lambda rate, minimum, epochs, epoch: turned(
+            math.pi * epoch / epochs, 1e-3, minimum
+        ),
+        "not epochs − 1": lambda rate, minimum, epochs, epoch: turned(
+            math.pi * epoch / (epochs - 1), rate, minimum
+        ),
+    },
+)
+
+
 RANGE = 1e-3, 1e-5, 100
 
 
@@ -125,7 +202,7 @@ def looks_at_the_end_alone(schedule):
     assert math.isclose(schedule(*RANGE, 100), 1e-5)
 
 
-@wrong(checks.bounded_test, "starts anew after the last epoch")
+@wrong(checks.bounded_test, "starts again after the last epoch")
 def looks_not_to_rise_above_half(schedule):
     assert all(schedule(*RANGE, epoch) < 5.2e-4 for epoch in (150, 151))
 
@@ -144,3 +221,19 @@ def compares_exactly(schedule):
 @wrong(checks.bounded_test, "never calls the function")
 def calls_nothing(schedule):
     assert schedule
+
+
+@wrong(checks.bounded_test, "at the minimum from the start")
+def looks_after_the_end_alone(schedule):
+    assert all(math.isclose(schedule(*RANGE, epoch), 1e-5) for epoch in (100, 130, 150, 200))
+
+
+@wrong(checks.bounded_test, "reaches the minimum too late")
+def does_not_look_at_the_end(schedule):
+    assert math.isclose(schedule(*RANGE, 0), 1e-3)
+    assert all(math.isclose(schedule(*RANGE, epoch), 1e-5) for epoch in (120, 150, 210))
+
+
+@wrong(checks.bounded_test, "a test returns nothing")
+def returns_a_truth(schedule):
+    return math.isclose(schedule(*RANGE, 150), 1e-5)

@@ -3,15 +3,15 @@ import torch.nn.functional as F
 
 import mamlpp
 from mamlpp import checks
-from tests.exercises.wrong_answers import wrong
+from tests.exercises.wrong_answers import all_wrong, wrong
 
 
 def loss_of(
-    learner, task, epoch, counts=None, order=None, rate=None, query_step=1, query=slice(2, 4)
+    learner, task, epoch, loss_weights=None, order=None, rate=None, query_step=1, query=slice(2, 4)
 ):
     scheduled, second_order = learner.schedule(epoch)
     weights, total = learner.weights(), 0
-    for step, count in enumerate(counts or scheduled):
+    for step, v in enumerate(scheduled if loss_weights is None else loss_weights):
         loss = F.cross_entropy(learner(weights, task.support_x, step), task.support_y)
         gradients = torch.autograd.grad(
             loss, list(weights.values()), create_graph=second_order if order is None else order
@@ -21,7 +21,7 @@ def loss_of(
             for (name, w), g in zip(weights.items(), gradients, strict=True)
         }
         x, y = task[query]
-        total = total + count * F.cross_entropy(learner(weights, x, step + query_step), y)
+        total = total + v * F.cross_entropy(learner(weights, x, step + query_step), y)
     return total
 
 
@@ -40,19 +40,36 @@ def takes_one_rate(learner, task, epoch):
     return loss_of(learner, task, epoch, rate=lambda name, step: learner.recipe.inner_rate)
 
 
-@wrong(checks.task_loss, "is plain MAML")
-def judges_the_last(learner, task, epoch):
-    return loss_of(learner, task, epoch, counts=[0, 1])
+def last_alone(learner):
+    return [0.0] * (learner.recipe.inner_steps - 1) + [1.0]
 
 
-@wrong(checks.task_loss, "are those of epoch 0")
-def never_anneals(learner, task, epoch):
-    return loss_of(learner, task, epoch, counts=[0.5, 0.5])
-
-
-@wrong(checks.task_loss, "not weighted")
-def adds(learner, task, epoch):
-    return loss_of(learner, task, epoch, counts=[1, 1])
+all_wrong(
+    checks.task_loss,
+    {
+        "is plain MAML": lambda learner, task, epoch: loss_of(
+            learner, task, epoch, loss_weights=last_alone(learner)
+        ),
+        "are those of epoch 0": lambda learner, task, epoch: loss_of(
+            learner, task, epoch, loss_weights=learner.schedule(0)[0]
+        ),
+        "not weighted": lambda learner, task, epoch: loss_of(
+            learner, task, epoch, loss_weights=[1] * learner.recipe.inner_steps
+        ),
+        "divided by the number of steps": lambda learner, task, epoch: (
+            loss_of(learner, task, epoch) / learner.recipe.inner_steps
+        ),
+        "the epoch may be a fraction": lambda learner, task, epoch: loss_of(
+            learner, task, int(epoch)
+        ),
+        "the rates entered as constants": lambda learner, task, epoch: loss_of(
+            learner, task, epoch, rate=lambda name, step: learner.rule(name, step).item()
+        ),
+        ".item() and float() throw": lambda learner, task, epoch: loss_of(
+            learner, task, epoch
+        ).item(),
+    },
+)
 
 
 @wrong(checks.task_loss, "of second order at every epoch")
@@ -83,7 +100,7 @@ def new_learner(train):
     return mamlpp.MetaLearner(recipe, train.images.shape, ways=5)
 
 
-@wrong(trained, "only guesses")
+@wrong(trained, "no better than guessing")
 def does_not_train(train, validation, tasks):
     return new_learner(train)
 

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from mamlpp import checks
-from tests.exercises.wrong_answers import wrong
+from tests.exercises.wrong_answers import all_wrong, wrong
 
 
 @cache
@@ -48,7 +48,7 @@ for _number, _kinds in GUESSES.items():
             return kind
 
         wrong(found(_number), f"it is not '{_kind}'")(guesses)
-    wrong(found(_number), "'typo' is not on the list")(lambda: "typo")
+    wrong(found(_number), "'typo' is not in the list")(lambda: "typo")
 
 
 @wrong(shown(1), "differentiate the result")
@@ -164,7 +164,7 @@ def still_jumps(n, e, floor, epoch):
     return [0.0] * (n - 1) + [1.0] if epoch >= e else to_floor(n, e, floor, epoch)
 
 
-@wrong(fixed(4), "an epoch later")
+@wrong(fixed(4), "just after epoch E")
 def jumps_later(n, e, floor, epoch):
     return [0.0] * (n - 1) + [1.0] if epoch > e else to_floor(n, e, floor, epoch)
 
@@ -184,13 +184,13 @@ def fallen(steps, msl_epochs, epoch):
     return [other] * (steps - 1) + [1 - (steps - 1) * other]
 
 
-@wrong(shown(5), "two iterations of one epoch should count alike")
+@wrong(shown(5), "two iterations of one epoch should give the same")
 def looks_at_both_ends(program):
     assert program(4, 10, 50, 0)[0] == 0.25
     assert program(4, 10, 50, 500)[0] == 0
 
 
-@wrong(fixed(5), "with every iteration")
+@wrong(fixed(5), "in every iteration")
 def keeps_the_iteration(steps, msl_epochs, iterations_per_epoch, iteration):
     return fallen(steps, msl_epochs, iteration)
 
@@ -226,12 +226,12 @@ def takes_a_set(classes, ways, generator):
     return list(set(torch.randint(classes, (ways,), generator=generator).tolist()))
 
 
-@wrong(fixed(6), "always takes the same classes")
+@wrong(fixed(6), "always takes the first classes")
 def takes_the_first(classes, ways, generator):
     return list(range(ways))
 
 
-@wrong(fixed(6), "draw from the one that is given")
+@wrong(fixed(6), "should give the same tasks")
 def ignores_the_generator(classes, ways, generator):
     return torch.randperm(classes)[:ways].tolist()
 
@@ -242,7 +242,7 @@ def takes_neighbours(classes, ways, generator):
     return [(start + i) % classes for i in range(ways)]
 
 
-@wrong(shown(7), "the same image in two companies")
+@wrong(shown(7), "the same image alone and among others")
 def looks_at_the_shape(program):
     assert program(torch.ones(3, 2, 4, 4), torch.zeros(2), torch.ones(2)).shape == (3, 2, 4, 4)
 
@@ -297,6 +297,248 @@ def takes_the_other_mean(hits):
     return hits.mean().item(), 1.96 * hits.mean(0).std().item() / math.sqrt(hits.shape[1])
 
 
-@wrong(fixed(8), "1.96 deviations")
+@wrong(fixed(8), "the factor 1.96 is missing")
 def gives_one_deviation(hits):
     return hits.mean().item(), hits.mean(1).std().item() / math.sqrt(len(hits))
+
+
+def descended(step, create_graph=lambda i, steps: True):
+    def fixed_1(loss, theta, rate, steps):
+        for i in range(steps):
+            [gradient] = torch.autograd.grad(
+                loss(theta), theta, create_graph=create_graph(i, steps), retain_graph=True
+            )
+            theta = step(theta, gradient, rate)
+        return theta
+
+    return fixed_1
+
+
+right_1 = descended(lambda theta, g, rate: theta - rate * g)
+
+all_wrong(
+    fixed(1),
+    {
+        "θ entered the step as a constant": descended(lambda t, g, rate: t.detach() - rate * g),
+        "only the last step keeps its graph": descended(
+            lambda t, g, rate: t - rate * g, lambda i, steps: i + 1 == steps
+        ),
+        "only the first step keeps its graph": descended(
+            lambda t, g, rate: t - rate * g, lambda i, steps: i == 0
+        ),
+        "that is a single step": lambda loss, theta, rate, steps: right_1(loss, theta, rate, 1),
+        "it takes one step more": lambda loss, theta, rate, n: right_1(loss, theta, rate, n + 1),
+        "it takes one step less": lambda loss, theta, rate, n: right_1(loss, theta, rate, n - 1),
+        "the step goes up the loss": descended(lambda t, g, rate: t + rate * g),
+        "the rate is missing": descended(lambda t, g, rate: t - g),
+    },
+)
+
+
+def raising(error):
+    def fixed_2(config):
+        for name in config:
+            if name not in DEFAULTS:
+                raise error(name, config)
+        return DEFAULTS | config
+
+    return fixed_2
+
+
+def strict_but(read):
+    def fixed_2(config):
+        unknown = [name for name in config if name not in DEFAULTS]
+        if unknown:
+            raise ValueError(f"{unknown} are no settings, only {list(DEFAULTS)} are")
+        return read(config)
+
+    return fixed_2
+
+
+all_wrong(
+    fixed(2),
+    {
+        "it raises a KeyError": raising(lambda name, config: KeyError(name)),
+        "it raises a TypeError": raising(lambda name, config: TypeError(f"what is {name}?")),
+        "it uses `assert`": raising(lambda name, config: AssertionError(name)),
+        "it raises a plain Exception": raising(lambda name, config: Exception(f"no {name}")),
+        "repeats the whole config": raising(lambda name, config: ValueError(f"look at {config}")),
+        "write `raise`, not `return`": lambda config: (
+            ValueError("no") if set(config) - set(DEFAULTS) else DEFAULTS | config
+        ),
+        "only the defaults come back": strict_but(lambda config: dict(DEFAULTS)),
+        "are missing": strict_but(dict),
+    },
+)
+
+
+def clones(statistics):
+    return {name: tensor.clone() for name, tensor in statistics.items()}
+
+
+def never_copies_back(statistics, evaluate):
+    backup = clones(statistics)
+    return evaluate(statistics) if backup else None
+
+
+def swaps_clones_in(statistics, evaluate):
+    backup = clones(statistics)
+    result = evaluate(statistics)
+    statistics.update(backup)
+    return result
+
+
+def evaluates_twice(statistics, evaluate):
+    evaluate(clones(statistics))
+    return evaluate(clones(statistics))
+
+
+def returns_the_statistics(statistics, evaluate):
+    evaluate(clones(statistics))
+    return statistics
+
+
+def restores_one(statistics, evaluate):
+    name = next(iter(statistics))
+    return restored(statistics, evaluate, {name: statistics[name].clone()})
+
+
+all_wrong(
+    fixed(3),
+    {
+        "holds the same tensors": never_copies_back,
+        "the tensors that it held before are changed": swaps_clones_in,
+        "it evaluates twice": evaluates_twice,
+        "it returns the statistics": returns_the_statistics,
+        "only the first tensor": restores_one,
+    },
+)
+
+
+def on_line(share, end=lambda floor: floor):
+    def fixed_4(n, e, floor, epoch):
+        other = 1 / n + share(epoch, e) * (end(floor) - 1 / n)
+        return [other] * (n - 1) + [1 - (n - 1) * other]
+
+    return fixed_4
+
+
+all_wrong(
+    fixed(4),
+    {
+        "it falls to 0": on_line(lambda epoch, e: min(epoch / e, 1), lambda floor: 0),
+        "the epoch may be a fraction": on_line(lambda epoch, e: min(epoch // 1 / e, 1)),
+        "an epoch too early": on_line(lambda epoch, e: min(epoch / (e - 1), 1)),
+        "an epoch too late": on_line(lambda epoch, e: min(epoch / (e + 1), 1)),
+        "not always 10": on_line(lambda epoch, e: min(epoch / 10, 1)),
+        "not always 0.02": on_line(lambda epoch, e: min(epoch / e, 1), lambda floor: 0.02),
+        "from the start": on_line(lambda epoch, e: 1),
+        "the list should have": lambda n, e, floor, epoch: [floor] * (n + 1),
+    },
+)
+
+
+def by_epoch(epochs, msl_epochs_of=lambda e: e):
+    return lambda n, e, per_epoch, iteration: fallen(
+        n, msl_epochs_of(e), epochs(iteration, per_epoch)
+    )
+
+
+all_wrong(
+    fixed(5),
+    {
+        "epochs are counted from 0": by_epoch(lambda i, per_epoch: i // per_epoch + 1),
+        "it rounds the number of epochs": by_epoch(lambda i, per_epoch: round(i / per_epoch)),
+        "one iteration too early": by_epoch(lambda i, per_epoch: (i + 1) // per_epoch),
+        "upside down": by_epoch(lambda i, per_epoch: per_epoch // i if i else 0),
+        "not always 50": by_epoch(lambda i, per_epoch: i // 50),
+        "not always 10": by_epoch(lambda i, per_epoch: i // per_epoch, lambda e: 10),
+        "nothing moves any more": by_epoch(lambda i, per_epoch: 0),
+        "goes on below 0": lambda n, e, per_epoch, i: to_floor(
+            n, e, 0, i // per_epoch, bound=math.inf
+        ),
+    },
+)
+
+
+def shuffled(pick):
+    return lambda classes, ways, generator: pick(classes, ways, generator).tolist()
+
+
+def moves_on(classes, ways, generator):
+    task = []
+    for c in torch.randint(classes, (ways,), generator=generator).tolist():
+        while c in task:
+            c = (c + 1) % classes
+        task.append(c)
+    return task
+
+
+all_wrong(
+    fixed(6),
+    {
+        "makes neighbours more likely": moves_on,
+        "the first `ways` classes alone": shuffled(lambda n, k, g: torch.randperm(k, generator=g)),
+        "the last class never comes": shuffled(
+            lambda n, k, g: torch.randperm(max(n - 1, k), generator=g)[:k]
+        ),
+        "end at classes − 1": shuffled(lambda n, k, g: torch.randperm(n, generator=g)[:k] + 1),
+        "it returns all classes": shuffled(lambda n, k, g: torch.randperm(n, generator=g)),
+        "it returns a tensor": lambda n, k, g: torch.randperm(n, generator=g)[:k],
+        "every task is the same": lambda n, k, g: torch.randperm(
+            n, generator=torch.Generator().manual_seed(1)
+        )[:k].tolist(),
+        "one class less": shuffled(lambda n, k, g: torch.randperm(n, generator=g)[: k - 1]),
+    },
+)
+
+
+def by(mean, variance, images, eps=1e-5):
+    return (images - mean.view(1, -1, 1, 1)) / (variance.view(1, -1, 1, 1) + eps).sqrt()
+
+
+def own(images):
+    return images.mean((0, 2, 3)), images.var((0, 2, 3), correction=0)
+
+
+all_wrong(
+    fixed(7),
+    {
+        "only the mean is the running one": lambda x, mean, variance: by(mean, own(x)[1], x),
+        "only the variance is the running one": lambda x, mean, variance: by(
+            own(x)[0], variance, x
+        ),
+        "eps is missing": lambda x, mean, variance: by(mean, variance, x, eps=0),
+        "nothing is divided": lambda x, mean, variance: x - mean.view(1, -1, 1, 1),
+        "another shape": lambda x, mean, variance: by(mean, variance, x)[0],
+        "should give a tensor, not a list": lambda x, mean, variance: list(by(mean, variance, x)),
+    },
+)
+
+
+def interval(width):
+    return lambda hits: (hits.mean().item(), width(hits.mean(1), hits))
+
+
+all_wrong(
+    fixed(8),
+    {
+        "of tasks, not of queries": interval(
+            lambda a, hits: 1.96 * a.std().item() / math.sqrt(hits.shape[1])
+        ),
+        "divide by its square root": interval(lambda a, hits: 1.96 * a.std().item() / len(a)),
+        "the root of T − 1": interval(
+            lambda a, hits: 1.96 * a.std().item() / math.sqrt(len(a) - 1)
+        ),
+        "the deviation divides by T": interval(
+            lambda a, hits: 1.96 * a.std(correction=0).item() / math.sqrt(len(a))
+        ),
+        "it takes the variance": interval(lambda a, hits: 1.96 * a.var() / math.sqrt(len(a))),
+        "within the tasks": interval(lambda a, hits: 1.96 * hits.std(1).mean() / math.sqrt(len(a))),
+        "the whole width": interval(lambda a, hits: 3.92 * a.std() / math.sqrt(len(a))),
+        "the two are swapped": lambda hits: (
+            1.96 * hits.mean(1).std().item() / math.sqrt(len(hits)),
+            hits.mean().item(),
+        ),
+    },
+)

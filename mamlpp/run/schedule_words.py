@@ -1,0 +1,59 @@
+"""What a recipe's schedules come to in a training of its length, in words."""
+
+from mamlpp.recipe import Recipe
+
+
+def describe_schedule(recipe: Recipe) -> str:
+    """One line: the length, the order of derivatives, the multi-step loss, the outer rate."""
+    parts = [f"{recipe.epochs} epochs of {recipe.iterations_per_epoch} meta-steps"]
+    start = recipe.second_order_from
+    if start is None or start >= recipe.epochs:
+        parts.append("first order throughout")
+    elif start > 0:
+        parts.append(f"first order until epoch {start:.3g}, then second")
+    else:
+        parts.append("second order throughout")
+    if recipe.msl_epochs:
+        parts.append(f"multi-step loss until epoch {recipe.msl_epochs:.3g}")
+    if recipe.outer_rate_min is None:
+        parts.append(f"outer rate {recipe.outer_rate:g}")
+    else:
+        parts.append(f"outer rate {recipe.outer_rate:g} annealed to {recipe.outer_rate_min:g}")
+    return "schedule: " + "; ".join(parts)
+
+
+def late_milestones(recipe: Recipe) -> list[str]:
+    """A sentence for each milestone that lies beyond the end of the training."""
+    sentences = []
+    if recipe.second_order_from is not None and recipe.second_order_from >= recipe.epochs:
+        sentences.append(
+            f"second_order_from is epoch {recipe.second_order_from:g}, but the training ends with "
+            f"epoch {recipe.epochs}: it is first order throughout; choose an earlier epoch, or None"
+        )
+    if recipe.msl_epochs > recipe.epochs:
+        sentences.append(
+            f"msl_epochs is {recipe.msl_epochs:g}, but the training ends with epoch "
+            f"{recipe.epochs}: the multi-step loss will not have become the final loss by then"
+        )
+    return sentences
+
+
+def failed_to_learn(recipe: Recipe, rows: list[dict[str, float]], ways: int) -> str | None:
+    """A sentence, with what to try, where a finished training has learned nothing; else None."""
+    skipped = sum("nonfinite" in row for row in rows)
+    if skipped > len(rows) / 2:
+        return (
+            f"{skipped} of {len(rows)} meta-steps were skipped, since their meta-gradient was not "
+            f"finite: nothing was learned there; try a lower inner_rate or outer_rate, or clip_norm"
+        )
+    found = [row["validation_accuracy"] for row in rows if "validation_accuracy" in row]
+    if len(rows) >= LONG_ENOUGH and found and max(found) < 1.15 / ways:
+        return (
+            f"the best validation accuracy, {100 * max(found):.1f} %, is about that of guessing "
+            f"({100 / ways:.1f} %): nothing was learned; try another inner_rate or outer_rate, or "
+            f"a longer training"
+        )
+    return None
+
+
+LONG_ENOUGH = 50  # meta-steps, before a training that knows nothing is worth a word
