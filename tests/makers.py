@@ -13,7 +13,7 @@ def make_learner(name="maml", shape=SHAPE, ways=WAYS, kind=mamlpp.MetaLearner, *
     return kind(recipe, shape, ways, seed=0)
 
 
-def make_lively_learner(name, shape, **changes):
+def make_perturbed_learner(name, shape, **changes):
     """In float64, with weights of both signs in batch norm: the smallest becomes the largest."""
     learner = make_learner(name, shape, inner_rate=0.3, **changes).double()
     draw = torch.Generator().manual_seed(1)
@@ -37,28 +37,77 @@ def make_task(shape=SHAPE, **changes):
     return next(iter(make_batch(shape, **changes)))
 
 
-def noise_images(split="train", classes=6, samples=4, size=16):
-    """Images of noise: what a training needs that shall not learn."""
+def on(device, batch):
+    """A batch on a device."""
+    parts = (batch.support_x, batch.support_y, batch.query_x, batch.query_y)
+    return mamlpp.TaskBatch(*(part.to(device) for part in parts))
+
+
+def plain_images(split="train", value=7):
+    """Three classes of two images, all pixels alike."""
+    images = torch.full((3, 2, 1, 4, 4), value, dtype=torch.uint8)
+    return mamlpp.ImageSet(images, (*"abc",), "small", split)
+
+
+def noise_images(split="train", classes=6, samples=4, size=16, dataset="noise"):
+    """Images of noise, for a training that need not learn anything."""
     draw = torch.Generator().manual_seed(0)
     shape = (classes, samples, 1, size, size)
     noise = torch.randint(0, 256, shape, generator=draw, device="cpu")
-    return mamlpp.ImageSet(noise.byte(), tuple(map(str, range(classes))), "noise", split)
+    return mamlpp.ImageSet(noise.byte(), tuple(map(str, range(classes))), dataset, split)
 
 
-def noise_sampler(split="train", ways=WAYS, shots=1, queries=2, seed=0):
-    """Tasks of these."""
-    return mamlpp.TaskSampler(noise_images(split), ways, shots, queries, seed=seed)
+def noise_sampler(split="train", ways=WAYS, shots=1, queries=2, seed=0, **images):
+    """Tasks of these; further options are those of `noise_images`."""
+    return mamlpp.TaskSampler(noise_images(split, **images), ways, shots, queries, seed=seed)
 
 
-def noise_trainer(name="maml", directory=None, workers=1, **changes):
-    """A trainer on noise, of two epochs of two meta-steps, unless said."""
+def noise_trainer(
+    name="maml", directory=None, workers=1, sampler=noise_sampler, diagnose_every=None, **changes
+):
+    """A trainer of two epochs of two meta-steps, unless said, on the tasks of `sampler(split)`."""
     size = {
         **{"filters": 4, "inner_steps": 2, "meta_batch": 3, "validation_tasks": 2},
         **{"epochs": 2, "iterations_per_epoch": 2},
     }
     recipe = mamlpp.RECIPES[name].with_(**size | changes)
-    samplers = noise_sampler(), noise_sampler("validation")
-    return mamlpp.Trainer(recipe, *samplers, directory, workers=workers)
+    samplers = sampler("train"), sampler("validation")
+    options = {"workers": workers, "diagnose_every": diagnose_every}
+    return mamlpp.Trainer(recipe, *samplers, directory, **options)
+
+
+def advance(trainer, steps):
+    """So many meta-steps."""
+    with trainer.alone():
+        for _ in range(steps):
+            trainer.advance()
+
+
+def flat(tensors):
+    """All numbers of these tensors as one vector, copied, without a graph."""
+    return torch.cat([tensor.detach().flatten() for tensor in tensors])
+
+
+def flat_weights(module):
+    """All parameters of a module as one vector."""
+    return flat(module.parameters())
+
+
+def snapshot(module):
+    """A copy of its parameters and buffers."""
+    return {name: tensor.clone() for name, tensor in module.state_dict().items()}
+
+
+def assert_identical(one, other):
+    """By name, without any tolerance."""
+    torch.testing.assert_close(dict(one), dict(other), rtol=0, atol=0)
+
+
+def write_files(folder, files):
+    """From a dictionary of bytes by path."""
+    for name, data in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
 
 
 def gradients(learner):

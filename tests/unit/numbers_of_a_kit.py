@@ -1,7 +1,7 @@
-"""Prints, as JSON, what every door of the kit that PYTHONPATH names computes from the same tasks.
+"""Prints, as JSON, what each entry point of the kit on PYTHONPATH computes from the same tasks.
 
 `python -P numbers_of_a_kit.py FOLDER [processes]`, with the folder that holds `tests` as the second
-entry of PYTHONPATH; with `processes` also the doors that start some.
+entry of PYTHONPATH; with `processes` also the entry points that start some.
 """
 
 import contextlib

@@ -14,25 +14,15 @@ from mamlpp.data import cache as cache_module
 from mamlpp.data.cache import cached, clear, entries, limit_gb
 from mamlpp.data.images import ImageSet
 from mamlpp.errors import InputError, InputWarning
-
-
-def small_set(split="train", value=7):
-    images = torch.full((3, 2, 1, 4, 4), value, dtype=torch.uint8)
-    return ImageSet(images, ("a", "b", "c"), "small", split)
+from tests.makers import plain_images
 
 
 def build():
-    return {split: small_set(split) for split in ("train", "test")}
+    return {split: plain_images(split) for split in ("train", "test")}
 
 
 def never_built():
     raise AssertionError("the cache was there, and was not used")
-
-
-@pytest.fixture
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("MAMLPP_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
 
 
 @pytest.fixture
@@ -55,7 +45,7 @@ def test_one_build_fills_the_cache_for_all_its_splits(stored):
 
 
 def test_another_key_is_built_anew(stored):
-    newer = cached("small", "train", "v2", lambda: {"train": small_set(value=8)})
+    newer = cached("small", "train", "v2", lambda: {"train": plain_images(value=8)})
     assert newer.images.max() == 8
     assert cached("small", "train", "v1", never_built).images.max() == 7
 
@@ -89,7 +79,7 @@ def test_damaged_cache_is_built_again(stored, damage):
     with pytest.warns(InputWarning, match="damaged") as caught:
         rebuilt = cached("small", "train", "v1", build)
     assert len(caught) == 1
-    assert rebuilt.checksum == small_set().checksum
+    assert rebuilt.checksum == plain_images().checksum
     assert cached("small", "train", "v1", never_built).checksum == rebuilt.checksum
 
 
@@ -99,7 +89,7 @@ def test_cache_that_cannot_be_written_costs_one_warning(tmp_path, monkeypatch):
     with pytest.warns(InputWarning, match="set MAMLPP_CACHE") as caught:
         built = cached("small", "train", "v1", build)
     assert len(caught) == 1
-    assert built.checksum == small_set().checksum
+    assert built.checksum == plain_images().checksum
 
 
 def test_failed_build_leaves_nothing_behind(cache):
@@ -115,7 +105,7 @@ def test_only_whole_files_are_left_behind(stored, cache):
     assert sorted(path.suffix for path in cache.rglob("*")) == [".safetensors"] * 2
 
 
-def build_at_once(barrier):
+def build_at_the_same_time(barrier):
     def build_when_both_are_there():
         barrier.wait(timeout=60)
         return build()
@@ -123,19 +113,19 @@ def build_at_once(barrier):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         built = cached("small", "train", "v1", build_when_both_are_there)
-    assert built.checksum == small_set().checksum
+    assert built.checksum == plain_images().checksum
 
 
-def test_two_processes_may_build_at_once(cache: Path):
+def test_two_processes_may_build_at_the_same_time(cache: Path):
     spawn = multiprocessing.get_context("spawn")
     barrier = spawn.Barrier(2)
-    other = spawn.Process(target=build_at_once, args=(barrier,))
+    other = spawn.Process(target=build_at_the_same_time, args=(barrier,))
     other.start()
-    build_at_once(barrier)
+    build_at_the_same_time(barrier)
     other.join()
     assert other.exitcode == 0
     assert len(list(cache.rglob("*"))) == 2
-    assert cached("small", "train", "v1", never_built).checksum == small_set().checksum
+    assert cached("small", "train", "v1", never_built).checksum == plain_images().checksum
 
 
 # Sharing

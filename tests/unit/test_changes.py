@@ -1,6 +1,7 @@
-"""Recipe changes by hand during training: recorded, effective at once, and permanent."""
+"""Recipe changes by hand during training: noted, permanent, effective in the next meta-step."""
 
 import threading
+from functools import partial
 
 import pytest
 import torch
@@ -9,33 +10,9 @@ from filelock import FileLock
 import mamlpp
 from mamlpp.run import trainer as training
 from mamlpp.run.changes import CHANGEABLE
+from tests.makers import advance, flat_weights, noise_trainer
 
-RECIPE = mamlpp.RECIPES["maml"].with_(
-    filters=4, inner_steps=2, meta_batch=2, epochs=2, iterations_per_epoch=4, validation_tasks=2
-)
-
-
-def sampler(split):
-    draw = torch.Generator().manual_seed(len(split))
-    images = torch.randint(0, 256, (8, 4, 1, 16, 16), generator=draw).byte()
-    names = tuple(map(str, range(8)))
-    return mamlpp.TaskSampler(mamlpp.ImageSet(images, names, "noise", split), 3, 1)
-
-
-def make_trainer(directory=None, **fields):
-    return mamlpp.Trainer(
-        RECIPE.with_(**fields), sampler("train"), sampler("validation"), directory
-    )
-
-
-def advance(trainer, steps):
-    with trainer.alone():
-        for _ in range(steps):
-            trainer.advance()
-
-
-def weights(module):
-    return torch.nn.utils.parameters_to_vector(module.parameters()).detach().clone()
+make_trainer = partial(noise_trainer, "maml", meta_batch=2, iterations_per_epoch=4)
 
 
 def test_advancing_step_by_step_matches_fit():
@@ -45,7 +22,7 @@ def test_advancing_step_by_step_matches_fit():
     advance(stepped, 3)
     assert stepped.done
     actual, expected = stepped.result(), fitted.fit()
-    assert torch.equal(weights(actual.learner), weights(expected.learner))
+    assert torch.equal(flat_weights(actual.learner), flat_weights(expected.learner))
     assert actual.history.column("validation_loss") == expected.history.column("validation_loss")
     assert actual.changes.rows == []
 
@@ -60,15 +37,15 @@ def test_advancing_step_by_step_matches_fit():
         ({"clip_norm": 1e-9}, {"field": "clip_norm", "value": 1e-9}),
     ],
 )
-def test_a_change_takes_effect_in_the_next_meta_step_and_is_recorded(fields, row):
+def test_a_change_takes_effect_in_the_next_meta_step_and_is_noted(fields, row):
     plain, changed = make_trainer(), make_trainer()
     for trainer in (plain, changed):
         advance(trainer, 2)
     changed.change(**fields)
-    assert torch.equal(weights(plain.learner), weights(changed.learner))
+    assert torch.equal(flat_weights(plain.learner), flat_weights(changed.learner))
     for trainer in (plain, changed):
         advance(trainer, 1)
-    assert not torch.equal(weights(plain.learner), weights(changed.learner))
+    assert not torch.equal(flat_weights(plain.learner), flat_weights(changed.learner))
     assert changed.changes.rows == [{"iteration": 3, "epoch": 0.5, **row}]
 
 
@@ -76,12 +53,12 @@ def test_a_change_before_training_equals_a_recipe_with_that_value():
     other, changed = make_trainer(inner_rate=0.02, msl_epochs=1), make_trainer()
     changed.change(inner_rate=0.02, msl_epochs=1)
     actual, expected = changed.fit(), other.fit()
-    assert torch.equal(weights(actual.learner), weights(expected.learner))
-    assert actual.recipe == RECIPE
+    assert torch.equal(flat_weights(actual.learner), flat_weights(expected.learner))
+    assert actual.recipe == make_trainer().recipe
     assert actual.learner.recipe == other.recipe
 
 
-def test_setting_the_current_value_is_not_recorded_as_a_change(tmp_path):
+def test_setting_the_current_value_is_no_change(tmp_path):
     trainer = make_trainer(tmp_path / "a")
     trainer.change(inner_rate=0.1, clip_norm=None)
     assert trainer.changes.rows == []
@@ -107,14 +84,14 @@ def test_an_invalid_change_is_rejected_and_changes_nothing(recipe, fields, messa
 
 
 def test_every_changeable_field_is_a_recipe_field():
-    assert set(CHANGEABLE) <= set(RECIPE.as_dict())
+    assert set(CHANGEABLE) <= set(mamlpp.Recipe().as_dict())
 
 
 # Resumed
 
 
 def train_with_changes(trainer, until=8):
-    """Train with fixed changes at fixed iterations, skipping changes already recorded."""
+    """Train with fixed changes at fixed iterations, skipping those already made."""
     plan = {2: {"inner_rate": 0.02}, 5: {"second_order_from": None, "clip_norm": 0.5}}
     with trainer.alone():
         while trainer.iteration < until:
@@ -138,7 +115,7 @@ def test_a_resumed_run_keeps_its_changes_bit_for_bit(killed, tmp_path):
     assert (resumed.recipe.inner_rate, resumed.learner.rule.rate) == (0.02, 0.02)
     assert (resumed.recipe.second_order_from is None) == (killed >= 5)
     train_with_changes(resumed)
-    assert torch.equal(weights(resumed.learner), weights(undisturbed.learner))
+    assert torch.equal(flat_weights(resumed.learner), flat_weights(undisturbed.learner))
     assert resumed.changes.rows == undisturbed.changes.rows
     files = [(tmp_path / name / "changes.csv").read_text() for name in "ab"]
     assert files[0] == files[1]
@@ -154,7 +131,7 @@ def test_a_change_after_the_last_checkpoint_is_dropped(tmp_path):
     (tmp_path / "a" / "checkpoint-00000003.safetensors").unlink()
     resumed = make_trainer(tmp_path / "a")
     assert (resumed.iteration, resumed.changes.rows) == (2, [])
-    assert resumed.recipe == RECIPE
+    assert resumed.recipe == make_trainer().recipe
 
 
 def test_weights_from_before_a_change_keep_the_recipe_they_were_trained_with(tmp_path):

@@ -16,10 +16,10 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import pytest
-import torch
 
 import mamlpp
 from mamlpp import cli
+from tests.makers import noise_images
 
 TINY = (
     *("--filters", 4, "--inner-steps", 1, "--meta-batch", 2, "--epochs", 1),
@@ -37,11 +37,6 @@ class Result(NamedTuple):
 def command(monkeypatch, capsys):
     """Runs `mamlpp ARGUMENTS` in this process, on noise in place of every dataset."""
 
-    def noise(dataset, split):
-        draw = torch.Generator().manual_seed(0)
-        images = torch.randint(0, 256, (6, 4, 1, 16, 16), generator=draw, dtype=torch.uint8)
-        return mamlpp.ImageSet(images, (*"abcdef",), dataset, split)
-
     def run(*arguments):
         code = 0
         try:
@@ -55,7 +50,7 @@ def command(monkeypatch, capsys):
 
     monkeypatch.delenv("MAMLPP_DATA", raising=False)
     monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setattr(cli, "load_images", noise)
+    monkeypatch.setattr(cli, "load_images", lambda name, split: noise_images(split, dataset=name))
     return run
 
 

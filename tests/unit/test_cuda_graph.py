@@ -1,6 +1,6 @@
 """A captured meta-gradient, replayed on other tasks, is the meta-gradient of those tasks.
 
-Without a GPU a tape plays the part of a CUDA graph: it repeats the same operations on the same
+Without a GPU a recording stands in for the CUDA graph: it repeats the same operations on the same
 memory, whatever Python would have done instead.
 """
 
@@ -14,11 +14,19 @@ from torch.utils._pytree import tree_map_only
 
 import mamlpp
 from mamlpp.engine import Engine, batched, cuda_graph
-from tests.makers import SHAPE, assert_same_statistics, make_batch, make_lively_learner
+from tests.makers import (
+    SHAPE,
+    assert_identical,
+    assert_same_statistics,
+    make_batch,
+    make_perturbed_learner,
+    noise_trainer,
+    on,
+)
 
 
-class Tape(TorchDispatchMode):
-    """Records every operation with the tensors that it reads and writes; `play` repeats them."""
+class Recording(TorchDispatchMode):
+    """Records every operation with the tensors that it reads and writes; `replay` repeats them."""
 
     def __init__(self):
         super().__init__()
@@ -31,7 +39,7 @@ class Tape(TorchDispatchMode):
         self.operations.append((operation, *views))
         return result
 
-    def play(self):
+    def replay(self):
         with torch.no_grad():
             for operation, given, named, result in self.operations:
                 again = operation(*given, **named)
@@ -48,16 +56,16 @@ def _copy(places, numbers):
 
 
 @pytest.fixture
-def tapes(monkeypatch):
+def recordings(monkeypatch):
     """All that were captured."""
     made = []
 
     def capture(step, device):
-        with Tape() as tape:
+        with Recording() as recording:
             result = step()
-        made.append(tape)
+        made.append(recording)
         tree_map_only(torch.Tensor, lambda x: x.fill_(7), result)  # Nobody has read it yet.
-        return lambda: tape.play() or result
+        return lambda: recording.replay() or result
 
     monkeypatch.setattr(cuda_graph, "capture", capture)
     return made
@@ -78,8 +86,8 @@ def check(learner, batch, epoch, engine):
 
 @pytest.mark.parametrize("pooling", ["max", "stride"])
 @pytest.mark.parametrize("name", list(mamlpp.RECIPES))
-def test_every_recipe(tapes, name, pooling):
-    learner = make_lively_learner(name, SHAPE, pooling=pooling)
+def test_every_recipe(recordings, name, pooling):
+    learner = make_perturbed_learner(name, SHAPE, pooling=pooling)
     engine = Engine(batched=True)
     epochs = [0.0, 3.0, 20.0, 60.0, 61.0]  # with MSL up to 15, with DA from 50 on
     for seed, epoch in enumerate(epochs):
@@ -88,11 +96,11 @@ def test_every_recipe(tapes, name, pooling):
                 parameter += 0.01
         check(learner, make_batch(seed=seed), epoch, engine)
     kinds = {"maml+msl": 2, "maml+da": 2, "maml++": 3}
-    assert len(tapes) == kinds.get(name, 1)
+    assert len(recordings) == kinds.get(name, 1)
 
 
-def test_captured_anew_where_something_else_is_asked_for(tapes):
-    learner, engine = make_lively_learner("maml", SHAPE), Engine(batched=True)
+def test_captured_anew_where_something_else_is_asked_for(recordings):
+    learner, engine = make_perturbed_learner("maml", SHAPE), Engine(batched=True)
     batch = make_batch()
     check(learner, batch, 0.0, engine)
     learner.update_recipe(learner.recipe.with_(inner_rate=0.2))
@@ -100,31 +108,25 @@ def test_captured_anew_where_something_else_is_asked_for(tapes):
     learner.update_recipe(learner.recipe.with_(second_order_from=None))
     check(learner, batch, 0.0, engine)
     check(learner, batch.split(2)[0], 0.0, engine)
-    check(make_lively_learner("maml", SHAPE, second_order_from=None), batch, 0.0, engine)
-    assert len(tapes) == 5
+    check(make_perturbed_learner("maml", SHAPE, second_order_from=None), batch, 0.0, engine)
+    assert len(recordings) == 5
 
 
-def train(recipe, steps, engine):
-    sampler = mamlpp.TaskSampler(mamlpp.load_images("glyphs", "train"), ways=5, shots=1)
-    trainer = mamlpp.Trainer(recipe, sampler, sampler)
-    trainer.engine = engine
+def train(steps, batched, **changes):
+    trainer = noise_trainer("maml++", epochs=3, second_order_from=1.0, msl_epochs=2.0, **changes)
+    trainer.engine = Engine(batched=batched)
     rows = [trainer.step() for _ in range(steps)]
     return trainer.learner.state_dict(), rows
 
 
 @pytest.mark.parametrize("changes", [{}, {"clip_norm": 0.1}, {"clip_value": 0.001}])
-def test_a_training(tapes, monkeypatch, changes):
-    recipe = mamlpp.RECIPES["maml++"].with_(
-        filters=4, meta_batch=3, inner_steps=2, iterations_per_epoch=2, second_order_from=1.0,
-        msl_epochs=2.0, **changes,
-    )  # fmt: skip
-    state, rows = train(recipe, 6, Engine(batched=True))
-    assert len(tapes) == 3
+def test_a_training(recordings, monkeypatch, changes):
+    state, rows = train(6, True, **changes)
+    assert len(recordings) == 3
     monkeypatch.setattr(cuda_graph, "capture", lambda step, device: step)
-    other_state, other_rows = train(recipe, 6, Engine(batched=True))
-    for name in state:
-        assert torch.equal(state[name], other_state[name]), name
-    _, one_by_one = train(recipe, 1, Engine(batched=False))
+    other_state, other_rows = train(6, True, **changes)
+    assert_identical(state, other_state)
+    _, one_by_one = train(1, False, **changes)
     for seen in ("loss", "accuracy", "gradient_norm"):
         assert [row[seen] for row in rows] == [row[seen] for row in other_rows]
         assert rows[0][seen] == pytest.approx(one_by_one[0][seen], rel=1e-3)
@@ -133,9 +135,7 @@ def test_a_training(tapes, monkeypatch, changes):
 @pytest.mark.parametrize("name", list(mamlpp.RECIPES))
 def test_nothing_is_read_back_on_the_way(name):
     """Where Python would need to know a number, tensors without numbers raise."""
-    learner, batch = make_lively_learner(name, SHAPE).to("meta"), make_batch()
-    parts = (batch.support_x, batch.support_y, batch.query_x, batch.query_y)
-    batch = mamlpp.TaskBatch(*(part.to("meta") for part in parts))
+    learner, batch = make_perturbed_learner(name, SHAPE).to("meta"), on("meta", make_batch())
     for epoch in (0.0, 60.0):
         found, _ = batched.task_gradients(learner, batch, *learner.schedule(epoch), 3)
         assert {x.device.type for x in found if x is not None} == {"meta"}

@@ -11,22 +11,15 @@ import mamlpp
 from mamlpp.diagnostics import Diagnosis, diagnose
 from mamlpp.run.history import gradient_rows
 from mamlpp.show import plots
+from tests.makers import assert_identical, flat, gradients, make_batch, make_learner, snapshot
 
-SHAPE, WAYS, STEPS = (1, 16, 16), 3, 3
+STEPS = 3
 LAYERS = ("blocks.0.conv", "blocks.1.conv", "blocks.2.conv", "blocks.3.conv", "head")
-
-
-def make(name="maml", **changes):
-    recipe = mamlpp.RECIPES[name].with_(**{"filters": 4, "inner_steps": STEPS} | changes)
-    return mamlpp.MetaLearner(recipe, SHAPE, WAYS, seed=0)
 
 
 @pytest.fixture
 def batch():
-    draw = torch.Generator().manual_seed(0)
-    y = torch.arange(WAYS).expand(2, WAYS)
-    x = torch.rand(2, 3 * WAYS, *SHAPE, generator=draw)
-    return mamlpp.TaskBatch(x[:, :WAYS], y, x[:, WAYS:], y.repeat(1, 2))
+    return make_batch(tasks=2, dtype=torch.float32)
 
 
 @pytest.fixture
@@ -39,48 +32,45 @@ def diagnosis():
 
 @pytest.mark.parametrize("name", list(mamlpp.RECIPES))
 def test_the_meta_norm_is_that_of_the_meta_loss(name, batch):
-    learner = make(name)
+    learner = make_learner(name)
     diagnosis = diagnose(learner, batch)
-    gradients = torch.autograd.grad(learner.meta_loss(batch)[0], list(learner.parameters()))
-    expected = torch.cat([gradient.flatten() for gradient in gradients]).norm()
+    learner.meta_loss(batch)[0].backward()
+    expected = flat(gradients(learner).values()).norm()
     assert diagnosis.meta_norm == pytest.approx(expected.item(), rel=1e-4)
     assert diagnosis.layers == LAYERS
     assert diagnosis.norms.shape == (STEPS + 1, len(LAYERS))
 
 
 def test_of_one_task_row_0_is_the_meta_gradient_of_each_layer(batch):
-    learner, [task, _] = make(), batch.split()
+    learner, [task, _] = make_learner(), batch.split()
     learner.meta_loss(task)[0].backward()
     network = learner.network
     parts = [[block.conv.weight] for block in network.blocks] + [list(network.head.parameters())]
-    norms = [torch.cat([p.grad.flatten() for p in layer]).norm().item() for layer in parts]
+    norms = [flat(p.grad for p in layer).norm().item() for layer in parts]
     assert diagnose(learner, task).norms[0].tolist() == pytest.approx(norms, rel=1e-5)
 
 
 def test_norms_of_a_batch_are_the_mean_of_its_tasks(batch):
-    learner = make("maml++", second_order_from=0.0)
+    learner = make_learner("maml++", second_order_from=0.0)
     alone = [diagnose(learner, task).norms for task in batch.split()]
     torch.testing.assert_close(diagnose(learner, batch).norms, (alone[0] + alone[1]) / 2)
 
 
 @pytest.mark.parametrize("name", ["maml", "maml++", "meta-sgd"])
 def test_the_learner_stays_as_it_was(name, batch):
-    learner = make(name)
+    learner = make_learner(name)
     learner.meta_loss(batch)[0].backward()
-    grads = [parameter.grad.clone() for parameter in learner.parameters()]
-    state = {key: value.clone() for key, value in learner.state_dict().items()}
+    state, before = snapshot(learner), flat(gradients(learner).values())
     random, training = torch.get_rng_state(), learner.training
     diagnose(learner, batch, epoch=60.0)
-    for key, value in learner.state_dict().items():
-        assert torch.equal(value, state[key]), key
-    for parameter, grad in zip(learner.parameters(), grads, strict=True):
-        assert torch.equal(parameter.grad, grad)
+    assert_identical(learner.state_dict(), state)
+    assert torch.equal(flat(gradients(learner).values()), before)
     assert torch.equal(torch.get_rng_state(), random)
     assert learner.training == training
 
 
 def test_a_learner_without_gradients_gets_none(batch):
-    learner = make()
+    learner = make_learner()
     diagnose(learner, batch)
     assert all(parameter.grad is None for parameter in learner.parameters())
 
@@ -88,23 +78,22 @@ def test_a_learner_without_gradients_gets_none(batch):
 @pytest.mark.parametrize("name", ["fomaml", "maml+da", "maml++"])
 def test_first_order_has_a_cosine_of_one_with_itself(name, batch):
     annealed = name != "fomaml"
-    assert diagnose(make(name), batch, epoch=0.0).cosine == pytest.approx(1, abs=1e-6)
-    assert (diagnose(make(name), batch, epoch=50.0).cosine < 0.99) == annealed
+    assert diagnose(make_learner(name), batch, epoch=0.0).cosine == pytest.approx(1, abs=1e-6)
+    assert (diagnose(make_learner(name), batch, epoch=50.0).cosine < 0.99) == annealed
 
 
 @pytest.mark.parametrize("name", ["maml", "maml+msl"])
 def test_the_cosine_is_that_of_two_learners(name, batch):
-    second, first = (make(name, second_order_from=order) for order in (0.0, None))
-    gradients = []
+    second, first = (make_learner(name, second_order_from=order) for order in (0.0, None))
     for learner in (second, first):
-        of = torch.autograd.grad(learner.meta_loss(batch)[0], list(learner.weights().values()))
-        gradients.append(torch.cat([gradient.flatten() for gradient in of]))
-    expected = torch.cosine_similarity(*gradients, dim=0).item()
+        learner.meta_loss(batch)[0].backward()
+    adapted = (flat(w.grad for w in learner.weights().values()) for learner in (second, first))
+    expected = torch.cosine_similarity(*adapted, dim=0).item()
     assert diagnose(second, batch).cosine == pytest.approx(expected, abs=1e-5)
 
 
 def test_a_healthy_gradient_has_nothing_bad(batch):
-    assert diagnose(make("maml++"), batch).first_nonfinite is None
+    assert diagnose(make_learner("maml++"), batch).first_nonfinite is None
 
 
 class Broken(mamlpp.MetaLearner):
@@ -123,8 +112,7 @@ class Broken(mamlpp.MetaLearner):
 
 
 def test_a_gradient_that_breaks_on_its_way_back_is_found_where_it_does(batch):
-    recipe = make("maml+msl").recipe
-    sound, broken = (kind(recipe, SHAPE, WAYS, 0) for kind in (mamlpp.MetaLearner, Broken))
+    sound, broken = (make_learner("maml+msl", kind=kind) for kind in (mamlpp.MetaLearner, Broken))
     norms, diagnosis = diagnose(sound, batch).norms, diagnose(broken, batch)
     assert diagnosis.first_nonfinite == (2, "blocks.1.conv")
     assert diagnosis.norms[2].isfinite().tolist() == [True, False, True, True, True]
@@ -134,7 +122,7 @@ def test_a_gradient_that_breaks_on_its_way_back_is_found_where_it_does(batch):
 
 
 def test_what_explodes_but_is_finite_is_measured(batch):
-    learner = make("maml+lslr")
+    learner = make_learner("maml+lslr")
     with torch.no_grad():
         learner.rule.rates[4, 1] = 1e30  # of the head at the second step
     diagnosis = diagnose(learner, batch)
@@ -143,8 +131,8 @@ def test_what_explodes_but_is_finite_is_measured(batch):
     assert 1e25 < diagnosis.meta_norm < 1e35
 
 
-def test_a_poisoned_weight_is_bad_from_the_end_on(batch):
-    learner = make()
+def test_a_weight_that_is_nan_is_found_at_the_last_step(batch):
+    learner = make_learner()
     with torch.no_grad():
         learner.network.head.weight[0, 0] = float("nan")
     assert diagnose(learner, batch).first_nonfinite == (STEPS, "head")

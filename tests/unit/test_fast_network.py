@@ -13,11 +13,11 @@ from tests.makers import (
     assert_same_statistics,
     gradients,
     make_batch,
-    make_lively_learner,
+    make_perturbed_learner,
 )
 
 SHAPES = {"even": (1, 16, 16), "odd": (3, 21, 19)}
-EACH, AT_ONCE = Engine(batched=False), Engine(batched=True)
+ONE_BY_ONE, BATCHED = Engine(batched=False), Engine(batched=True)
 
 
 @pytest.fixture(params=SHAPES)
@@ -43,10 +43,10 @@ def by_engine(engine, learner, batch, epoch, tasks=5):
 @pytest.mark.parametrize("epoch", [0.0, 3.0, 60.0])
 @pytest.mark.parametrize("name", list(mamlpp.RECIPES))
 def test_the_meta_gradient_of_every_recipe(name, epoch, pooling, shape):
-    learner, batch = make_lively_learner(name, shape, pooling=pooling), make_batch(shape)
+    learner, batch = make_perturbed_learner(name, shape, pooling=pooling), make_batch(shape)
     expected, results = by_definition(learner, batch, epoch)
     assert (len(results.statistics) > 0) == ("bnrs" in name or name == "maml++")
-    for engine in (EACH, AT_ONCE):
+    for engine in (ONE_BY_ONE, BATCHED):
         found, ours = by_engine(engine, learner, batch, epoch)
         assert_same_gradients(expected, found)
         torch.testing.assert_close(ours.loss, results.loss, rtol=1e-10, atol=0)
@@ -55,7 +55,7 @@ def test_the_meta_gradient_of_every_recipe(name, epoch, pooling, shape):
 
 
 def test_float32_differs_by_rounding_alone(shape):
-    learner = make_lively_learner("maml", shape).float()
+    learner = make_perturbed_learner("maml", shape).float()
     x = make_batch(shape, dtype=torch.float32).query_x
     network = FastNetwork(learner.network, len(x))
     logits = network.logits(expand(learner.weights(), len(x)), network.patches(x), 0)
@@ -64,24 +64,24 @@ def test_float32_differs_by_rounding_alone(shape):
 
 
 def test_many_images_go_a_few_at_a_time(shape, monkeypatch):
-    learner, batch = make_lively_learner("maml++", shape), make_batch(shape)
-    expected, _ = by_engine(EACH, learner, batch, 0.0)
+    learner, batch = make_perturbed_learner("maml++", shape), make_batch(shape)
+    expected, _ = by_engine(ONE_BY_ONE, learner, batch, 0.0)
     monkeypatch.setattr(fast_network, "IN_CACHE", 1)
     assert len(FastNetwork(learner.network, 3).patches(batch.support_x).portions) == 6
-    assert_same_gradients(expected, by_engine(EACH, learner, batch, 0.0)[0])
+    assert_same_gradients(expected, by_engine(ONE_BY_ONE, learner, batch, 0.0)[0])
 
 
 def test_an_image_without_ink_has_finite_second_derivatives(shape):
-    learner, batch = make_lively_learner("maml", shape), make_batch(shape)
+    learner, batch = make_perturbed_learner("maml", shape), make_batch(shape)
     blank = torch.zeros_like(batch.support_x)
     batch = mamlpp.TaskBatch(blank, batch.support_y, batch.query_x, batch.query_y)
-    found, _ = by_engine(EACH, learner, batch, 0.0)
+    found, _ = by_engine(ONE_BY_ONE, learner, batch, 0.0)
     assert all(gradient.isfinite().all() for gradient in found.values())
 
 
 def test_what_there_is_of_a_gradient_stays(shape):
-    learner, batch = make_lively_learner("maml++", shape), make_batch(shape)
-    for engine in (EACH, AT_ONCE):
+    learner, batch = make_perturbed_learner("maml++", shape), make_batch(shape)
+    for engine in (ONE_BY_ONE, BATCHED):
         once, _ = by_engine(engine, learner, batch, 0.0)
         twice = {name: 2 * gradient for name, gradient in once.items()}
         engine.task_results(learner, batch, 0.0, 5)
@@ -91,13 +91,13 @@ def test_what_there_is_of_a_gradient_stays(shape):
 @pytest.mark.parametrize("pooling", ["max", "stride"])
 @pytest.mark.parametrize("name", ["maml", "maml+bnrs+bnwb", "maml++"])
 def test_the_logits_of_an_evaluation(name, pooling, shape):
-    learner, batch = make_lively_learner(name, shape, pooling=pooling), make_batch(shape)
+    learner, batch = make_perturbed_learner(name, shape, pooling=pooling), make_batch(shape)
     with torch.no_grad():  # Running statistics that differ from layer to layer and step to step.
         for buffer in learner.buffers():
             buffer.uniform_(0.5, 1.5, generator=torch.Generator().manual_seed(3))
     for steps in (0, 2):
         paths = [learner.adapted_path(task.support_x, task.support_y, steps) for task in batch]
-        for engine in (EACH, AT_ONCE):
+        for engine in (ONE_BY_ONE, BATCHED):
             logits = engine.logits(learner, batch, steps, [False, True], every_step=True)
             assert not logits.requires_grad
             for i, (task, path) in enumerate(zip(batch, paths, strict=True)):
@@ -113,16 +113,16 @@ def test_the_logits_of_an_evaluation(name, pooling, shape):
 
 
 def test_weights_that_are_not_adapted_come_from_the_network(shape):  # as in ANIL
-    learner, batch = make_lively_learner("maml", shape), make_batch(shape)
+    learner, batch = make_perturbed_learner("maml", shape), make_batch(shape)
     network = FastNetwork(learner.network, 3)
     weights, patches = expand(learner.weights(), 3), network.patches(batch.query_x)
     head = {name: weight for name, weight in weights.items() if name.startswith("head")}
     assert torch.equal(network.logits(head, patches, 0), network.logits(weights, patches, 0))
 
 
-@pytest.mark.parametrize("engine", [EACH, AT_ONCE])
+@pytest.mark.parametrize("engine", [ONE_BY_ONE, BATCHED])
 def test_images_of_another_size_are_refused(engine):
-    learner = make_lively_learner("maml", SHAPES["even"])
+    learner = make_perturbed_learner("maml", SHAPES["even"])
     for use in (
         lambda batch: engine.logits(learner, batch, 1, [False], False),
         lambda batch: engine.meta_gradient(learner, batch, 0.0),
@@ -132,21 +132,21 @@ def test_images_of_another_size_are_refused(engine):
 
 
 def test_statistics_of_several_tasks_are_taken_one_after_another():
-    at_once, in_turn = BatchNorm(4, 1, 2), BatchNorm(4, 1, 2)
+    one_call, one_by_one = BatchNorm(4, 1, 2), BatchNorm(4, 1, 2)
     means, variances = torch.rand(2, 5, 4)
-    at_once.update_running(1, means, variances)
+    one_call.update_running(1, means, variances)
     expected = torch.zeros(4)
     for mean, variance in zip(means, variances, strict=True):
-        in_turn.update_running(1, mean, variance)
+        one_by_one.update_running(1, mean, variance)
         expected.lerp_(mean, MOMENTUM)
-    torch.testing.assert_close(at_once.running_mean, in_turn.running_mean)
-    torch.testing.assert_close(at_once.running_var, in_turn.running_var)
-    torch.testing.assert_close(at_once.running_mean[1], expected)
-    assert (at_once.running_mean[0] == 0).all()
+    torch.testing.assert_close(one_call.running_mean, one_by_one.running_mean)
+    torch.testing.assert_close(one_call.running_var, one_by_one.running_var)
+    torch.testing.assert_close(one_call.running_mean[1], expected)
+    assert (one_call.running_mean[0] == 0).all()
 
 
 def test_statistics_lie_in_one_piece_of_memory():
-    learner, batch = make_lively_learner("maml++", SHAPES["even"]), make_batch()
+    learner, batch = make_perturbed_learner("maml++", SHAPES["even"]), make_batch()
     step_weights, second_order = learner.schedule(0.0)
     _, result = batched.task_gradients(learner, batch, step_weights, second_order, 3)
     assert len(result.statistics) == 2 * 3 * 4  # support and query set, steps, layers

@@ -13,11 +13,7 @@ from mamlpp.data import folders, omniglot
 from mamlpp.data.folders import cache_folder, child, user_folder
 from mamlpp.errors import InputError, InputWarning
 
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("MAMLPP_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 @pytest.fixture

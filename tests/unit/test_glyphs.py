@@ -108,7 +108,7 @@ def test_no_two_letters_look_alike(sets: dict[str, ImageSet]) -> None:
 
 
 @pytest.mark.parametrize("pair", ["AΑ", "AА", "oO", "sS", "οо", "ûũ", "жЖ"])
-def test_twins_count_as_alike(pair: str) -> None:
+def test_letters_of_the_same_shape_count_as_alike(pair: str) -> None:
     assert glyphs.unlikeness(lines_of(list(pair)))[0, 1] < glyphs.ALIKE
 
 

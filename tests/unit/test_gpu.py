@@ -9,18 +9,13 @@ import torch
 import mamlpp
 from mamlpp.engine import Engine
 from mamlpp.precision import full_precision
-from tests.makers import gradients, make_batch, make_lively_learner
+from tests.makers import advance, gradients, make_batch, make_perturbed_learner, on
 from tests.unit.test_fast_network import SHAPES
 
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU that PyTorch can use"),
 ]
-
-
-def on(device, batch):
-    parts = (batch.support_x, batch.support_y, batch.query_x, batch.query_y)
-    return mamlpp.TaskBatch(*(part.to(device) for part in parts))
 
 
 def take(engine, learner, batch, epoch):
@@ -32,7 +27,7 @@ def take(engine, learner, batch, epoch):
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 @pytest.mark.parametrize("name", list(mamlpp.RECIPES))
 def test_captured_or_not_the_gradient_is_that_of_a_cpu(name, shape, recwarn):
-    here, there = make_lively_learner(name, shape), make_lively_learner(name, shape).cuda()
+    here, there = make_perturbed_learner(name, shape), make_perturbed_learner(name, shape).cuda()
     batch, captured = make_batch(shape), Engine()
     swapped = mamlpp.TaskBatch(batch.query_x, batch.query_y, batch.support_x, batch.support_y)
     for epoch in (0.0, 3.0, 60.0):
@@ -68,10 +63,8 @@ def test_a_training(changes):
 
 def test_a_training_goes_on_from_its_checkpoint(tmp_path):
     first = make_trainer(tmp_path)
-    with first.alone():
-        for _ in range(5):
-            first.advance()
-        first.save()
+    advance(first, 5)
+    first.save()
     again = make_trainer(tmp_path)
     assert again.iteration == 5
     for one, two in zip(first.learner.parameters(), again.learner.parameters(), strict=True):

@@ -13,63 +13,59 @@ import torch
 import mamlpp
 from mamlpp.data.images import ImageSet, map_images, verified, write_images
 from mamlpp.errors import InputError
-
-
-def small_set(split="train", value=7):
-    images = torch.full((3, 2, 1, 4, 4), value, dtype=torch.uint8)
-    return ImageSet(images, ("a", "b", "c"), "small", split)
+from tests.makers import plain_images
 
 
 @pytest.fixture
 def mapped(tmp_path):
-    write_images(small_set(), tmp_path / "set.safetensors")
+    write_images(plain_images(), tmp_path / "set.safetensors")
     return map_images(tmp_path / "set.safetensors", "small", "train")
 
 
 def test_sizes():
-    images = small_set()
+    images = plain_images()
     assert (len(images), images.samples, images.shape) == (3, 2, (1, 4, 4))
 
 
 def test_another_dtype_is_refused():
     with pytest.raises(InputError, match=r"uint8 .* not torch\.float32 \[3, 2, 1, 4, 4\]"):
-        replace(small_set(), images=torch.zeros(3, 2, 1, 4, 4))
+        replace(plain_images(), images=torch.zeros(3, 2, 1, 4, 4))
 
 
 def test_another_number_of_dimensions_is_refused():
     with pytest.raises(InputError, match=r"not torch\.uint8 \[3, 4, 4\]"):
-        replace(small_set(), images=torch.zeros(3, 4, 4, dtype=torch.uint8))
+        replace(plain_images(), images=torch.zeros(3, 4, 4, dtype=torch.uint8))
 
 
 def test_class_names_must_match():
     with pytest.raises(InputError, match="3 classes came with 2 class names"):
-        replace(small_set(), class_names=("a", "b"))
+        replace(plain_images(), class_names=("a", "b"))
 
 
 def test_checksum_changes_with_one_pixel():
-    changed = small_set().images.clone()
+    changed = plain_images().images.clone()
     changed[2, 1, 0, 3, 3] += 1
-    assert replace(small_set(), images=changed).checksum != small_set().checksum
+    assert replace(plain_images(), images=changed).checksum != plain_images().checksum
 
 
 def test_checksum_changes_with_shape_and_class_names():
-    turned = small_set().images.reshape(3, 2, 4, 4, 1)
-    assert replace(small_set(), images=turned).checksum != small_set().checksum
-    assert replace(small_set(), class_names=("a", "b", "d")).checksum != small_set().checksum
+    turned = plain_images().images.reshape(3, 2, 4, 4, 1)
+    assert replace(plain_images(), images=turned).checksum != plain_images().checksum
+    assert replace(plain_images(), class_names=("a", "b", "d")).checksum != plain_images().checksum
 
 
 def test_checksum_is_the_same_for_the_same_pictures():
-    strided = small_set().images.transpose(3, 4).contiguous().transpose(3, 4)
+    strided = plain_images().images.transpose(3, 4).contiguous().transpose(3, 4)
     assert not strided.is_contiguous()
-    assert replace(small_set(), images=strided).checksum == small_set().checksum
+    assert replace(plain_images(), images=strided).checksum == plain_images().checksum
 
 
 def test_name_tells_dataset_split_and_checksum():
-    assert small_set().name == f"small-train-{small_set().checksum[:8]}"
+    assert plain_images().name == f"small-train-{plain_images().checksum[:8]}"
 
 
 def test_moving_to_the_same_device_keeps_the_set_and_to_another_its_checksum(monkeypatch):
-    images = small_set()
+    images = plain_images()
     assert images.to("cpu") is images
     checksum = images.checksum
     monkeypatch.setattr("mamlpp.data.images.hashlib", None)  # Nothing is read again.
@@ -77,8 +73,8 @@ def test_moving_to_the_same_device_keeps_the_set_and_to_another_its_checksum(mon
 
 
 def test_what_was_stored_comes_back(mapped):
-    assert torch.equal(mapped.images, small_set().images)
-    assert (mapped.class_names, mapped.name) == (("a", "b", "c"), small_set().name)
+    assert torch.equal(mapped.images, plain_images().images)
+    assert (mapped.class_names, mapped.name) == (("a", "b", "c"), plain_images().name)
     assert verified(mapped)
 
 
@@ -90,7 +86,7 @@ def test_writing_to_mapped_images_changes_no_file(mapped, tmp_path):
 
 
 def test_a_mapped_set_travels_as_the_name_of_its_file(tmp_path):
-    images = replace(small_set(), images=torch.zeros(3, 2, 1, 400, 400, dtype=torch.uint8))
+    images = replace(plain_images(), images=torch.zeros(3, 2, 1, 400, 400, dtype=torch.uint8))
     write_images(images, tmp_path / "set.safetensors")
     mapped = map_images(tmp_path / "set.safetensors", "small", "train")
     sampler = mamlpp.TaskSampler(mapped, 2, 1, 1)
@@ -114,7 +110,7 @@ def test_a_set_that_is_not_what_its_file_holds_travels_as_it_is(mapped, tmp_path
 
 def test_a_file_that_went_or_changed_on_the_way_is_said(mapped, tmp_path):
     sent = pickle.dumps(mapped)
-    write_images(small_set(value=8), tmp_path / "set.safetensors")
+    write_images(plain_images(value=8), tmp_path / "set.safetensors")
     with pytest.raises(InputError, match="holds other pictures by now; load them again with load_"):
         pickle.loads(sent)
     for data in (b"junk", None):

@@ -2,28 +2,27 @@ import pytest
 import torch
 
 import mamlpp
-
-SHAPE, WAYS = (1, 16, 16), 3
+from tests.makers import SHAPE, WAYS, assert_identical, make_batch, make_learner, snapshot
 
 
 @pytest.fixture
 def learner():
-    return mamlpp.MetaLearner(
-        mamlpp.RECIPES["maml"].with_(filters=4, inner_steps=2), SHAPE, WAYS, seed=0
-    )
+    return make_learner(inner_steps=2)
 
 
 @pytest.fixture
 def batch():
-    draw = torch.Generator().manual_seed(0)
-    y = torch.arange(WAYS).expand(2, WAYS)
-    x = torch.rand(2, 2 * WAYS, *SHAPE, generator=draw)
-    return mamlpp.TaskBatch(x[:, :WAYS], y, x[:, WAYS:], y)
+    return make_batch(tasks=2, per_class=1, dtype=torch.float32)
+
+
+@pytest.fixture
+def task(batch):
+    return next(iter(batch))
 
 
 def test_the_seed_decides_the_weights_and_touches_no_other_generator():
     before = torch.get_rng_state()
-    recipe = mamlpp.RECIPES["maml"].with_(filters=4, seed=1)
+    recipe = mamlpp.Recipe(filters=4, seed=1)
     by_recipe, again = (mamlpp.MetaLearner(recipe, SHAPE, WAYS) for _ in range(2))
     other = mamlpp.MetaLearner(recipe, SHAPE, WAYS, seed=2)
     assert torch.equal(before, torch.get_rng_state())
@@ -44,8 +43,7 @@ def test_the_outer_loop_learns_everything(learner, batch):
         assert parameter.grad.abs().sum() > 0, name
 
 
-def test_adapt_is_the_inner_loop_of_training(learner, batch):
-    task = next(iter(batch))
+def test_adapt_is_the_inner_loop_of_training(learner, task):
     task = task._replace(support_x=task.support_x.double(), query_x=task.query_x.double())
     loss, accuracy, _ = learner.double().task_loss(task)
     logits = learner.adapt(task.support_x, task.support_y, transductive=True)(task.query_x)
@@ -53,29 +51,24 @@ def test_adapt_is_the_inner_loop_of_training(learner, batch):
     assert accuracy == (logits.argmax(-1) == task.query_y).float().mean()
 
 
-def test_adapt_leaves_the_learner_alone_and_needs_no_gradient(learner, batch):
-    task = next(iter(batch))
-    before = {name: value.clone() for name, value in learner.state_dict().items()}
+def test_adapt_leaves_the_learner_alone_and_needs_no_gradient(learner, task):
+    before = snapshot(learner)
     learner.requires_grad_(False)
     with torch.no_grad():
         classify = learner.adapt(task.support_x, task.support_y)
     assert not classify(task.query_x).requires_grad
     assert all(parameter.grad is None for parameter in learner.parameters())
-    for name, value in learner.state_dict().items():
-        assert torch.equal(value, before[name])
+    assert_identical(learner.state_dict(), before)
 
 
-def test_query_images_do_not_see_each_other_unless_transductive(learner, batch):
-    task = next(iter(batch))
+def test_query_images_do_not_see_each_other_unless_transductive(learner, task):
     for transductive in (False, True):
         classify = learner.adapt(task.support_x, task.support_y, transductive=transductive)
         change = (classify(task.query_x)[:1] - classify(task.query_x[:2])[:1]).abs().max()
         assert (change > 1e-3) == transductive
 
 
-def test_more_steps_fit_the_support_set_better(learner, batch):
-    task = next(iter(batch))
-
+def test_more_steps_fit_the_support_set_better(learner, task):
     def loss_after(steps):
         logits = learner.adapt(task.support_x, task.support_y, steps)(task.support_x)
         return torch.nn.functional.cross_entropy(logits, task.support_y)
@@ -83,19 +76,15 @@ def test_more_steps_fit_the_support_set_better(learner, batch):
     assert loss_after(5) < loss_after(1) < loss_after(0)
 
 
-def test_query_statistics_act(learner, batch):
-    by_support = mamlpp.MetaLearner(
-        learner.recipe.with_(query_statistics="support"), SHAPE, WAYS, seed=0
-    )
-    loss, expected = by_support.meta_loss(batch.split()[0])[0], learner.meta_loss(batch)[0]
-    assert not torch.isclose(loss, expected)
-    task = next(iter(batch))
+def test_query_statistics_act(learner, batch, task):
+    by_support = make_learner(inner_steps=2, query_statistics="support")
+    loss, by_queries = (each.meta_loss(batch.split()[0])[0] for each in (by_support, learner))
+    assert not torch.isclose(loss, by_queries)
     logits = by_support.adapt(task.support_x, task.support_y)(task.query_x)
     torch.testing.assert_close(torch.nn.functional.cross_entropy(logits, task.query_y), loss)
 
 
-def test_bad_input(learner, batch):
-    task = next(iter(batch))
+def test_bad_input(learner, batch, task):
     with pytest.raises(mamlpp.InputError, match=r"images \[1, 16, 16\], but these are \[1, 8, 16"):
         learner.adapt(task.support_x[:, :, :8], task.support_y)
     with pytest.raises(mamlpp.InputError, match="labels must be 0 … 2 for a 3-way learner"):

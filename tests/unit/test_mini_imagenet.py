@@ -12,6 +12,7 @@ from PIL import Image
 
 from mamlpp.data import mini_imagenet
 from mamlpp.errors import InputError, InputWarning
+from tests.makers import write_files
 
 CLASSES = {"train": ("n01", "n02", "n03"), "val": ("n04",), "test": ("n05", "n06")}
 
@@ -33,12 +34,6 @@ def split_files(folder):
     }
 
 
-def write_folders(folder, files):
-    for name, data in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(data)
-
-
 def write_zip(path, files):
     path.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(path, "w") as archive:
@@ -50,12 +45,6 @@ def write_zip(path, files):
 def small_mini_imagenet(monkeypatch):
     monkeypatch.setattr(mini_imagenet, "CLASSES", {"train": 3, "validation": 1, "test": 2})
     monkeypatch.setattr(mini_imagenet, "SAMPLES", 3)
-
-
-@pytest.fixture
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("MAMLPP_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
 
 
 @pytest.fixture
@@ -71,7 +60,7 @@ def empty_folder(tmp_path, cache, monkeypatch):
 def folder(empty_folder):
     """`MAMLPP_DATA/mini_imagenet` with all pictures in folders."""
     for split in CLASSES:
-        write_folders(empty_folder, split_files(split))
+        write_files(empty_folder, split_files(split))
     return empty_folder
 
 
@@ -112,7 +101,7 @@ def test_any_number_of_zips_gives_what_folders_give(folder, tmp_path, monkeypatc
 
 def test_zips_and_folders_may_be_mixed(empty_folder):
     write_zip(empty_folder / "a.zip", split_files("train"))
-    write_folders(empty_folder, split_files("test"))
+    write_files(empty_folder, split_files("test"))
     assert len(mini_imagenet.load("train")) == 3
     assert len(mini_imagenet.load("test")) == 2
 
@@ -128,18 +117,18 @@ def test_order_in_the_zip_does_not_matter(empty_folder):
 
 def test_pictures_outside_the_classes_are_passed_over(folder):
     clean = mini_imagenet.load("train").name
-    write_folders(folder, {"sheet.jpg": b"", "train/sheet.jpg": b""})
+    write_files(folder, {"sheet.jpg": b"", "train/sheet.jpg": b""})
     assert mini_imagenet.load("train").name == clean
 
 
 def test_folder_named_validation_serves_too(empty_folder):
     files = {name.replace("val", "validation"): data for name, data in split_files("val").items()}
-    write_folders(empty_folder, files)
+    write_files(empty_folder, files)
     assert mini_imagenet.load("validation").class_names == CLASSES["val"]
 
 
 def test_folders_may_lie_in_another_one_or_be_links(empty_folder, tmp_path):
-    write_folders(tmp_path / "elsewhere", split_files("train"))
+    write_files(tmp_path / "elsewhere", split_files("train"))
     (empty_folder / "deeper").symlink_to(tmp_path / "elsewhere")
     assert len(mini_imagenet.load("train")) == 3
 
@@ -157,7 +146,7 @@ def test_what_systems_leave_about_is_ignored(folder):
         "train/n01/@eaDir/n01_0.jpg/thumb.jpg": b"",
         "train/@eaDir/a.jpg": b"",
     }
-    write_folders(folder, junk)
+    write_files(folder, junk)
     write_zip(folder / "junk.zip", junk)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -188,7 +177,7 @@ def test_zips_and_folders_may_lie_in_an_outer_folder(folder, tmp_path, monkeypat
     clean = mini_imagenet.load("train").name
     outer = tmp_path / "other" / "mini_imagenet" / "Mini-ImageNet"
     write_zip(outer / "a.zip", split_files("train"))
-    write_folders(outer / "more", split_files("test"))
+    write_files(outer / "more", split_files("test"))
     monkeypatch.setenv("MAMLPP_DATA", str(tmp_path / "other"))
     assert mini_imagenet.load("train").name == clean
     assert len(mini_imagenet.load("test")) == 2
@@ -207,7 +196,7 @@ def test_png_serves_too_with_the_same_pixels(folder, tmp_path, monkeypatch):
         for name in CLASSES["test"]
         for i in range(3)
     }
-    write_folders(tmp_path / "other" / "mini_imagenet", files)
+    write_files(tmp_path / "other" / "mini_imagenet", files)
     monkeypatch.setenv("MAMLPP_DATA", str(tmp_path / "other"))
     assert mini_imagenet.load("test").name == clean
 
@@ -216,7 +205,7 @@ def test_transparency_is_left_out_without_a_word(empty_folder):
     file = io.BytesIO()
     image = Image.open(io.BytesIO(png(200, 100))).convert("P")
     image.save(file, "PNG", transparency=bytes(range(256)))
-    write_folders(
+    write_files(
         empty_folder, {f"train/n0{c}/{i}.png": file.getvalue() for c in "123" for i in "abc"}
     )
     with warnings.catch_warnings():
@@ -226,7 +215,7 @@ def test_transparency_is_left_out_without_a_word(empty_folder):
 
 @pytest.mark.parametrize("side", [42, 168])
 def test_pictures_of_another_size_are_resized(empty_folder, side):
-    write_folders(empty_folder, {f"train/n01/{i}.jpg": jpg(200, 100, side) for i in range(3)})
+    write_files(empty_folder, {f"train/n01/{i}.jpg": jpg(200, 100, side) for i in range(3)})
     with pytest.warns(InputWarning):
         images = mini_imagenet.load("train").images.float()
     assert images.shape[-2:] == (84, 84)
@@ -236,7 +225,7 @@ def test_pictures_of_another_size_are_resized(empty_folder, side):
 
 def test_grey_pictures_become_rgb(empty_folder):
     files = {f"train/n01/{i}.JPEG": jpg(200, 200, mode="L") for i in range(3)}
-    write_folders(empty_folder, files)
+    write_files(empty_folder, files)
     with pytest.warns(InputWarning):
         images = mini_imagenet.load("train").images
     assert torch.equal(images[:, :, 0], images[:, :, 1])
@@ -281,7 +270,7 @@ def test_data_that_was_touched_moved_or_renamed_is_not_decoded_again(
     if kind == "zip":
         write_zip(empty_folder / "a.zip", split_files("train"))
     else:
-        write_folders(empty_folder, split_files("train"))
+        write_files(empty_folder, split_files("train"))
     before = mini_imagenet.load("train").name
     monkeypatch.setattr(mini_imagenet, "decode", None)
     for path in empty_folder.rglob("*"):
@@ -309,7 +298,7 @@ def test_missing_folder(cache, tmp_path, monkeypatch, data):
 
 
 def test_missing_split(empty_folder, cache):
-    write_folders(empty_folder, split_files("train"))
+    write_files(empty_folder, split_files("train"))
     refuse(cache, "holds no picture of the split 'validation'; lay out", "validation")
 
 
@@ -319,7 +308,7 @@ def test_class_with_too_few_pictures(folder, cache):
 
 
 def test_class_in_two_splits(folder, cache):
-    write_folders(
+    write_files(
         folder, {name.replace("train", "test"): d for name, d in split_files("train").items()}
     )
     refuse(cache, "class 'n01' is in train and in test")

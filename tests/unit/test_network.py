@@ -54,9 +54,9 @@ def test_with_given_statistics_no_image_depends_on_another():
     images = torch.rand(5, 1, 16, 16)
     network(torch.rand(3, 1, 16, 16), collect=collect)
     statistics = as_statistics(collect)
-    together = network(images, statistics=statistics)
+    logits = network(images, statistics=statistics)
     alone = torch.cat([network(image[None], statistics=statistics) for image in images])
-    torch.testing.assert_close(together, alone, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(logits, alone, atol=1e-6, rtol=1e-5)
     assert (network(images)[:1] - network(images[:2])[:1]).abs().max() > 1e-3
 
 

@@ -15,6 +15,7 @@ from PIL import Image
 
 from mamlpp.data import omniglot
 from mamlpp.errors import InputError, InputWarning
+from tests.makers import write_files
 
 SPLITS = ("train", "validation", "test")
 ALPHABETS = {"images_background": {"Greek": 3, "Latin": 3}, "images_evaluation": {"Angelic": 4}}
@@ -46,23 +47,11 @@ def zip_bytes(files):
     return file.getvalue()
 
 
-def write_folders(folder, files):
-    for name, data in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(data)
-
-
 @pytest.fixture(autouse=True)
 def small_omniglot(monkeypatch):
     monkeypatch.setattr(omniglot, "CHARACTERS", {"images_background": 6, "images_evaluation": 4})
     monkeypatch.setattr(omniglot, "DRAWINGS", 3)
     monkeypatch.setattr(omniglot, "SPLIT_SIZES", {"train": 5, "validation": 2, "test": 3})
-
-
-@pytest.fixture
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("MAMLPP_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
 
 
 @pytest.fixture
@@ -117,7 +106,7 @@ def test_folders_give_what_zips_give(folder, tmp_path, monkeypatch):
     zipped = omniglot.load("test")
     unpacked = tmp_path / "other" / "omniglot"
     for archive in ALPHABETS:
-        write_folders(unpacked, archive_files(archive))
+        write_files(unpacked, archive_files(archive))
     monkeypatch.setenv("MAMLPP_DATA", str(tmp_path / "other"))
     assert omniglot.load("test").name == zipped.name
 
@@ -137,7 +126,7 @@ def test_archives_may_lie_in_an_outer_folder_and_have_names_in_capitals(folder, 
 def test_an_archive_unpacked_into_a_folder_of_its_own_name(folder):
     clean = omniglot.load("test").name
     (folder / "images_background.zip").unlink()
-    write_folders(folder / "images_background", archive_files("images_background"))
+    write_files(folder / "images_background", archive_files("images_background"))
     assert omniglot.load("test").name == clean
 
 

@@ -8,6 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import mamlpp
 from mamlpp.diagnostics import diagnose
 from mamlpp.precision import CONVOLUTIONS, full_precision
+from tests.makers import noise_sampler, noise_trainer
 
 
 class Watch(TorchDispatchMode):
@@ -32,11 +33,8 @@ def before(request):
 
 
 def test_all_that_computes(before):
-    sampler = mamlpp.TaskSampler(mamlpp.load_images("glyphs", "train"), ways=5, shots=1)
-    recipe = mamlpp.RECIPES["maml++"].with_(filters=4, meta_batch=2, inner_steps=2)
-    trainer = mamlpp.Trainer(recipe, sampler, sampler)
-    task = next(iter(sampler.sample(1)))
-    learner = trainer.learner
+    trainer, sampler = noise_trainer("maml++"), noise_sampler()
+    learner, task = trainer.learner, next(iter(sampler.sample(1)))
     for compute in (
         trainer.step,
         lambda: mamlpp.evaluate_tasks(learner, sampler, 2),

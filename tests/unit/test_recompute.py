@@ -34,8 +34,8 @@ def test_it_is_the_same_as_storing(name, change, epoch):
     torch.testing.assert_close(one.loss, other.loss, rtol=1e-12, atol=0)
     assert torch.equal(one.accuracy, other.accuracy)
     assert_same_gradients(gradients(stored), gradients(recomputed))
-    for (buffer, numbers), same in zip(stored.named_buffers(), recomputed.buffers(), strict=True):
-        torch.testing.assert_close(numbers, same, rtol=1e-12, atol=1e-12, msg=buffer)
+    buffers = (dict(learner.named_buffers()) for learner in (stored, recomputed))
+    torch.testing.assert_close(*buffers, rtol=1e-12, atol=1e-12)
 
 
 def test_gradients_of_several_tasks_add_up():
@@ -47,7 +47,7 @@ def test_gradients_of_several_tasks_add_up():
 
 
 def kept(name, steps, memory):
-    """The most bytes that autograd keeps at once, on the way through `steps` inner steps."""
+    """The most bytes that autograd keeps at any time, on the way through `steps` inner steps."""
     learner = make_learner(name, inner_steps=steps).double()
     taking, now, most = Engine(memory), [0], [0]
     batch = make_batch(tasks=1)

@@ -5,8 +5,9 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from mamlpp import RECIPES, MetaLearner, schedules
+from mamlpp import RECIPES, schedules
 from mamlpp.show import schedule_plots as plots
+from tests.makers import make_learner
 
 
 @pytest.fixture
@@ -107,12 +108,8 @@ def test_the_unbounded_rate_matches_the_cosine_schedule_of_torch():
 # The inner rates
 
 
-def learner(name):
-    return MetaLearner(RECIPES[name].with_(filters=4, inner_steps=3), (1, 16, 16), 2)
-
-
 def test_the_lslr_table_has_layers_by_steps():
-    rule = learner("maml+lslr").rule
+    rule = make_learner("maml+lslr").rule
     with torch.no_grad():
         rule.rates[1, 2] = 0.7
     rows, columns, values = plots.rates_table(rule)
@@ -123,7 +120,7 @@ def test_the_lslr_table_has_layers_by_steps():
 
 
 def test_the_meta_sgd_table_has_percentiles_of_each_weight():
-    rule = learner("meta-sgd").rule
+    rule = make_learner("meta-sgd", ways=2).rule
     with torch.no_grad():
         rule.rates[-1].copy_(torch.tensor([0.0, 1.0]))
     rows, columns, values = plots.rates_table(rule)
@@ -134,7 +131,7 @@ def test_the_meta_sgd_table_has_percentiles_of_each_weight():
 
 def test_rate_counts_match_the_parameters_of_the_rules():
     for name, rule in (("maml+lslr", "lslr"), ("meta-sgd", "meta-sgd")):
-        model = learner(name)
+        model = make_learner(name)
         size = sum(weight.numel() for weight in model.weights().values())
         learned = sum(rates.numel() for rates in model.rule.parameters())
         assert plots.count_rates(rule, size, layers=5, steps=3) == learned

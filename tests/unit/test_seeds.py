@@ -12,32 +12,16 @@ import torch
 
 import mamlpp
 from mamlpp import InputError, train_seeds
+from tests.makers import flat_weights, noise_sampler
 
-BASE = mamlpp.RECIPES["maml"].with_(
-    filters=4,
-    inner_steps=1,
-    meta_batch=2,
-    epochs=1,
-    iterations_per_epoch=3,
-    validation_tasks=2,
+BASE = mamlpp.Recipe(
+    filters=4, inner_steps=1, meta_batch=2, epochs=1, iterations_per_epoch=3, validation_tasks=2
 )
-
-
-def noise(split):
-    draw = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (6, 4, 1, 16, 16), generator=draw, dtype=torch.uint8)
-    return mamlpp.ImageSet(images, (*"abcdef",), "noise", split)
 
 
 @pytest.fixture
 def samplers():
-    return mamlpp.TaskSampler(noise("train"), 3, 1, 2), mamlpp.TaskSampler(
-        noise("validation"), 3, 1, 2
-    )
-
-
-def weights(run):
-    return torch.cat([x.flatten() for x in run.learner.state_dict().values()])
+    return noise_sampler("train"), noise_sampler("validation")
 
 
 def test_two_processes_train_every_recipe_and_seed_as_if_alone(samplers):
@@ -51,23 +35,23 @@ def test_two_processes_train_every_recipe_and_seed_as_if_alone(samplers):
     torch.set_num_threads(1)
     alone = mamlpp.Trainer(BASE.with_(seed=7), train.with_seed(7), validation).fit()
     torch.set_num_threads(threads)
-    assert torch.equal(weights(alone), weights(runs["one"][1]))
+    assert torch.equal(flat_weights(alone.learner), flat_weights(runs["one"][1].learner))
     assert alone.history.column("loss") == runs["one"][1].history.column("loss")
 
 
 def test_the_seed_determines_initial_weights_and_tasks(samplers):
     short = BASE.with_(outer_rate=1e-30)  # keeps the initial weights
     first, second = train_seeds({"a": short}, *samplers, seeds=(0, 1), workers=1)["a"]
-    assert not torch.equal(weights(first), weights(second))
+    assert not torch.equal(flat_weights(first.learner), flat_weights(second.learner))
     assert (first.data.training_seed, second.data.training_seed) == (0, 1)
 
 
 def test_one_process_gives_the_same_weights_as_two(samplers):
     one, two = (
-        train_seeds({"a": BASE}, *samplers, seeds=(0, 1), workers=workers)["a"][1]
+        train_seeds({"a": BASE}, *samplers, seeds=(0, 1), workers=workers)["a"][1].learner
         for workers in (1, 2)
     )
-    assert torch.equal(weights(one), weights(two))
+    assert torch.equal(flat_weights(one), flat_weights(two))
 
 
 @pytest.mark.parametrize(
@@ -87,7 +71,7 @@ PARENT = """
 import sys
 sys.path.insert(0, sys.argv[1])
 import test_seeds, mamlpp
-samplers = [mamlpp.TaskSampler(test_seeds.noise(s), 3, 1, 2) for s in ("train", "validation")]
+samplers = [test_seeds.noise_sampler(split) for split in ("train", "validation")]
 long = test_seeds.BASE.with_(epochs=100000)
 mamlpp.train_seeds({"a": long}, *samplers, seeds=(0, 1), workers=2)
 """

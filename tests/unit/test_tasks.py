@@ -153,7 +153,7 @@ def test_what_is_no_image_set():
 
 
 # What the sampler gave when it was new: a seed must mean the same tasks for ever.
-RECORDED = {False: "3d5ce6001a752b3d", True: "d74d829643b8b19a"}
+DIGESTS = {False: "3d5ce6001a752b3d", True: "d74d829643b8b19a"}
 
 
 @pytest.mark.parametrize("rotate", [False, True])
@@ -167,7 +167,7 @@ def test_a_seed_gives_the_tasks_that_it_always_gave(rotate):
         batch = tasks.sample(count)
         for x in (batch.support_x, batch.support_y, batch.query_x, batch.query_y):
             digest.update(x.contiguous().numpy().data)
-    assert digest.hexdigest()[:16] == RECORDED[rotate]
+    assert digest.hexdigest()[:16] == DIGESTS[rotate]
 
 
 def test_without_rotation_the_pictures_are_not_copied():

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -11,38 +12,24 @@ from mamlpp import maml
 from mamlpp.run import trainer as training
 from mamlpp.run.evaluation import Evaluation
 from mamlpp.run.history import COLUMNS, gradient_rows
+from tests.makers import flat, flat_weights, gradients, noise_sampler, noise_trainer
 
-WAYS = 5
-RECIPE = mamlpp.RECIPES["maml"].with_(
-    filters=4, inner_steps=1, meta_batch=2, epochs=2, iterations_per_epoch=3, validation_tasks=4
-)
+make_trainer = partial(noise_trainer, inner_steps=1, meta_batch=2, iterations_per_epoch=3)
 
 
-def patterns(split, size=16, classes=12, samples=8):
+def pattern_sampler(split, classes=12, samples=8, size=16):
     """Each class is a random pattern of its own, each sample that pattern under noise."""
     draw = torch.Generator().manual_seed(len(split))
     pattern = torch.randint(0, 256, (classes, 1, 1, size, size), generator=draw)
     noise = torch.randint(-60, 61, (classes, samples, 1, size, size), generator=draw)
     images = (pattern + noise).clamp(0, 255).byte()
-    return mamlpp.ImageSet(images, tuple(map(str, range(classes))), "patterns", split)
-
-
-def sampler(split, ways=WAYS, shots=1, queries=2, size=16, seed=0):
-    return mamlpp.TaskSampler(patterns(split, size), ways, shots, queries, seed=seed)
-
-
-def make_trainer(sampling_seed=0, **changes):
-    train, validation = (sampler(split, seed=sampling_seed) for split in ("train", "validation"))
-    return mamlpp.Trainer(RECIPE.with_(**changes), train, validation)
+    images = mamlpp.ImageSet(images, tuple(map(str, range(classes))), "patterns", split)
+    return mamlpp.TaskSampler(images, ways=5, shots=1, queries=2)
 
 
 @pytest.fixture
 def trainer():
     return make_trainer()
-
-
-def weights(module):
-    return torch.nn.utils.parameters_to_vector(module.parameters()).detach().clone()
 
 
 @pytest.fixture
@@ -51,7 +38,7 @@ def validations(monkeypatch):
     seen = []
 
     def evaluate_tasks(learner, *_, **__):
-        seen.append(weights(learner))
+        seen.append(flat_weights(learner))
         accuracy = torch.tensor([(0.5, 0.9, 0.3)[len(seen) - 1]] * 2)
         return Evaluation(accuracy, 1 - accuracy, transductive=False)
 
@@ -59,13 +46,11 @@ def validations(monkeypatch):
     return seen
 
 
-# What is recorded
+# The history
 
 
-def test_the_gradient_is_followed_back_at_the_interval_and_changes_nothing(monkeypatch):
-    plain, looking = make_trainer(), make_trainer()
-    looking.diagnose_every = 4
-    looked = []
+def test_diagnoses_come_at_the_interval_and_change_nothing(monkeypatch):
+    plain, looking, looked = make_trainer(), make_trainer(diagnose_every=4), []
 
     def diagnose(learner, task, epoch, original=training.diagnose):
         looked.append(original(learner, task, epoch))
@@ -73,7 +58,7 @@ def test_the_gradient_is_followed_back_at_the_interval_and_changes_nothing(monke
 
     monkeypatch.setattr(training, "diagnose", diagnose)
     without, run = plain.fit(), looking.fit()
-    assert torch.equal(weights(without.learner), weights(run.learner))
+    assert torch.equal(flat_weights(without.learner), flat_weights(run.learner))
     assert without.gradients.rows == []
     assert looking.diagnosis is looked[-1]
     assert [look.epoch for look in looked] == [0, 4 / 3]
@@ -84,8 +69,7 @@ def test_the_gradient_is_followed_back_at_the_interval_and_changes_nothing(monke
 
 
 def test_the_gradients_of_a_folder_are_read_back(tmp_path):
-    train, validation = (sampler(split) for split in ("train", "validation"))
-    run = mamlpp.Trainer(RECIPE, train, validation, tmp_path / "a", diagnose_every=3).fit()
+    run = make_trainer(directory=tmp_path / "a", diagnose_every=3).fit()
     assert {row["iteration"] for row in run.gradients.rows} == {1, 4}
     assert mamlpp.Run.load(tmp_path / "a").gradients.rows == run.gradients.rows
     assert set(run.gradients.frame()["layer"]) == {*(f"blocks.{i}.conv" for i in range(4)), "head"}
@@ -93,10 +77,10 @@ def test_the_gradients_of_a_folder_are_read_back(tmp_path):
 
 def test_an_interval_must_be_a_number_of_steps():
     with pytest.raises(mamlpp.InputError, match="diagnose_every must be a number of meta-steps"):
-        mamlpp.Trainer(RECIPE, sampler("train"), sampler("validation"), diagnose_every=0)
+        make_trainer(diagnose_every=0)
 
 
-def test_the_memory_recorded_is_the_most_so_far(trainer):
+def test_the_memory_is_the_most_used_so_far(trainer):
     memory = trainer.fit().history.column("memory_mb")
     assert memory == sorted(memory)
     assert memory[0] > 50
@@ -114,7 +98,7 @@ def test_the_history_has_one_row_a_meta_step_with_every_column(trainer):
     assert (frame[["loss", "gradient_norm", "seconds", "memory_mb"]] > 0).all(axis=None)
 
 
-def test_validation_is_recorded_at_the_end_of_each_epoch_and_nowhere_else(trainer):
+def test_each_epoch_ends_with_a_validation_and_there_is_no_other(trainer):
     frame = trainer.fit().history.frame()
     for column in ("validation_loss", "validation_accuracy"):
         assert frame["iteration"][frame[column].notna()].tolist() == [3, 6]
@@ -138,8 +122,8 @@ def test_validation_takes_the_same_tasks_each_time(trainer, monkeypatch):
 
 def test_the_same_seeds_give_the_same_training_bit_by_bit(trainer):
     run, again = trainer.fit(), make_trainer().fit()
-    other = make_trainer(sampling_seed=1).fit()
-    assert torch.equal(weights(run.learner), weights(again.learner))
+    other = make_trainer(sampler=partial(noise_sampler, seed=1)).fit()
+    assert torch.equal(flat_weights(run.learner), flat_weights(again.learner))
     assert run.history.column("loss") == again.history.column("loss")
     assert run.history.column("loss") != other.history.column("loss")
 
@@ -147,12 +131,12 @@ def test_the_same_seeds_give_the_same_training_bit_by_bit(trainer):
 def test_adam_gets_the_gradient_of_the_whole_meta_batch():
     trainer = make_trainer(meta_batch=3)
     learner = copy.deepcopy(trainer.learner)
-    loss, report = learner.meta_loss(sampler("train").sample(3))
+    loss, report = learner.meta_loss(noise_sampler().sample(3))
     loss.backward()
     row = trainer.step()
-    expected = [parameter.grad for parameter in learner.parameters()]
-    torch.testing.assert_close([p.grad for p in trainer.learner.parameters()], expected)
-    norm = torch.cat([gradient.flatten() for gradient in expected]).norm()
+    expected = gradients(learner)
+    torch.testing.assert_close(gradients(trainer.learner), expected)
+    norm = flat(expected.values()).norm()
     assert row["loss"] == pytest.approx(loss.item())
     assert row["accuracy"] == pytest.approx(report.accuracy.item())
     assert row["gradient_norm"] == pytest.approx(norm.item())
@@ -160,16 +144,12 @@ def test_adam_gets_the_gradient_of_the_whole_meta_batch():
 
 def test_training_learns():
     trainer = make_trainer(
-        filters=8,
-        meta_batch=4,
-        epochs=1,
-        iterations_per_epoch=40,
-        outer_rate=0.01,
-        validation_tasks=60,
-    )
+        sampler=pattern_sampler, filters=8, meta_batch=4, epochs=1, iterations_per_epoch=40,
+        outer_rate=0.01, validation_tasks=60,
+    )  # fmt: skip
     untrained = trainer.validate()["validation_accuracy"]
     [trained] = trainer.fit().history.column("validation_accuracy")
-    assert trained > 3 / WAYS
+    assert trained > 3 / 5
     assert trained > untrained + 0.1
 
 
@@ -177,8 +157,8 @@ def test_the_run_has_the_weights_that_were_best_on_validation(validations):
     trainer = make_trainer(epochs=3)
     run = trainer.fit()
     assert run.history.column("validation_accuracy") == pytest.approx([0.5, 0.9, 0.3])
-    assert torch.equal(weights(run.learner), validations[1])
-    assert torch.equal(weights(trainer.learner), validations[2])
+    assert torch.equal(flat_weights(run.learner), validations[1])
+    assert torch.equal(flat_weights(trainer.learner), validations[2])
     assert not torch.equal(validations[1], validations[2])
 
 
@@ -206,23 +186,23 @@ def test_second_order_begins_at_exactly_its_epoch(second_order_from, second_orde
 # What goes wrong
 
 
-def test_a_gradient_that_is_not_finite_is_recorded_and_not_applied(trainer, monkeypatch):
+def test_a_gradient_that_is_not_finite_is_reported_and_not_applied(trainer, monkeypatch):
     def infinite(*arguments, original=trainer.engine.meta_gradient):
         report = original(*arguments)
         next(trainer.learner.parameters()).grad.mul_(math.inf)
         return report
 
     trainer.step()
-    before = weights(trainer.learner), copy.deepcopy(trainer.optimizer.state_dict())
+    before = flat_weights(trainer.learner), copy.deepcopy(trainer.optimizer.state_dict())
     with monkeypatch.context() as patch:
         patch.setattr(trainer.engine, "meta_gradient", infinite)
         row = trainer.step()
     assert not math.isfinite(row["gradient_norm"])
     assert row["iteration"] == 2
-    after = weights(trainer.learner), trainer.optimizer.state_dict()
+    after = flat_weights(trainer.learner), trainer.optimizer.state_dict()
     torch.testing.assert_close(after, before, rtol=0, atol=0)
     assert math.isfinite(trainer.step()["gradient_norm"])
-    assert not torch.equal(weights(trainer.learner), before[0])
+    assert not torch.equal(flat_weights(trainer.learner), before[0])
 
 
 def interrupt(monkeypatch, owner, name, call):
@@ -263,7 +243,7 @@ def test_an_interrupted_validation_changes_nothing_that_is_learned(trainer, monk
     with pytest.raises(KeyboardInterrupt):
         trainer.fit()
     run = trainer.fit()
-    assert torch.equal(weights(run.learner), weights(undisturbed.learner))
+    assert torch.equal(flat_weights(run.learner), flat_weights(undisturbed.learner))
     for column in ("loss", "validation_accuracy"):
         assert run.history.column(column) == undisturbed.history.column(column)
 
@@ -271,15 +251,16 @@ def test_an_interrupted_validation_changes_nothing_that_is_learned(trainer, monk
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"ways": 4}, "training tasks have 5 ways and validation tasks 4; give both"),
+        ({"ways": 4}, "training tasks have 3 ways and validation tasks 4; give both"),
         ({"shots": 2}, "training tasks have 1 shots and validation tasks 2; give both"),
         ({"size": 20}, r"training images are \[1, 16, 16\] and validation images \[1, 20, 20\]"),
     ],
 )
 def test_samplers_that_do_not_match_are_refused(changes, said):
     with pytest.raises(mamlpp.InputError, match=said):
-        mamlpp.Trainer(RECIPE, sampler("train"), sampler("validation", **changes))
+        mamlpp.Trainer(mamlpp.Recipe(), noise_sampler(), noise_sampler("validation", **changes))
 
 
 def test_other_queries_in_validation_are_fine():
-    mamlpp.Trainer(RECIPE, sampler("train"), sampler("validation", queries=3)).validate()
+    validation = noise_sampler("validation", queries=3)
+    mamlpp.Trainer(make_trainer().recipe, noise_sampler(), validation).validate()

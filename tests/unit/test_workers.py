@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,25 +15,17 @@ import torch
 
 import mamlpp
 from mamlpp.engine import Engine, workers
+from tests.makers import (
+    advance,
+    assert_identical,
+    flat_weights,
+    make_learner,
+    noise_sampler,
+    noise_trainer,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
-SIZE = {"filters": 4, "inner_steps": 2, "meta_batch": 3, "validation_tasks": 2}
-
-
-def sampler(split="train"):
-    draw = torch.Generator().manual_seed(0)
-    noise = torch.randint(0, 256, (6, 4, 1, 16, 16), generator=draw, dtype=torch.uint8)
-    return mamlpp.TaskSampler(mamlpp.ImageSet(noise, (*"abcdef",), "noise", split), 3, 1, 2)
-
-
-def make_trainer(directory=None, workers=1, epochs=3, name="maml++", **changes):
-    recipe = mamlpp.RECIPES[name].with_(**SIZE, epochs=epochs, iterations_per_epoch=2, **changes)
-    return mamlpp.Trainer(recipe, sampler(), sampler("validation"), directory, workers=workers)
-
-
-def make_learner(name):
-    recipe = mamlpp.RECIPES[name].with_(**SIZE)
-    return mamlpp.MetaLearner(recipe, (1, 16, 16), 3, seed=0)
+make_trainer = partial(noise_trainer, "maml++", epochs=3)
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +38,10 @@ def two():
 
 def workers_of(pid):
     return [child for child in psutil.Process(pid).children() if is_worker(child)]
+
+
+def new_workers(before):
+    return [worker for worker in workers_of(os.getpid()) if worker not in before]
 
 
 def is_worker(process):
@@ -61,7 +58,7 @@ def gone(processes, seconds=30):
 @pytest.mark.parametrize("name", list(mamlpp.RECIPES))
 @pytest.mark.parametrize("epoch", [0.0, 60.0])
 def test_the_gradient_of_two_processes_is_that_of_one(two, name, epoch):
-    batch = sampler().sample(3)
+    batch = noise_sampler().sample(3)
     alone, shared = make_learner(name), make_learner(name)
     loss, report = alone.meta_loss(batch, epoch)
     loss.backward()
@@ -75,7 +72,7 @@ def test_the_gradient_of_two_processes_is_that_of_one(two, name, epoch):
 
 
 def test_workers_hear_of_a_changed_recipe(two):
-    batch, learner, same = sampler().sample(3), make_learner("maml"), make_learner("maml")
+    batch, learner, same = noise_sampler().sample(3), make_learner(), make_learner()
     for rate in (0.1, 0.3):
         for one in (learner, same):
             one.update_recipe(one.recipe.with_(inner_rate=rate))
@@ -90,15 +87,14 @@ def test_a_worker_that_cannot_start_ends_in_a_sentence(name, tmp_path, monkeypat
     before = workers_of(os.getpid())
     with pytest.raises(mamlpp.InputError, match=r"could not start .*same name.*; train with"):
         workers.start_workers(2)
-    assert gone([worker for worker in workers_of(os.getpid()) if worker not in before])
+    assert gone(new_workers(before))
 
 
 def test_two_trainings_with_as_many_workers_are_the_same_bit_by_bit():
     before = workers_of(os.getpid())
     runs = [make_trainer(workers=2).fit() for _ in range(2)]
-    assert gone([worker for worker in workers_of(os.getpid()) if worker not in before])
-    for one, other in zip(*(run.learner.state_dict().values() for run in runs), strict=True):
-        assert torch.equal(one, other)
+    assert gone(new_workers(before))
+    assert_identical(*(run.learner.state_dict() for run in runs))
     one, other = (run.history.column("loss") for run in runs)
     assert one == other
 
@@ -113,58 +109,52 @@ def test_a_worker_that_is_killed_ends_in_a_sentence_and_a_run_that_goes_on(tmp_p
     expected = make_trainer(workers=2).fit()
     before = workers_of(os.getpid())
     trainer = make_trainer(tmp_path, workers=2)
-    with trainer.alone():
-        for _ in range(3):
-            trainer.advance()
-        [worker] = [one for one in workers_of(os.getpid()) if one not in before]
-        worker.kill()
-        for _ in range(2):  # Whoever tries again hears the same.
-            with pytest.raises(
-                mamlpp.InputError, match="a process that shares the tasks has ended"
-            ):
-                trainer.advance()
+    advance(trainer, 3)
+    [worker] = new_workers(before)
+    worker.kill()
+    for _ in range(2):  # Whoever tries again hears the same.
+        with pytest.raises(mamlpp.InputError, match="a process that shares the tasks has ended"):
+            advance(trainer, 1)
     del trainer
     run = make_trainer(tmp_path, workers=2).fit()
-    weights, others = run.learner.state_dict(), expected.learner.state_dict()
-    assert all(torch.equal(weights[name], others[name]) for name in weights)
+    assert_identical(run.learner.state_dict(), expected.learner.state_dict())
 
 
-LEADER = """
+MAIN_PROCESS = """
 import sys, time
 sys.path.insert(0, sys.argv[1])
 import test_workers
 trainer = test_workers.make_trainer(sys.argv[2] or None, workers=3, epochs=1000)
-with trainer.alone():
-    trainer.advance()
+test_workers.advance(trainer, 1)
 print("begun", flush=True)
 trainer.fit()
 """
 
 
-def start_leader(directory=""):
-    leader = subprocess.Popen(
-        [sys.executable, "-c", LEADER, str(Path(__file__).parent), str(directory)],
+def start_training(directory=""):
+    main = subprocess.Popen(
+        [sys.executable, "-c", MAIN_PROCESS, str(Path(__file__).parent), str(directory)],
         env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    assert leader.stdout.readline() == "begun\n", leader.stderr.read()
-    found = workers_of(leader.pid)
+    assert main.stdout.readline() == "begun\n", main.stderr.read()
+    found = workers_of(main.pid)
     assert len(found) == 2
-    return leader, found
+    return main, found
 
 
-def test_workers_die_with_their_leader():
-    leader, found = start_leader()
-    leader.send_signal(signal.SIGKILL)
-    leader.wait()
+def test_workers_die_with_the_main_process():
+    main, found = start_training()
+    main.send_signal(signal.SIGKILL)
+    main.wait()
     assert gone(found)
 
 
 def test_ctrl_c_ends_the_step_saves_it_and_leaves_no_orphan(tmp_path):
-    leader, found = start_leader(tmp_path)
+    main, found = start_training(tmp_path)
     time.sleep(0.2)
-    leader.send_signal(signal.SIGINT)
-    _, words = leader.communicate(timeout=60)
+    main.send_signal(signal.SIGINT)
+    _, words = main.communicate(timeout=60)
     assert "stopped after iteration" in words
     assert gone(found)
     saved = sorted(tmp_path.glob("checkpoint-*"))[-1].stem
@@ -174,10 +164,8 @@ def test_ctrl_c_ends_the_step_saves_it_and_leaves_no_orphan(tmp_path):
 
 def test_a_run_goes_on_with_another_number_of_workers(tmp_path):
     trainer = make_trainer(tmp_path, workers=2)
-    with trainer.alone():
-        for _ in range(3):
-            trainer.advance()
-        trainer.save()
+    advance(trainer, 3)
+    trainer.save()
     before = trainer.history.column("loss")
     del trainer
     losses = make_trainer(tmp_path, workers=3).fit().history.column("loss")
@@ -206,7 +194,7 @@ def train(directory, processes):
 def test_torchrun_trains_the_same(tmp_path):
     said, alone = train(tmp_path / "one", 1)
     said_by_all, shared = train(tmp_path / "two", 2)
-    assert said_by_all.replace("two", "one") == said, "only the leader speaks"
+    assert said_by_all.replace("two", "one") == said, "only the main process speaks"
     for name in ("loss", "gradient_norm"):
         assert shared.column(name)[0] == pytest.approx(alone.column(name)[0], rel=1e-4)
     assert len(shared.column("loss")) == 2
@@ -225,5 +213,4 @@ def test_a_worker_s_weights_stay_where_they_are():
     worker = workers.Workers(SimpleNamespace(broadcast=broadcast), 1, 2, torch.device("cpu"))
     worker._send_numbers(learner, mamlpp.TaskBatch(*(torch.zeros(1, 1) for _ in range(4))))
     assert [parameter.data_ptr() for parameter in learner.parameters()] == places
-    flat = torch.nn.utils.parameters_to_vector(learner.parameters())
-    assert torch.equal(flat, torch.arange(count).float())
+    assert torch.equal(flat_weights(learner), torch.arange(count).float())

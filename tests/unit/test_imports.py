@@ -1,4 +1,4 @@
-"""Who may import whom, and how long the definition may be."""
+"""Which modules may import which, and how long the definition and a class may be."""
 
 import ast
 from pathlib import Path
@@ -64,7 +64,7 @@ def test_training_and_evaluation_alone_use_the_engine():
     }
 
 
-def test_the_paper_is_on_a_page():
+def test_the_definition_stays_short():
     lines = {
         name: len((PACKAGE / f"{name}.py").read_text("utf-8").splitlines()) for name in ALGORITHM
     }
@@ -74,7 +74,7 @@ def test_the_paper_is_on_a_page():
 
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: path.stem)
-def test_a_class_is_not_two(path):
+def test_no_class_is_too_long(path):
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ClassDef):
             assert node.end_lineno - node.lineno <= 232, node.name
