@@ -7,13 +7,14 @@ imports it. Where it does not compute what the definition computes, the definiti
 
 from mamlpp.engine.agreement import definition_result, same
 from mamlpp.engine.engine import Engine
-from mamlpp.engine.threads import one_thread
+from mamlpp.engine.threads import keep_priority, one_thread
 from mamlpp.engine.workers import Workers, torchrun_workers
 
 __all__ = [
     "Engine",
     "Workers",
     "definition_result",
+    "keep_priority",
     "one_thread",
     "same",
     "torchrun_workers",

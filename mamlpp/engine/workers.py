@@ -314,6 +314,7 @@ sys.path[:] = json.loads(sys.argv[1])
 store, rank, size = sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 from mamlpp.engine import workers
 pathlib.Path(store).with_name(f"ready-{rank}").touch()
+workers.keep_priority()
 workers._join(store, rank, size).serve()
 """
 

@@ -30,7 +30,7 @@ from tqdm.auto import tqdm
 
 from mamlpp.data import load_images
 from mamlpp.data.tasks import TaskSampler
-from mamlpp.engine import definition_result, same
+from mamlpp.engine import definition_result, keep_priority, same
 from mamlpp.errors import InputError
 from mamlpp.files import read_text, replacing
 from mamlpp.learner import MetaLearner
@@ -488,6 +488,7 @@ def _definition(cell: Cell) -> list[Any]:
 
 def _worker_main() -> None:
     """Run the job, one line of JSON, that comes on standard input; exit when the input closes."""
+    keep_priority()
     job = json.loads(sys.stdin.readline())
 
     def exit_with_parent() -> None:

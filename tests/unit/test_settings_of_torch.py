@@ -1,6 +1,9 @@
 """What a caller has set for torch changes no training, and no training changes what it has set."""
 
 import contextlib
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -68,3 +71,14 @@ def test_a_training_leaves_torch_as_it_was():
     noise_trainer(epochs=1).fit()
     assert torch.equal(before[0], torch.get_rng_state())
     assert before[1:] == (torch.get_num_threads(), torch.is_grad_enabled())
+
+
+@pytest.mark.skipif(not Path("/proc/self/autogroup").exists(), reason="no sessions to share among")
+def test_a_session_of_its_own_keeps_its_priority():
+    ask = "from mamlpp.engine import keep_priority; keep_priority(); "
+    ask += "print(open('/proc/self/autogroup', encoding='ascii').read())"
+    done = subprocess.run(
+        ["nice", "-n", "7", sys.executable, "-c", ask], start_new_session=True, text=True,
+        capture_output=True, check=True, cwd=Path(mamlpp.__file__).parents[1],
+    )  # fmt: skip
+    assert done.stdout.split()[-1] == "7"
