@@ -162,8 +162,7 @@ def run_cell(cell: Cell, directory: Path, device: str | None = None) -> Result:
             (folder / "error.txt").unlink(missing_ok=True)
             result = _measure(cell, folder, device or default_device())
             with replacing(folder / "result.json") as part:
-                json_text = json.dumps(result, indent=1, allow_nan=False)
-                part.write_text(json_text + "\n", encoding="utf-8")
+                part.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", "utf-8")
     return result
 
 
@@ -385,13 +384,14 @@ class Processes:
 
     def submit(self, cell: Cell) -> "Future[Result]":
         """Run a cell as soon as a worker is free."""
-        return self.pool.submit(self._run, cell)
+        # Not in the pool's threads: it seeds PyTorch's random generator, which all threads share.
+        return self.pool.submit(self._run, cell, _definition(cell))
 
-    def _run(self, cell: Cell) -> Result:
+    def _run(self, cell: Cell, definition: list[Any]) -> Result:
         slot = self.slots.get()
         try:
             for _ in range(ATTEMPTS):
-                code, message = self._run_worker(cell, slot)
+                code, message = self._run_worker(cell, definition, slot)
                 if code >= 0 or self.stopping:
                     break
         finally:
@@ -402,7 +402,7 @@ class Processes:
             raise RuntimeError(killed if code < 0 else message or f"it ended with exit code {code}")
         return result
 
-    def _run_worker(self, cell: Cell, slot: int) -> tuple[int, str]:
+    def _run_worker(self, cell: Cell, definition: list[Any], slot: int) -> tuple[int, str]:
         """Run a cell in a worker process; its exit code and its last line on standard error."""
         variables = {"CUDA_VISIBLE_DEVICES": str(slot)} if self.device == "cuda" else {}
         # The same search path as here: a notebook may have changed `sys.path`.
@@ -415,7 +415,7 @@ class Processes:
         )  # fmt: skip
         self.running.add(process)
         job = {"cell": asdict(cell), "directory": str(self.directory), "device": self.device}
-        job["definition"] = _definition(cell)
+        job["definition"] = definition
         with suppress(BrokenPipeError):
             assert process.stdin is not None
             process.stdin.write(json.dumps(job) + "\n")

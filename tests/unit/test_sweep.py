@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -205,6 +206,17 @@ def test_a_failed_run_stops_no_other_and_its_reason_is_reported(write, tmp_path)
     (runs / first.name / "run.json").unlink()
     assert run(path, "--directory", runs).returncode == 0
     assert sweep.state(first, runs).word == "done"
+
+
+def test_the_definition_is_computed_in_one_thread(write, tmp_path, monkeypatch):
+    # It seeds PyTorch's random generator, so two threads at once would get wrong numbers.
+    threads = []
+    monkeypatch.setattr(sweep, "_definition", lambda _: threads.append(threading.get_ident()))
+    monkeypatch.setattr(sweep.Processes, "_run", lambda *_: None)
+    with sweep.Processes(tmp_path, 2, "cpu") as processes:
+        for cell in sweep.read_sweep(write()):
+            processes.submit(cell)
+    assert threads == [threading.get_ident()] * 2
 
 
 LONGER = TINY.replace("epochs = 2", "epochs = 15").replace("per_epoch = 2", "per_epoch = 10")
