@@ -45,7 +45,7 @@ class MetaLearner(nn.Module):
         self._own_network = network is not None
         sets = {"shared": 1, "per_step": recipe.inner_steps + 1, "batch": 0}
         norm_sets = sets[recipe.norm_weights], sets[recipe.norm_statistics]
-        with torch.random.fork_rng(devices=[]), torch_defaults():
+        with torch_defaults(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed if seed is None else seed)
             if network is None:
                 sizes = self.image_shape, ways, recipe.filters

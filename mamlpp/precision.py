@@ -33,19 +33,23 @@ class full_precision(ContextDecorator):
                 CONVOLUTIONS.fp32_precision = full_precision._before
 
 
+_ONE_AT_A_TIME = threading.RLock()
+
+
 @contextmanager
 def torch_defaults() -> Iterator[None]:
     """As torch starts: new tensors are float32, on the CPU, and may be differentiated.
 
     Afterwards the settings are restored.
     """
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float32)
-    try:
-        with torch.device("cpu"), torch.inference_mode(False):
-            yield
-    finally:
-        torch.set_default_dtype(before)
+    with _ONE_AT_A_TIME:  # These settings, and torch's generator, belong to the whole process.
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float32)
+        try:
+            with torch.device("cpu"), torch.inference_mode(False):
+                yield
+        finally:
+            torch.set_default_dtype(before)
 
 
 @contextmanager

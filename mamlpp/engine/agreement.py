@@ -21,6 +21,7 @@ from mamlpp.engine import batched
 from mamlpp.inner_rates import LSLR, FixedRate, MetaSGD
 from mamlpp.learner import MetaLearner
 from mamlpp.network import ConvNet
+from mamlpp.precision import gradients_on, torch_defaults
 
 FILTERS = 8  # of the network that is compared: time is short
 TOLERANCE = 1e-6  # relative, in float64, whose rounding is a millionth of that
@@ -56,7 +57,7 @@ def engine_agrees(learner: MetaLearner, recompute: bool = False) -> bool:
 def definition_result(learner: MetaLearner) -> list[Tensor]:
     """What the definition makes of a tiny drawn task: logits, accuracy, loss, meta-gradient."""
     learner, batch = _tiny(learner)
-    with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.enable_grad():
+    with torch_defaults(), torch.random.fork_rng(devices=[]), gradients_on():
         torch.manual_seed(0)
         task = next(iter(batch))
         path = learner.adapted_path(task.support_x, task.support_y)
@@ -91,7 +92,7 @@ def _agrees(learner: MetaLearner, recompute: bool) -> bool:
 def _engine_result(learner: MetaLearner, recompute: bool) -> list[Tensor]:
     learner, batch = _tiny(learner)
     parameters, steps = list(learner.parameters()), learner.recipe.inner_steps
-    with torch.inference_mode(False), torch.enable_grad():
+    with gradients_on():
         logits = batched.batch_logits(learner, batch, steps, [False, True], every_step=False)
         arguments = learner, batch, *learner.schedule(0.0), 1
         if recompute:

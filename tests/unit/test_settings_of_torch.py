@@ -3,6 +3,7 @@
 import contextlib
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ import torch
 
 import mamlpp
 from mamlpp.diagnostics import diagnose
-from tests.makers import noise_sampler, noise_trainer
+from mamlpp.engine import definition_result
+from tests.makers import SHAPE, WAYS, noise_sampler, noise_trainer
 
 
 @contextlib.contextmanager
@@ -82,3 +84,17 @@ def test_a_session_of_its_own_keeps_its_priority():
         capture_output=True, check=True, cwd=Path(mamlpp.__file__).parents[1],
     )  # fmt: skip
     assert done.stdout.split()[-1] == "7"
+
+
+def test_learners_made_in_several_threads_have_the_weights_of_their_seeds():
+    recipe = mamlpp.RECIPES["maml++"].with_(filters=4)
+
+    def make(seed):
+        learner = mamlpp.MetaLearner(recipe, SHAPE, WAYS, seed)
+        definition_result(learner)
+        return learner.network.head.weight
+
+    expected = [mamlpp.MetaLearner(recipe, SHAPE, WAYS, i).network.head.weight for i in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(make, range(8)))
+    assert all(map(torch.equal, found, expected))
