@@ -21,6 +21,7 @@ from mamlpp.data.tasks import TaskBatch, TaskSampler
 from mamlpp.errors import InputError, InputWarning
 from mamlpp.learner import MetaLearner
 from mamlpp.maml import Task
+from mamlpp.profiles import check_profile
 from mamlpp.recipe import RECIPES, Recipe
 from mamlpp.run.evaluation import Evaluation, evaluate, evaluate_protocols, evaluate_tasks
 from mamlpp.run.run import Run
@@ -41,6 +42,7 @@ __all__ = [
     "TaskBatch",
     "TaskSampler",
     "Trainer",
+    "check_profile",
     "default_dataset",
     "default_device",
     "evaluate",

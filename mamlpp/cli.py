@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -468,7 +469,8 @@ def _parse(arguments: list[str]) -> Data | Train | Evaluate | Sweep | Cache | Do
 
 def _command(*words: str) -> str:
     """`mamlpp` and the words, as one types them here; the file system's odd names in quotes."""
-    line = ["mamlpp", *words]
+    here = shutil.which("mamlpp") is not None or not Path(sys.argv[0]).name.startswith("mamlpp")
+    line = ["mamlpp" if here else sys.argv[0], *words]
     return subprocess.list2cmdline(line) if os.name == "nt" else shlex.join(line)
 
 

@@ -17,18 +17,21 @@ class Recipe:
     """Everything that defines a training but the data. Defaults are the paper's for Omniglot."""
 
     filters: int = 64
-    """Feature maps of each convolution: 64 for Omniglot, 48 for Mini-ImageNet [A]."""
+    """Filters of each convolution: 64 for Omniglot, 48 for Mini-ImageNet [A]."""
     pooling: Literal["max", "stride"] = "max"
-    """How a block halves its maps: 2x2 max-pooling, or strides of 2, the unstable variant [A]."""
+    """How a block halves its maps: 2x2 max-pooling, or a stride of 2, the unstable variant [A]."""
     norm_statistics: Literal["batch", "shared", "per_step"] = "batch"
-    """What batch norm reads at evaluation: batch statistics [F], or running ones (BNRS) [A]."""
+    """What batch norm uses at evaluation: batch statistics [F], or running ones, shared by all
+    steps or collected for each of them (BNRS) [A]."""
     norm_weights: Literal["shared", "per_step"] = "shared"
-    """Weight and bias of batch norm: one pair for all inner steps [F], or one each: BNWB [A]."""
+    """Weights and biases of batch norm: shared by all inner steps [F], or one pair per step (BNWB)
+    [A]."""
     query_statistics: Literal["query", "support"] = "query"
-    """Whose batch statistics normalise queries in training: their own [F, A], or the support's."""
+    """Which batch statistics normalise the query set in training: its own [F, A], or those of the
+    support set."""
 
     inner_steps: int = 5
-    """Gradient steps on the support set: the N of the paper [A]."""
+    """Gradient steps on the support set, the N of the paper [A]."""
     inner_rate: float = 0.1
     """Learning rate of these steps, alpha: 0.1 for Omniglot, 0.01 for Mini-ImageNet [A]."""
     inner_rule: Literal["fixed", "lslr", "meta-sgd"] = "fixed"
@@ -37,34 +40,34 @@ class Recipe:
     """First epoch with second derivatives; 0: always, None: never (first-order MAML) [F]."""
 
     msl_epochs: float = 0.0
-    """Epochs in which the multi-step loss turns into the final loss; 0: no multi-step loss [A]."""
+    """Epochs over which the multi-step loss becomes the final loss; 0: no multi-step loss [A]."""
     msl_floor: float = 0.0
-    """What each step but the last still counts after that, at most 1 / inner_steps."""
+    """Weight that every step but the last keeps after that, at most 1 / inner_steps."""
 
     meta_batch: int = 16
-    """Tasks a meta-step: 16 (1-shot) or 8 (5-shot) for Omniglot, 4 or 2 for Mini-ImageNet [A]."""
+    """Tasks per meta-step: 16 (1-shot), 8 (5-shot) for Omniglot; 4, 2 for Mini-ImageNet [A]."""
     outer_rate: float = 1e-3
     """Learning rate of the meta-optimizer, Adam: beta [A]."""
     outer_rate_min: float | None = None
-    """Cosine annealing of beta to this rate over all epochs [A]; None: beta stays [F]."""
+    """Cosine annealing of beta to this rate over all epochs (CA) [A]; None: beta stays [F]."""
     epochs: int = 150
-    """Length of the training; validated after each epoch [A]."""
+    """Length of the training. Each epoch ends with a validation [A]."""
     iterations_per_epoch: int = 500
-    """Meta-steps an epoch [A]."""
+    """Meta-steps per epoch [A]."""
     validation_tasks: int = 600
-    """Tasks that each validation averages over [A]."""
+    """Tasks per validation [A]."""
     clip_norm: float | None = None
-    """Longest meta-gradient: a longer one is scaled down to this 2-norm; None: any length."""
+    """Largest 2-norm of the meta-gradient: a longer one is scaled down to it; None: no limit."""
     clip_value: float | None = None
-    """Largest number in a meta-gradient, of either sign: 10 for Mini-ImageNet [A]; None: any."""
+    """Largest absolute value in the meta-gradient: 10 for Mini-ImageNet [A]; None: no limit."""
     memory: Literal["store", "recompute", "auto"] = "store"
-    """Store the graph of all inner steps; or recompute each step on the way back, which takes a
-    fifth more time and the memory of one step; or choose by the memory that is free."""
+    """Store the graph of all inner steps; or recompute each step in the backward pass, which takes
+    a fifth more time and the memory of one step; or choose by the memory that is free."""
     nonfinite: Literal["skip", "stop"] = "skip"
     """What to do at a meta-gradient that is not finite, which is never applied: skip the meta-step,
     or stop the training."""
     seed: int = 0
-    """Seed of the initial weights; each sampler has its own."""
+    """Seed of the initial weights. Each sampler has a seed of its own."""
     _milestones = tuple[str, ...]()
 
     def __post_init__(self) -> None:

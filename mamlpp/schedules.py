@@ -12,11 +12,11 @@ def second_order(second_order_from: float | None, epoch: float) -> bool:
 
 
 def step_weights(steps: int, msl_epochs: float, msl_floor: float, epoch: float) -> list[float]:
-    """What the query loss after each of the inner steps 1 … S counts (MSL; paper, section 4).
+    """Weight of the query loss after each of the inner steps 1 … S (MSL; paper, section 4).
 
-    At epoch 0 each counts 1/S. All but the last fall linearly, to `msl_floor` at epoch `msl_epochs`
-    and after it; the last takes the rest, so that they sum to 1 at every epoch. `msl_epochs` 0
-    means no multi-step loss: the last alone counts.
+    At epoch 0 each weight is 1/S. All but the last fall linearly to `msl_floor`, which they reach
+    at epoch `msl_epochs` and keep; the last takes the rest, so that they sum to 1 at every epoch.
+    `msl_epochs` 0 means no multi-step loss: the last weight is 1, the others are 0.
     """
     if msl_epochs == 0:
         return [0.0] * (steps - 1) + [1.0]

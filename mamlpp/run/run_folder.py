@@ -1,14 +1,16 @@
 """The folder of a training while it runs: its lock, tables and checkpoints, and how it resumes."""
 
+import errno
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from mamlpp.errors import InputError
+from mamlpp.errors import InputError, InputWarning
 from mamlpp.files import remove_leftovers
 from mamlpp.recipe import Recipe
 from mamlpp.run.changes import CHANGE_COLUMNS
@@ -23,6 +25,7 @@ from mamlpp.run.checkpoints import (
 from mamlpp.run.history import GRADIENT_COLUMNS, History, Row
 from mamlpp.run.run import DataSettings, open_directory, read_workers
 
+NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 CHECKPOINT_SECONDS = 30.0  # between two checkpoints within an epoch: what a killed run can lose
 
 
@@ -130,10 +133,21 @@ class RunFolder:
                     f"another training is at work in {self.directory}; wait for it, or choose "
                     f"another folder"
                 ) from error
+            except (OSError, NotImplementedError) as error:
+                if isinstance(error, OSError) and error.errno not in NO_LOCKS:
+                    raise
+                self._lock = None
+                warnings.warn(
+                    f"the file system of {self.directory} has no locks ({error}); the training "
+                    f"goes on, but nothing keeps a second one out of this folder",
+                    InputWarning,
+                    stacklevel=6,
+                )
         try:
             yield
         finally:
-            self._lock.release()
+            if self._lock is not None:
+                self._lock.release()
 
     @contextmanager
     def _writing(self) -> Iterator[None]:

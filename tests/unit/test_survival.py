@@ -501,6 +501,16 @@ def test_two_trainings_cannot_write_to_the_same_folder(tmp_path, monkeypatch):
     make_trainer(tmp_path).fit()
 
 
+def test_a_file_system_without_locks_costs_a_warning_alone(tmp_path, monkeypatch):
+    def acquire(*_, **__):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("filelock.FileLock.acquire", acquire)
+    with pytest.warns(mamlpp.InputWarning, match="has no locks .*; the training goes on"):
+        trainer = make_trainer(tmp_path)
+    assert len(trainer.fit().history.rows) == len(make_trainer().fit().history.rows)
+
+
 # Clipping
 
 
