@@ -9,7 +9,7 @@ from torch.nn import Module
 
 import mamlpp
 from benchmarks import __main__ as table
-from benchmarks import floor, gpu, growth, precision, report, small
+from benchmarks import busy, floor, gpu, growth, precision, report, small
 from benchmarks.contenders import OURS, PEERS, start
 from benchmarks.workloads import W1, W2
 
@@ -157,3 +157,11 @@ def test_failing_published_code_is_reported(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(small, "race", lambda *_: ({"ours": [1.0]}, {}))
     assert small.main(tmp_path) == 1
     assert "failed; see the error" in capsys.readouterr().err
+
+
+def test_a_busy_loop_beside_a_training(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(busy, "RECIPE", busy.RECIPE.with_(filters=2, iterations_per_epoch=2))
+    busy.main(rounds=1, workers=(1,), output=tmp_path / "busy.json")
+    [row] = json.loads((tmp_path / "busy.json").read_text(encoding="utf-8"))["rows"]
+    assert row["ratio"] == row["busy"] / row["quiet"]
+    assert "1 worker: " in capsys.readouterr().out
