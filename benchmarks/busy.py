@@ -42,11 +42,11 @@ def main(
             for busy in times:
                 with busy_loops(loops if busy else 0):
                     times[busy].append(train(count))
-        quiet, busy = (median(times[state]) for state in (False, True))
-        rows.append({"workers": count, "quiet": quiet, "busy": busy, "ratio": busy / quiet})
+        quiet, beside = (median(times[state]) for state in (False, True))
+        rows.append({"workers": count, "quiet": quiet, "busy": beside, "ratio": beside / quiet})
         print(
-            f"{count} worker{'s' if count > 1 else ''}: {quiet:.2f} s quiet, {busy:.2f} s beside "
-            f"{loops} busy loop{'s' if loops > 1 else ''}, {busy / quiet:.2f} times as long",
+            f"{count} worker{'s' if count > 1 else ''}: {quiet:.2f} s quiet, {beside:.2f} s beside "
+            f"{loops} busy loop{'s' if loops > 1 else ''}, {beside / quiet:.2f} times as long",
             flush=True,
         )
     if output is not None:
