@@ -506,6 +506,7 @@ def environment(work: Path, mark: str, profile: str) -> dict[str, str]:
             "JUPYTER_PATH": str(Path(sys.prefix, "share", "jupyter")),
             "JUPYTER_RUNTIME_DIR": str(runtime),
             "MAMLPP_CACHE": str(cache_folder()),
+            "MAMLPP_CACHE_READ_ONLY": "1",
             "MAMLPP_PROFILE": profile,  # not the one that a submission chooses
             "MATPLOTLIBRC": str(TOOLS / "matplotlibrc"),
             "MPLBACKEND": "agg",

@@ -23,6 +23,7 @@ from mamlpp.errors import InputError, InputWarning
 from mamlpp.files import remove_leftovers, replacing
 
 LIMIT = "MAMLPP_CACHE_LIMIT"
+READ_ONLY = "MAMLPP_CACHE_READ_ONLY"  # set where a process may read the cache and no more
 DEFAULT_LIMIT = 10.0  # GB: Mini-ImageNet, the largest dataset, takes 1.3.
 GB = 10**9
 DAY = 24 * 60 * 60
@@ -116,8 +117,9 @@ def _read(path: Path, dataset: str, split: str) -> ImageSet | None:
         return None
     stored = _whole(path, dataset, split)
     if stored is not None:
-        with suppress(OSError):  # The cache may be read-only.
-            os.utime(path)  # A file's time says when it was last used.
+        if not os.environ.get(READ_ONLY):
+            with suppress(OSError):  # The file system may be read-only.
+                os.utime(path)  # A file's time says when it was last used.
         return stored
     warnings.warn(
         f"the cached file {path} is damaged or cannot be read, so {dataset} is built again",

@@ -287,3 +287,13 @@ def test_the_limit_is_ten_gigabytes_unless_said(monkeypatch):
     assert limit_gb() == 10
     monkeypatch.setenv("MAMLPP_CACHE_LIMIT", "2.5")
     assert limit_gb() == 2.5
+
+
+def test_a_cache_that_may_only_be_read_is_not_touched(stored, monkeypatch):
+    os.utime(stored, (1, 1))
+    monkeypatch.setenv("MAMLPP_CACHE_READ_ONLY", "1")
+    cached("small", "train", "v1", never_built)
+    assert stored.stat().st_mtime == 1
+    monkeypatch.delenv("MAMLPP_CACHE_READ_ONLY")
+    cached("small", "train", "v1", never_built)
+    assert stored.stat().st_mtime > 1
