@@ -6,9 +6,11 @@ import hypothesis
 import matplotlib
 import pytest
 
-# Who is started in the background may not hear Ctrl-C, which some tests send.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# What runs in the background may not hear Ctrl-C or SIGHUP; some tests send them.
+for name, handler in (("SIGINT", signal.default_int_handler), ("SIGHUP", signal.SIG_DFL)):
+    number = getattr(signal, name, None)
+    if number is not None and signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, handler)
 
 matplotlib.use("Agg")
 hypothesis.settings.register_profile("mamlpp", deadline=None)  # shared cores make times jump

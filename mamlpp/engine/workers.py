@@ -13,10 +13,12 @@ import pickle
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import warnings
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -29,6 +31,7 @@ from torch import Tensor, nn
 
 from mamlpp.data.tasks import TaskBatch
 from mamlpp.engine.agreement import definition_result, learner_parts, same, unchanged
+from mamlpp.engine.threads import keep_priority
 from mamlpp.errors import InputError
 from mamlpp.learner import MetaLearner
 from mamlpp.maml import Report
@@ -287,8 +290,10 @@ def start_workers(size: int) -> Workers:
     store = str(Path(folder.name, "store"))
     processes = [_start(Path(folder.name), store, rank, size) for rank in range(1, size)]
     try:
-        _await(processes, Path(folder.name))
-        workers = _join(store, 0, size)
+        _watch(processes, Path(folder.name), lambda: _all_ready(Path(folder.name), size))
+        joining = _join_in_a_thread(store, size)
+        _watch(processes, Path(folder.name), joining.done)
+        workers = joining.result()
     except BaseException:
         _end(processes, folder)
         raise
@@ -309,21 +314,36 @@ def _start(folder: Path, store: str, rank: int, size: int) -> "subprocess.Popen[
 
 
 _WORKER = """
-import json, pathlib, sys
+import json, sys
 sys.path[:] = json.loads(sys.argv[1])
-store, rank, size = sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 from mamlpp.engine import workers
-pathlib.Path(store).with_name(f"ready-{rank}").touch()
-workers.keep_priority()
-workers._join(store, rank, size).serve()
+workers.serve_as(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
 """
 
 
-def _await(processes: "list[subprocess.Popen[bytes]]", folder: Path) -> None:
-    """Wait until all have imported the kit: they can be joined only together."""
+def serve_as(store: str, rank: int, size: int) -> None:
+    """The whole life of a worker process: tell the main process, join it, serve."""
+    keep_priority()
+    _ready(Path(store).parent, rank).touch()
+    _join(store, rank, size).serve()
+
+
+def _ready(folder: Path, rank: int) -> Path:
+    return folder / f"ready-{rank}"
+
+
+def _all_ready(folder: Path, size: int) -> bool:
+    """Whether all have imported the kit: they can be joined only together."""
+    return all(_ready(folder, rank).exists() for rank in range(1, size))
+
+
+def _watch(
+    processes: "list[subprocess.Popen[bytes]]", folder: Path, done: Callable[[], bool]
+) -> None:
+    """Wait until it is done, as long as all processes live."""
     until = time.monotonic() + STARTING
-    for rank, process in enumerate(processes, start=1):
-        while not (folder / f"ready-{rank}").exists():
+    while not done():
+        for rank, process in enumerate(processes, start=1):
             if process.poll() is not None:
                 words = (folder / f"error-{rank}").read_text("utf-8", "replace").strip()
                 reason = words.splitlines()[-1] if words else f"exit code {process.returncode}"
@@ -331,11 +351,26 @@ def _await(processes: "list[subprocess.Popen[bytes]]", folder: Path) -> None:
                     f"a worker process could not start ({reason}); train with workers=1, or mend "
                     f"that: is there a file beside your script with the name of a package?"
                 )
-            if time.monotonic() > until:
-                raise InputError(
-                    f"a worker process did not start within {STARTING:.0f} s; train with workers=1"
-                )
-            time.sleep(0.02)
+        if time.monotonic() > until:
+            raise InputError(
+                f"a worker process did not start within {STARTING:.0f} s; train with workers=1"
+            )
+        time.sleep(0.02)
+
+
+def _join_in_a_thread(store: str, size: int) -> "Future[Workers]":
+    """Joining cannot be interrupted, and never ends where one of the others has."""
+    joining: Future[Workers] = Future()
+
+    def join() -> None:
+        try:
+            joining.set_result(_join(store, 0, size))
+        except BaseException as error:
+            joining.set_exception(error)
+
+    threading.Thread(target=join, daemon=True).start()
+    torch.set_num_threads(1)  # Each thread of Python has a number of its own.
+    return joining
 
 
 def _join(store: str, rank: int, size: int) -> Workers:

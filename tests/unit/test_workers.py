@@ -90,6 +90,15 @@ def test_a_worker_that_cannot_start_ends_in_a_sentence(name, tmp_path, monkeypat
     assert gone(new_workers(before))
 
 
+def test_a_worker_that_ends_while_it_joins_ends_in_a_sentence(monkeypatch):
+    dies = workers._WORKER.replace("workers.serve_as(", "workers._join = exit\nworkers.serve_as(")
+    monkeypatch.setattr(workers, "_WORKER", dies)
+    before = workers_of(os.getpid())
+    with pytest.raises(mamlpp.InputError, match=r"could not start .*; train with workers=1"):
+        workers.start_workers(2)
+    assert gone(new_workers(before))
+
+
 def test_two_trainings_with_as_many_workers_are_the_same_bit_by_bit():
     before = workers_of(os.getpid())
     runs = [make_trainer(workers=2).fit() for _ in range(2)]
