@@ -23,7 +23,7 @@ from mamlpp.learner import MetaLearner
 from mamlpp.maml import Task
 from mamlpp.profiles import check_profile
 from mamlpp.recipe import RECIPES, Recipe
-from mamlpp.run.evaluation import Evaluation, evaluate, evaluate_protocols, evaluate_tasks
+from mamlpp.run.evaluation import Evaluation, evaluate, evaluate_readings, evaluate_tasks
 from mamlpp.run.run import Run
 from mamlpp.run.seeds import train_seeds
 from mamlpp.run.trainer import Trainer, default_device
@@ -46,7 +46,7 @@ __all__ = [
     "default_dataset",
     "default_device",
     "evaluate",
-    "evaluate_protocols",
+    "evaluate_readings",
     "evaluate_tasks",
     "load_images",
     "train_seeds",

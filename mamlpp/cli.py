@@ -27,9 +27,10 @@ from mamlpp.data.tasks import TaskSampler
 from mamlpp.engine import Workers, torchrun_workers
 from mamlpp.errors import InputError
 from mamlpp.files import replacing, user_path
+from mamlpp.learner import Reading
 from mamlpp.recipe import RECIPES, Recipe
 from mamlpp.run import sweep
-from mamlpp.run.evaluation import EVALUATION_SEED, Evaluation, evaluate_protocols
+from mamlpp.run.evaluation import EVALUATION_SEED, READINGS, Evaluation, evaluate_readings
 from mamlpp.run.run import Run
 from mamlpp.run.schedule_words import describe_schedule
 from mamlpp.run.trainer import Trainer, default_device
@@ -149,17 +150,18 @@ class Evaluate:
     """cpu, cuda, …; by default the GPU if there is one."""
 
     def __call__(self) -> None:
-        """Evaluate with both protocols, single and ensemble; print and write the numbers."""
+        """Evaluate by each reading, single and ensemble; print and write the numbers."""
         device, directory = _device(self.device), user_path(self.directory)
         run = Run.load(directory)
         run.learner.to(device)
         images = load_images(run.data.dataset, self.split).to(device)
         members = min(self.ensemble, len(run.kept))
         steps = run.recipe.inner_steps if self.steps is None else self.steps
-        results = evaluate_protocols(
+        results = evaluate_readings(
             run, images, self.tasks, steps=steps, ensemble=members, seed=self.seed
         )
         say(f"{images.name}, {run.ways}-way {run.shots}-shot, {self.tasks} tasks")
+        say(f"checkpoints selected by validation, queries normalised {READINGS[run.selected_by]}")
         if members < self.ensemble:
             say(f"note: {self.ensemble} checkpoints were asked for, the run keeps {members}")
         say(_tables(results, members))
@@ -188,18 +190,15 @@ class Evaluate:
             **options,
             "recipe": run.recipe.as_dict(),
             "data": asdict(run.data),
+            "selected_by": run.selected_by,
         }
 
 
-Results = dict[str, dict[str, Evaluation]]
-_PROTOCOLS = (
-    "inductive (each query image judged by itself)",
-    "transductive (all judged together, as published)",
-)
+Results = dict[Reading, dict[str, Evaluation]]
 
 
 def _tables(results: Results, members: int) -> str:
-    """Accuracy, accuracy after each step, and calibration: tables with a row for each protocol."""
+    """Accuracy, accuracy after each step, and calibration: tables with a row for each reading."""
 
     def each(say: Callable[[Evaluation], str]) -> list[list[str]]:
         return [[say(one) for one in pair.values()] for pair in results.values()]
@@ -212,7 +211,7 @@ def _tables(results: Results, members: int) -> str:
     ]
     error = each(lambda one: f"{100 * one.calibration_error:.2f}")
     tables = [
-        ("accuracy in %, with its 95 % interval over tasks", kinds, accuracy),
+        ("accuracy in %, with its 95 % interval over tasks; queries normalised", kinds, accuracy),
         (
             "accuracy in % of the best checkpoint after 0, 1, … inner steps",
             [str(step) for step in range(len(by_step[0]))],
@@ -220,12 +219,13 @@ def _tables(results: Results, members: int) -> str:
         ),
         ("calibration error in %: how far confidence is from accuracy", kinds, error),
     ]
-    return "\n".join(_table(*table) for table in tables)
+    return "\n".join(_table(list(results), *table) for table in tables)
 
 
-def _table(title: str, columns: list[str], rows: list[list[str]]) -> str:
-    """A title above right-aligned columns, with a row for each protocol."""
-    lines = [["", *columns], *([name, *row] for name, row in zip(_PROTOCOLS, rows, strict=True))]
+def _table(readings: list[Reading], title: str, columns: list[str], rows: list[list[str]]) -> str:
+    """A title above right-aligned columns, with a row for each reading."""
+    words = [READINGS[reading] for reading in readings]
+    lines = [["", *columns], *([name, *row] for name, row in zip(words, rows, strict=True))]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return f"\n{title}\n" + "\n".join(
         "  ".join([name.ljust(widths[0]), *map(str.rjust, cells, widths[1:])])

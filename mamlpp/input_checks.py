@@ -1,13 +1,11 @@
 """Whether what a user gives to the definition can be used: recipes, and images with labels."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
 
 from mamlpp.errors import InputError
-
-Weights = dict[str, Tensor]
 
 
 def check_recipe(recipe: Any) -> None:
@@ -51,14 +49,14 @@ def check_task(learner: Any, images: Tensor, labels: Tensor) -> None:
         )
 
 
-def check_weights(needed: Weights, trained: Weights, changes: Iterable[str]) -> None:
-    """Raise `InputError` where a changed recipe needs weights that have not been trained."""
-    for name, x in needed.items():
-        if x.numel() and (name not in trained or trained[name].shape != x.shape):
-            raise InputError(
-                f"a recipe with {', '.join(changes)} changed like this has other weights "
-                f"({name}), which have not been trained; train it"
-            )
+def check_reading(learner: Any, reading: str) -> None:
+    """Raise `InputError` where a learner has no such reading."""
+    if reading not in learner.readings:
+        why = "" if learner.has_running else "; running statistics were not collected in training"
+        raise InputError(
+            f"there is no reading {reading!r} of this learner; choose one of "
+            f"{', '.join(learner.readings)}{why}"
+        )
 
 
 def check_image_size(height: int, width: int, least: int) -> None:

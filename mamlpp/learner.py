@@ -3,10 +3,9 @@
 Letters: B tasks, M images, N ways, K shots, F filters, S inner steps.
 """
 
-import copy
 import inspect
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +13,7 @@ from torch.func import functional_call
 
 from mamlpp import schedules
 from mamlpp.inner_rates import LSLR, FixedRate, MetaSGD
-from mamlpp.input_checks import check_task, check_weights
+from mamlpp.input_checks import check_reading, check_task
 from mamlpp.maml import Model, Report, Task, Weights, cross_entropy, inner_loop, task_loss
 from mamlpp.network import BatchNorm, BatchStatistics, ConvNet, Statistics
 from mamlpp.precision import full_precision, gradients_on, torch_defaults
@@ -22,6 +21,7 @@ from mamlpp.recipe import Recipe
 from mamlpp.task_result import TaskResult, as_statistics, stack
 
 Path = list[Weights]  # θ_0 … θ_S
+Reading = Literal["support", "running", "queries"]  # whose statistics normalise a query
 
 
 class MetaLearner(nn.Module):
@@ -131,6 +131,11 @@ class MetaLearner(nn.Module):
         """Whether batch norm has running statistics."""
         return self.recipe.norm_statistics != "batch"
 
+    @property
+    def readings(self) -> list[Reading]:
+        """The readings that this learner has: "running" where statistics are collected."""
+        return ["support", "running", "queries"] if self.has_running else ["support", "queries"]
+
     def update_running(self, statistics: Iterable[BatchStatistics]) -> None:
         """Move the running statistics towards those of B tasks `[B, F]`, one after another."""
         rows: dict[tuple[BatchNorm, int], list[tuple[Tensor, Tensor]]] = {}
@@ -143,17 +148,18 @@ class MetaLearner(nn.Module):
 
     def adapt(
         self, support_x: Tensor, support_y: Tensor, steps: int | None = None,
-        transductive: bool = False,
+        reading: Reading = "support",
     ) -> Callable[[Tensor], Tensor]:  # fmt: skip
         """Learn one task from support images `[N·K, C, H, W]` with labels `[N·K]`: a classifier.
 
-        The result maps images `[M, C, H, W]` to logits `[M, N]`, without a graph, and no image's
-        logits depend on another image: batch norm uses the running statistics where the recipe has
-        them, else those of the support set under the adapted weights. `transductive=True` instead
-        normalises the M images by each other, as published code does. The learner does not change.
+        The result maps images `[M, C, H, W]` to logits `[M, N]`, without a graph. The learner does
+        not change. Batch norm normalises the images by the statistics of the `reading`: those of
+        the support set under the adapted weights; the running ones, collected in training; or, as
+        published code does, those of the M images themselves (transductive). Only with "queries"
+        do an image's logits depend on another image.
         """
         path = self.adapted_path(support_x, support_y, steps)
-        return self.classifier(path, len(path) - 1, support_x, transductive)
+        return self.classifier(path, len(path) - 1, support_x, reading)
 
     @full_precision()
     def adapted_path(self, support_x: Tensor, support_y: Tensor, steps: int | None = None) -> Path:
@@ -167,10 +173,10 @@ class MetaLearner(nn.Module):
         return [{name: w.detach() for name, w in weights.items()} for weights in path]
 
     def classifier(
-        self, path: Path, step: int, support_x: Tensor, transductive: bool = False
+        self, path: Path, step: int, support_x: Tensor, reading: Reading = "support"
     ) -> Callable[[Tensor], Tensor]:
         """The classifier of `adapt` after `step` steps of an adapted path."""
-        statistics = None if transductive else self.statistics(path[step], support_x, step)
+        statistics = self.statistics(path[step], support_x, step, reading)
 
         @full_precision()
         @torch.no_grad()
@@ -182,28 +188,18 @@ class MetaLearner(nn.Module):
 
     @full_precision()
     @torch.no_grad()
-    def statistics(self, weights: Weights, support_x: Tensor, step: int) -> Statistics | None:
-        """What inductive predictions normalise by; None where the network has no batch norm."""
-        if not self.norms():
+    def statistics(
+        self, weights: Weights, support_x: Tensor, step: int, reading: Reading = "support"
+    ) -> Statistics | None:
+        """What a reading normalises by; None: each batch by itself, or there is no batch norm."""
+        check_reading(self, reading)
+        if reading == "queries" or not self.norms():
             return None
-        if self.has_running:
+        if reading == "running":
             return {norm: norm.running(step) for norm in self.norms()}
         collect: list[BatchStatistics] = []
         self(weights, support_x, step, collect=collect)
         return as_statistics(collect)
-
-    @gradients_on()
-    def with_recipe(self, **changes: Any) -> "MetaLearner":
-        """A copy under a changed recipe, to be evaluated otherwise than it was trained.
-
-        Raises `InputError` where the change asks for weights that this learner does not have.
-        """
-        recipe, other = self.recipe.with_(**changes), copy.deepcopy(self)
-        network = self.network if self._own_network else None
-        fresh = MetaLearner(recipe, self.image_shape, self.ways, network=network)
-        check_weights(fresh.state_dict(), self.state_dict(), changes)
-        other.update_recipe(recipe)
-        return other
 
     def update_recipe(self, recipe: Recipe) -> None:
         """Continue under a recipe with another fixed inner rate or other schedules."""

@@ -21,8 +21,8 @@ class Recipe:
     pooling: Literal["max", "stride"] = "max"
     """How a block halves its maps: 2x2 max-pooling, or a stride of 2, the unstable variant [A]."""
     norm_statistics: Literal["batch", "shared", "per_step"] = "batch"
-    """What batch norm uses at evaluation: batch statistics [F], or running ones, shared by all
-    steps or collected for each of them (BNRS) [A]."""
+    """Running statistics to collect in training: none (batch statistics only) [F], one set shared
+    by all steps, or one set for each step (BNRS) [A]. Evaluation says whether it reads them."""
     norm_weights: Literal["shared", "per_step"] = "shared"
     """Weights and biases of batch norm: shared by all inner steps [F], or one pair per step (BNWB)
     [A]."""

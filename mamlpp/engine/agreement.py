@@ -62,8 +62,8 @@ def definition_result(learner: MetaLearner) -> list[Tensor]:
         task = next(iter(batch))
         path = learner.adapted_path(task.support_x, task.support_y)
         logits = [
-            learner.classifier(path, len(path) - 1, task.support_x, transductive)(task.query_x)
-            for transductive in (False, True)
+            learner.classifier(path, len(path) - 1, task.support_x, reading)(task.query_x)
+            for reading in learner.readings
         ]
         loss, report = learner.meta_loss(batch)
         gradients = torch.autograd.grad(loss, list(learner.parameters()), materialize_grads=True)
@@ -93,7 +93,7 @@ def _engine_result(learner: MetaLearner, recompute: bool) -> list[Tensor]:
     learner, batch = _tiny(learner)
     parameters, steps = list(learner.parameters()), learner.recipe.inner_steps
     with gradients_on():
-        logits = batched.batch_logits(learner, batch, steps, [False, True], every_step=False)
+        logits = batched.batch_logits(learner, batch, steps, learner.readings, False)
         arguments = learner, batch, *learner.schedule(0.0), 1
         if recompute:
             learner.zero_grad()

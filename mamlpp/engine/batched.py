@@ -14,7 +14,7 @@ from mamlpp import maml
 from mamlpp.data.tasks import TaskBatch
 from mamlpp.engine.fast_network import FastNetwork, expand
 from mamlpp.engine.recompute import recomputed_gradient
-from mamlpp.learner import MetaLearner
+from mamlpp.learner import MetaLearner, Reading
 from mamlpp.maml import Task, Weights, cross_entropy
 from mamlpp.network import BatchStatistics, Statistics
 from mamlpp.task_result import TaskResult, as_statistics
@@ -95,26 +95,27 @@ def _accuracy(logits: Tensor, batch: TaskBatch) -> Tensor:
 
 
 def batch_logits(
-    learner: MetaLearner, batch: TaskBatch, steps: int, protocols: Sequence[bool], every_step: bool
-) -> Tensor:
-    """Query logits `[A, S + 1, B, M, N]`, or `[A, 1, B, M, N]` of the last step alone.
+    learner: MetaLearner, batch: TaskBatch, steps: int, readings: Sequence[Reading],
+    every_step: bool,
+) -> Tensor:  # fmt: skip
+    """Query logits `[R, S + 1, B, M, N]`, or `[R, 1, B, M, N]` of the last step alone.
 
-    For each of A protocols, transductive or not, as `MetaLearner.classifier` gives them.
+    For each of R readings, as `MetaLearner.classifier` gives them.
     """
     network = FastNetwork(learner.network, len(batch))  # type: ignore[arg-type]
     patches = network.patches(batch.support_x)
     path = _adapted_path(learner, network, patches, batch.support_y, steps)
-    query = network.patches(batch.query_x) if any(protocols) else None
+    query = network.patches(batch.query_x) if "queries" in readings else None
     with torch.no_grad():
         logits = []
-        for transductive in protocols:
+        for reading in readings:
             for step in range(0 if every_step else steps, steps + 1):
-                if transductive:
+                if reading == "queries":
                     logits.append(network.logits(path[step], query, step))  # type: ignore[arg-type]
                     continue
-                statistics = _statistics(learner, network, path[step], patches, step)
+                statistics = _statistics(learner, network, path[step], patches, step, reading)
                 logits.append(network.classify(path[step], batch.query_x, step, statistics))
-        return torch.stack(logits).unflatten(0, (len(protocols), -1))
+        return torch.stack(logits).unflatten(0, (len(readings), -1))
 
 
 def _adapted_path(
@@ -130,9 +131,10 @@ def _adapted_path(
 
 
 def _statistics(
-    learner: MetaLearner, network: FastNetwork, weights: Weights, patches: object, step: int
-) -> Statistics:
-    if learner.has_running:
+    learner: MetaLearner, network: FastNetwork, weights: Weights, patches: object, step: int,
+    reading: Reading,
+) -> Statistics:  # fmt: skip
+    if reading == "running":
         return {norm: norm.running(step) for norm in learner.norms()}
     collect: list[BatchStatistics] = []
     network.logits(weights, patches, step, collect)  # type: ignore[arg-type]

@@ -15,8 +15,8 @@ from mamlpp.engine.agreement import engine_agrees
 from mamlpp.engine.cuda_graph import CapturedGradients
 from mamlpp.engine.threads import one_thread
 from mamlpp.engine.workers import Workers, start_workers
-from mamlpp.input_checks import check_task
-from mamlpp.learner import MetaLearner
+from mamlpp.input_checks import check_reading, check_task
+from mamlpp.learner import MetaLearner, Reading
 from mamlpp.maml import Report, Task
 from mamlpp.precision import full_precision, gradients_on
 from mamlpp.task_result import TaskResult, stack
@@ -87,22 +87,24 @@ class Engine:
     @gradients_on()
     def logits(
         self, learner: MetaLearner, batch: TaskBatch, steps: int | None,
-        protocols: Sequence[bool], every_step: bool,
+        readings: Sequence[Reading], every_step: bool,
     ) -> Tensor:  # fmt: skip
-        """Query logits `[A, S + 1, B, M, N]`; or `[A, 1, B, M, N]`, of the last step alone.
+        """Query logits `[R, S + 1, B, M, N]`; or `[R, 1, B, M, N]`, of the last step alone.
 
-        For each of A protocols, transductive or not, after 0 … `steps` inner steps.
+        For each of R readings, after 0 … `steps` inner steps.
         """
+        for reading in readings:
+            check_reading(learner, reading)
         check_task(learner, batch.support_x[0], batch.support_y)
         steps = learner.recipe.inner_steps if steps is None else steps
         if engine_agrees(learner, bool(self.recompute)):
             parts = [batch] if self.takes_tasks_at_once(batch) else batch.split()
             each = [
-                batched.batch_logits(learner, part, steps, protocols, every_step) for part in parts
+                batched.batch_logits(learner, part, steps, readings, every_step) for part in parts
             ]
             return torch.cat(each, 2)
         return torch.stack(
-            [_definition_logits(learner, task, steps, protocols, every_step) for task in batch], 2
+            [_definition_logits(learner, task, steps, readings, every_step) for task in batch], 2
         )
 
     def dismiss(self) -> None:
@@ -145,16 +147,16 @@ class Engine:
 
 
 def _definition_logits(
-    learner: MetaLearner, task: Task, steps: int, protocols: Sequence[bool], every_step: bool
+    learner: MetaLearner, task: Task, steps: int, readings: Sequence[Reading], every_step: bool
 ) -> Tensor:
-    """`[A, S + 1, M, N]`, or `[A, 1, M, N]`."""
+    """`[R, S + 1, M, N]`, or `[R, 1, M, N]`."""
     path = learner.adapted_path(task.support_x, task.support_y, steps)
     logits = [
-        learner.classifier(path, step, task.support_x, transductive)(task.query_x)
-        for transductive in protocols
+        learner.classifier(path, step, task.support_x, reading)(task.query_x)
+        for reading in readings
         for step in range(0 if every_step else steps, steps + 1)
     ]
-    return torch.stack(logits).unflatten(0, (len(protocols), -1))
+    return torch.stack(logits).unflatten(0, (len(readings), -1))
 
 
 def _add(learner: MetaLearner, gradients: batched.Gradients) -> None:

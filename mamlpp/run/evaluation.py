@@ -1,6 +1,6 @@
 """Evaluate a meta-learner on unseen tasks: accuracy, confidence interval, calibration.
 
-Letters: P protocols, S inner steps, T tasks, M query images per task, N ways.
+Letters: R readings, S inner steps, T tasks, M query images per task, N ways.
 """
 
 import math
@@ -17,12 +17,17 @@ from mamlpp.data.images import ImageSet
 from mamlpp.data.tasks import TaskBatch, TaskSampler, stream_seed
 from mamlpp.engine import Engine
 from mamlpp.errors import InputError
-from mamlpp.learner import MetaLearner
+from mamlpp.learner import MetaLearner, Reading
 from mamlpp.run.run import Run
 
 EVALUATION_SEED = 600
 BINS = 15  # confidence bins, as in Guo et al. 2017
-PROTOCOLS = {"inductive": False, "transductive": True}
+READINGS: dict[Reading, str] = {
+    "support": "by the support set's statistics (inductive)",
+    "running": "by running statistics (inductive)",
+    "queries": "by the queries' own (transductive)",
+}
+"""What normalises a query image at evaluation, in words."""
 
 
 class Calibration(NamedTuple):
@@ -54,14 +59,14 @@ class Evaluation:
 
     accuracies: Tensor
     losses: Tensor
-    transductive: bool
+    reading: Reading = "support"
     confidences: Tensor = field(default_factory=lambda: torch.empty(0))
     """Probability of the predicted class after the last step: `[T, M]`."""
     hits: Tensor = field(default_factory=lambda: torch.empty(0))
     """Whether the predicted class is the correct one: `[T, M]`."""
 
     @classmethod
-    def of(cls, logits: Tensor, labels: Tensor, transductive: bool) -> "Evaluation":
+    def of(cls, logits: Tensor, labels: Tensor, reading: Reading = "support") -> "Evaluation":
         """Score query logits `[S + 1, T, M, N]` against labels `[T, M]`."""
         logits = logits.double()  # So that a mean of 0.2 prints as 0.2.
         labels = labels.expand(logits.shape[:-1])
@@ -69,7 +74,7 @@ class Evaluation:
         losses = F.cross_entropy(logits.flatten(0, -2), labels.flatten(), reduction="none")
         confidences = logits[-1].softmax(-1).amax(-1)
         accuracies, losses = hits.double().mean(-1), losses.view_as(hits).mean(-1)
-        return cls(accuracies, losses, transductive, confidences, hits[-1])
+        return cls(accuracies, losses, reading, confidences, hits[-1])
 
     @property
     def accuracy(self) -> float:
@@ -123,7 +128,7 @@ class Evaluation:
         calibration = self.calibration._asdict()
         return {
             "tasks": self.tasks,
-            "transductive": self.transductive,
+            "reading": self.reading,
             "accuracy": self.accuracy,
             "interval": _finite(self.interval),
             "loss": _finite(self.loss),
@@ -140,35 +145,35 @@ class Evaluation:
     def __str__(self) -> str:
         return (
             f"{100 * self.accuracy:.2f} ± {100 * self.interval:.2f} % "
-            f"(95 % interval over {self.tasks} tasks, "
-            f"{'transductive' if self.transductive else 'inductive'})"
+            f"(95 % interval over {self.tasks} tasks), {READINGS[self.reading]}"
         )
 
 
 def evaluate(
     run: Run, images: ImageSet, tasks: int = 600, *, steps: int | None = None,
-    transductive: bool = False, ensemble: int = 1, seed: int = EVALUATION_SEED,
+    reading: Reading = "support", ensemble: int = 1, seed: int = EVALUATION_SEED,
 ) -> Evaluation:  # fmt: skip
     """Evaluate a run after every inner step, on tasks with the run's ways, shots and queries.
 
         result = mamlpp.evaluate(run, mamlpp.load_images("glyphs", "test"))
-        print(result)  # accuracy, its 95 % interval, the number of tasks, the protocol
+        print(result)  # accuracy, its 95 % interval, the number of tasks, the reading
 
-    Inductive, the default: each query is classified on its own. Report this. `transductive=True`
-    normalises the queries of a task together: use it to compare with numbers of published code.
+    The `reading` says whose statistics normalise a query: the support set's, the default, which you
+    report; the running ones, where training collected them; or those of all queries of the task,
+    to compare with the numbers of published code. See `MetaLearner.adapt`.
 
     The same `seed` draws the same tasks; no seed draws those of training or validation. `steps`
     defaults to the recipe's. `ensemble` > 1 averages the logits of that many checkpoints, the best
-    on validation. Raises `InputError` if the run has fewer, or `tasks` < 2.
+    on validation. Raises `InputError` if the run has fewer or not this reading, or `tasks` < 2.
     """
     sampler = _sampler(run, images, seed)
     members = _members(run, ensemble)
-    return evaluate_tasks(members, sampler, tasks, steps, transductive, every_step=True)
+    return evaluate_tasks(members, sampler, tasks, steps, reading, every_step=True)
 
 
 def evaluate_tasks(
     learners: MetaLearner | Sequence[MetaLearner], sampler: TaskSampler, tasks: int,
-    steps: int | None = None, transductive: bool = False, *, every_step: bool = False,
+    steps: int | None = None, reading: Reading = "support", *, every_step: bool = False,
     engine: Engine | None = None,
 ) -> Evaluation:  # fmt: skip
     """Evaluate one learner, or an ensemble of several, on the next `tasks` tasks of a sampler.
@@ -178,29 +183,30 @@ def evaluate_tasks(
     """
     members = [learners] if isinstance(learners, MetaLearner) else learners
     engine = engine or Engine()
-    logits, labels = _predict(engine, members, sampler, tasks, steps, [transductive], every_step)
-    return Evaluation.of(logits.mean(0)[0], labels, transductive)
+    logits, labels = _predict(engine, members, sampler, tasks, steps, [reading], every_step)
+    return Evaluation.of(logits.mean(0)[0], labels, reading)
 
 
-def evaluate_protocols(
+def evaluate_readings(
     run: Run, images: ImageSet, tasks: int = 600, *, steps: int | None = None, ensemble: int = 1,
     seed: int = EVALUATION_SEED,
-) -> dict[str, dict[str, Evaluation]]:  # fmt: skip
-    """Evaluate a run under both protocols, single and ensemble, in the time of the ensemble alone.
+) -> dict[Reading, dict[str, Evaluation]]:  # fmt: skip
+    """Evaluate a run by all its readings, single and ensemble, in the time of the ensemble alone.
 
-    Returns `result["inductive" or "transductive"]["single" or "ensemble"]`, all on the same tasks.
+    Returns `result[reading]["single" or "ensemble"]`, all on the same tasks; "running" is there if
+    training collected running statistics.
     "single" is the best checkpoint; with `ensemble` 1 there is no "ensemble". See `evaluate`.
     """
     members, sampler = _members(run, ensemble), _sampler(run, images, seed)
-    protocols = list(PROTOCOLS.values())
-    logits, labels = _predict(Engine(), members, sampler, tasks, steps, protocols, True)
+    readings = run.learner.readings
+    logits, labels = _predict(Engine(), members, sampler, tasks, steps, readings, True)
     sizes = {"single": 1} | ({"ensemble": ensemble} if ensemble > 1 else {})
     return {
-        name: {
-            kind: Evaluation.of(logits[:size, row].mean(0), labels, transductive)
+        reading: {
+            kind: Evaluation.of(logits[:size, row].mean(0), labels, reading)
             for kind, size in sizes.items()
         }
-        for row, (name, transductive) in enumerate(PROTOCOLS.items())
+        for row, reading in enumerate(readings)
     }
 
 
@@ -225,9 +231,9 @@ def _members(run: Run, ensemble: int) -> list[MetaLearner]:
 
 def _predict(
     engine: Engine, learners: Sequence[MetaLearner], sampler: TaskSampler, tasks: int,
-    steps: int | None, protocols: Sequence[bool], every_step: bool,
+    steps: int | None, readings: Sequence[Reading], every_step: bool,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Query logits `[learners, P, S + 1, T, M, N]` and labels `[T, M]`, on the CPU."""
+    """Query logits `[learners, R, S + 1, T, M, N]` and labels `[T, M]`, on the CPU."""
     if tasks < 2:
         raise InputError(f"a confidence interval needs at least 2 tasks, not {tasks}")
     if steps is not None and steps < 0:
@@ -236,7 +242,7 @@ def _predict(
     with tqdm(desc="evaluating", total=tasks, leave=False, unit="task", delay=1) as bar:
         for batch in _batches(sampler, tasks, learners[0].recipe.meta_batch):
             each = [
-                engine.logits(learner, batch, steps, protocols, every_step) for learner in learners
+                engine.logits(learner, batch, steps, readings, every_step) for learner in learners
             ]
             logits.append(torch.stack(each))
             labels.append(batch.query_y)

@@ -7,13 +7,12 @@ recipe was changed during training, and the checkpoints and best weights (see `c
 import copy
 import json
 import math
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from mamlpp.errors import InputError
 from mamlpp.files import replacing
-from mamlpp.learner import MetaLearner
+from mamlpp.learner import MetaLearner, Reading
 from mamlpp.precision import gradients_on
 from mamlpp.recipe import Recipe
 from mamlpp.run.changes import CHANGE_COLUMNS, in_force
@@ -56,6 +55,8 @@ class Run:
     kept: tuple[Best, ...] = ()
     gradients: History = field(default_factory=lambda: History(columns=GRADIENT_COLUMNS))
     changes: History = field(default_factory=lambda: History(columns=CHANGE_COLUMNS))
+    selected_by: Reading = "support"
+    """The reading whose validation accuracy selected the weights."""
 
     @property
     def ways(self) -> int:
@@ -88,17 +89,6 @@ class Run:
         learner.update_recipe(in_force(self.recipe, self.changes, best.iteration))
         return learner
 
-    def with_recipe(self, **changes: Any) -> "Run":
-        """The same weights with a changed recipe; see `MetaLearner.with_recipe`."""
-        learner = self.learner.with_recipe(**changes)
-        kept = tuple(
-            Best(best.accuracy, best.iteration, member.with_recipe(**changes).state_dict())
-            for best, member in zip(self._kept(), self.best(), strict=True)
-        )
-        recipe, others = self.recipe.with_(**changes), History(columns=CHANGE_COLUMNS)
-        others.append(*(row for row in self.changes.rows if row["field"] not in changes))
-        return replace(self, recipe=recipe, learner=learner, kept=kept, changes=others)
-
     def _kept(self) -> tuple[Best, ...]:
         return self.kept or (read_best(self.directory) if self.directory else ())
 
@@ -122,7 +112,9 @@ class Run:
             raise InputError(
                 f"the weights in {directory} do not fit the recipe in its run.json ({reason})"
             ) from error
-        run = cls(recipe, data, learner, History.load(directory / "history.csv"), directory, kept)
+        history = History.load(directory / "history.csv")
+        run = cls(recipe, data, learner, history, directory, kept)
+        run.selected_by = read_selection(directory)
         if (directory / "gradients.csv").exists():
             run.gradients = History.load(directory / "gradients.csv")
         if (directory / "changes.csv").exists():
@@ -144,7 +136,12 @@ def open_directory(directory: Path, recipe: Recipe, data: DataSettings, workers:
     try:
         with replacing(about) as part:
             part.write_text(
-                json.dumps({"recipe": asdict(recipe), "data": asdict(data), "workers": workers}),
+                json.dumps(
+                    {
+                        **{"recipe": asdict(recipe), "data": asdict(data)},
+                        **{"workers": workers, "selected_by": "support"},
+                    }
+                ),
                 encoding="utf-8",
             )
     except OSError as error:
@@ -162,6 +159,18 @@ def read_workers(directory: Path) -> int | None:
         return None
     read_about(directory)
     return json.loads((directory / "run.json").read_text(encoding="utf-8")).get("workers", 1)
+
+
+def read_selection(directory: Path | None) -> Reading:
+    """The reading whose validation accuracy selects the best checkpoints of the run in a folder.
+
+    Earlier versions did not write it down: by running statistics where there were some.
+    """
+    if directory is None or not (directory / "run.json").exists():
+        return "support"
+    recipe, _ = read_about(directory)
+    about = json.loads((directory / "run.json").read_text(encoding="utf-8"))
+    return about.get("selected_by", "support" if recipe.norm_statistics == "batch" else "running")
 
 
 def read_about(directory: Path) -> tuple[Recipe, DataSettings]:

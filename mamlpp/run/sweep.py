@@ -35,7 +35,7 @@ from mamlpp.errors import InputError
 from mamlpp.files import read_text, replacing
 from mamlpp.learner import MetaLearner
 from mamlpp.recipe import RECIPES, Recipe
-from mamlpp.run.evaluation import Evaluation, evaluate_protocols
+from mamlpp.run.evaluation import Evaluation, evaluate_readings
 from mamlpp.run.run import Run
 from mamlpp.run.trainer import Trainer, default_device
 
@@ -59,6 +59,8 @@ class Cell:
     """Number of test tasks."""
     ensemble: int
     """Number of checkpoints in the ensemble; the best checkpoint is evaluated alone as well."""
+    point: str = ""
+    """Where in the sweep's grid: the fields and their values, such as `outer_rate=0.01`."""
 
     @property
     def seed(self) -> int:
@@ -67,8 +69,9 @@ class Cell:
 
     @property
     def group(self) -> str:
-        """Kind of tasks, such as `omniglot-20way-1shot`: cells of one group share a table."""
-        return f"{self.dataset}-{self.ways}way-{self.shots}shot"
+        """Kind of tasks, such as `omniglot-20way-1shot`, and point: they share a table."""
+        kind = f"{self.dataset}-{self.ways}way-{self.shots}shot"
+        return f"{kind}-{self.point}" if self.point else kind
 
     @property
     def name(self) -> str:
@@ -94,8 +97,10 @@ def read_sweep(path: Path) -> list[Cell]:
 
     The file sets `recipes`, `seeds`, `test_tasks` and `ensemble`. Each `[[tasks]]` sets `dataset`,
     `ways`, `shots` and `queries`, and may set recipe fields. `[profile]` sets recipe fields of all
-    cells, `[changes.NAME]` those of recipe NAME. Where they set the same field, `[changes]` wins
-    over `[[tasks]]`, and `[[tasks]]` over `[profile]`. Raises `InputError` if the file is invalid.
+    cells, `[changes.NAME]` those of recipe NAME. `[grid]` lists values of recipe fields; each
+    combination of them is trained. Where they set the same field, `[grid]` wins over `[changes]`,
+    `[changes]` over `[[tasks]]`, and `[[tasks]]` over `[profile]`. Raises `InputError` if the file
+    is invalid.
     """
     if not path.exists():
         raise InputError(f"there is no sweep file {path}; the sweeps of this kit are in sweeps/")
@@ -114,17 +119,24 @@ _TASK = ("dataset", "ways", "shots", "queries")
 
 def _cells(plain: dict[str, Any]) -> Iterator[Cell]:
     _check(plain)
-    changes = plain.get("changes", {})
-    for seed, tasks, name in itertools.product(plain["seeds"], plain["tasks"], plain["recipes"]):
+    changes, grid = plain.get("changes", {}), plain.get("grid", {})
+    points = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+    for seed, tasks, point, name in itertools.product(
+        plain["seeds"], plain["tasks"], points, plain["recipes"]
+    ):
         own = {key: value for key, value in tasks.items() if key not in _TASK}
-        fields = plain.get("profile", {}) | own | changes.get(name, {}) | {"seed": seed}
+        fields = plain.get("profile", {}) | own | changes.get(name, {}) | point
         setting = {key: tasks[key] for key in _TASK}
-        settings = RECIPES[name].with_(**fields)
-        yield Cell(name, settings, **setting, tasks=plain["test_tasks"], ensemble=plain["ensemble"])
+        settings = RECIPES[name].with_(**fields, seed=seed)
+        yield Cell(
+            **{"recipe": name, "settings": settings, **setting},
+            **{"tasks": plain["test_tasks"], "ensemble": plain["ensemble"]},
+            point=",".join(f"{field}={value}" for field, value in point.items()),
+        )
 
 
 def _check(plain: dict[str, Any]) -> None:
-    unknown = set(plain) - {*_NEEDED, "profile", "changes"}
+    unknown = set(plain) - {*_NEEDED, "profile", "changes", "grid"}
     if unknown:
         raise InputError(f"it has unknown keys: {', '.join(sorted(unknown))}; remove them")
     for key, kind in _NEEDED.items():
@@ -133,6 +145,9 @@ def _check(plain: dict[str, Any]) -> None:
     for name in (*plain["recipes"], *plain.get("changes", {})):
         if name not in RECIPES:
             raise InputError(f"there is no recipe {name!r}; choose from {', '.join(RECIPES)}")
+    for key, values in plain.get("grid", {}).items():
+        if not isinstance(values, list) or not values or len(set(values)) < len(values):
+            raise InputError(f"[grid] needs a list of different values of {key}, not {values!r}")
     for key in _TASK:
         if any(key not in tasks for tasks in plain["tasks"]):
             raise InputError(f"one of its [[tasks]] has no {key}; add it")
@@ -201,17 +216,12 @@ def _commit() -> str | None:
 
 
 def _results(run: Run, cell: Cell, test: Any) -> dict[str, dict[str, Any]]:
-    """Summaries by protocol, then by "single" or "ensemble"."""
+    """Summaries by reading, then by "single" or "ensemble"."""
     ensemble = min(cell.ensemble, len(run.kept))
-    protocols = evaluate_protocols(run, test, cell.tasks, ensemble=ensemble)
-    if run.recipe.norm_statistics != "batch":
-        # Evaluate the same weights with the support set's statistics too, not the running ones.
-        support = run.with_recipe(norm_statistics="batch")
-        others = evaluate_protocols(support, test, cell.tasks, ensemble=ensemble)
-        protocols["inductive, support's statistics"] = others["inductive"]
+    readings = evaluate_readings(run, test, cell.tasks, ensemble=ensemble)
     return {
-        protocol: {kind: _summary(one) for kind, one in protocols[protocol].items()}
-        for protocol in sorted(protocols)
+        reading: {kind: _summary(one) for kind, one in pair.items()}
+        for reading, pair in readings.items()
     }
 
 
@@ -226,9 +236,19 @@ def read_result(cell: Cell, directory: Path) -> Result | None:
     try:
         path = directory / cell.name / "result.json"
         result = json.loads(path.read_text(encoding="utf-8"))
+        result["results"] = _by_reading(result["results"])
         return result if Cell.from_dict(result["cell"]) == cell else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _by_reading(results: dict[str, Any]) -> dict[str, Any]:
+    """Results under the names of the readings. Those of earlier versions had other names."""
+    if "inductive" not in results:
+        return results
+    by_support = results.get("inductive, support's statistics")
+    found = {"support": by_support or results["inductive"], "queries": results["transductive"]}
+    return found | ({"running": results["inductive"]} if by_support else {})
 
 
 @dataclass(frozen=True)
@@ -300,7 +320,7 @@ def run_sweep(cells: Sequence[Cell], directory: Path, submit: Submit) -> dict[st
 
 
 def _headline(result: Result) -> str:
-    single = result["results"]["inductive"]["single"]
+    single = result["results"]["support"]["single"]
     return f"{100 * single['accuracy']:.2f} ± {100 * single['interval']:.2f} %"
 
 

@@ -26,7 +26,7 @@ from mamlpp.run.checkpoints import Best, keep_best, restore_state, training_stat
 from mamlpp.run.evaluation import evaluate_tasks
 from mamlpp.run.history import History, Row, gradient_rows
 from mamlpp.run.interrupts import interrupts
-from mamlpp.run.run import DataSettings, Run
+from mamlpp.run.run import DataSettings, Run, read_selection
 from mamlpp.run.run_folder import RunFolder
 from mamlpp.run.schedule_words import failed_to_learn, late_milestones
 from mamlpp.run.worker_count import available_cores, choose_workers
@@ -86,6 +86,7 @@ class Trainer:
         self._gradient_rows: list[Row] = []  # and of its diagnosis
         self._best: list[Best] = []
         self.folder = RunFolder(directory)
+        self.selected_by = read_selection(self.folder.directory)
         self.workers = _decide(workers, self.folder, self.learner, self.train)
         self.engine = Engine(recipe.memory, self.workers)
         self._resume()
@@ -191,7 +192,9 @@ class Trainer:
         """Accuracy on the same validation tasks each time; keeps the weights of the best few."""
         self.validation.restart()
         tasks = self.recipe.validation_tasks
-        result = evaluate_tasks(self.learner, self.validation, tasks, engine=self.engine)
+        result = evaluate_tasks(
+            self.learner, self.validation, tasks, reading=self.selected_by, engine=self.engine
+        )
         state = self.learner.state_dict()
         weights = {name: tensor.to("cpu", copy=True) for name, tensor in state.items()}
         self._best = keep_best(self._best, Best(result.accuracy, self.iteration, weights))
@@ -232,7 +235,7 @@ class Trainer:
             learner.update_recipe(in_force(self.initial_recipe, self.changes, iteration))
         return Run(
             self.initial_recipe, self.data, learner, self.history, self.directory,
-            tuple(self._best), self.gradients, self.changes,
+            tuple(self._best), self.gradients, self.changes, self.selected_by,
         )  # fmt: skip
 
     def save(self) -> None:

@@ -273,19 +273,19 @@ def plot_reported(values: Mapping[str, Sequence[float | None] | None], ax: Axes)
 def plot_measured(values: Mapping[str, Mapping[str, Sequence[float]]], ax: Axes) -> Axes:
     """Plot accuracies in % over seeds, one row per method: a dot per run and a bar at the mean.
 
-    `values[method][protocol]` holds one number per seed; each protocol has its own marker.
+    `values[method][reading]` holds one number per seed; each reading has its own marker.
     """
-    protocols = list(dict.fromkeys(name for row in values.values() for name in row))
+    readings = list(dict.fromkeys(name for row in values.values() for name in row))
     for row, (method, accuracies) in enumerate(values.items()):
         colour = COLOURS.get(method, COLOURS["chance"])
-        for index, protocol in enumerate(protocols):
-            numbers = accuracies.get(protocol, ())
-            height = row + 0.5 * ((index + 0.5) / len(protocols) - 0.5)
+        for index, reading in enumerate(readings):
+            numbers = accuracies.get(reading, ())
+            height = row + 0.5 * ((index + 0.5) / len(readings) - 0.5)
             ax.plot(numbers, [height] * len(numbers), "os^"[index % 3], color=colour, alpha=0.6)
             if numbers:
                 ax.plot(np.mean(numbers), height, "|", color=colour, markersize=16, mew=2.5)
-    for index, protocol in enumerate(protocols):
-        ax.plot([], [], "os^"[index % 3], color="#555555", label=protocol)
+    for index, reading in enumerate(readings):
+        ax.plot([], [], "os^"[index % 3], color="#555555", label=reading)
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=3, frameon=False, fontsize=9)
     return _label_rows(list(values), ax)
 

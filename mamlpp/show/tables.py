@@ -13,7 +13,9 @@ from typing import Any
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
+from mamlpp.learner import Reading
 from mamlpp.recipe import Recipe
+from mamlpp.run.evaluation import READINGS
 from mamlpp.run.sweep import Cell, read_result
 from mamlpp.show.plots import METHODS, plot_measured, plot_reported
 
@@ -38,7 +40,7 @@ def _table(cells: Sequence[Cell], directory: Path) -> Table:
     first = cells[0]
     key, shots = f"{first.dataset}_{first.ways}way", first.shots
     return {
-        "title": f"{_TITLES[first.dataset]} {first.ways}-way {shots}-shot",
+        "title": f"{_TITLES[first.dataset]} {first.ways}-way {shots}-shot {first.point}".strip(),
         "test_tasks": first.tasks,
         "ensemble": first.ensemble,
         "size": _shared_fields([cell.settings for cell in cells]),
@@ -84,18 +86,18 @@ def _replications(table: str, shots: int, method: str) -> list[float] | None:
     return [min(row["low"] for row in rows), max(row["high"] for row in rows)] if rows else None
 
 
-def protocols(table: Table) -> list[str]:
-    """Return the evaluation protocols of the runs: inductive, transductive, …"""
+def readings(table: Table) -> list[Reading]:
+    """Return the readings by which the runs were evaluated."""
     runs = [run for row in table["rows"].values() for run in row["runs"]]
-    return sorted({protocol for run in runs for protocol in run["results"]})
+    return [reading for reading in READINGS if any(reading in run["results"] for run in runs)]
 
 
-def percent(row: dict[str, Any], protocol: str, kind: str = "single") -> list[float]:
-    """Return the accuracy in % of each run that was evaluated with this protocol.
+def percent(row: dict[str, Any], reading: Reading, kind: str = "single") -> list[float]:
+    """Return the accuracy in % of each run that was evaluated by this reading.
 
     `kind` is "single" for the best checkpoint, or "ensemble".
     """
-    results = [run["results"].get(protocol, {}).get(kind) for run in row["runs"]]
+    results = [run["results"].get(reading, {}).get(kind) for run in row["runs"]]
     return [100 * result["accuracy"] for result in results if result]
 
 
@@ -109,12 +111,13 @@ def spread(values: Sequence[float], digits: int = 2) -> str:
 
 def _text_cells(table: Table, kind: str) -> list[list[str]]:
     """Return the column titles and then the rows, as text."""
-    columns = protocols(table)
-    titles = ["method", "paper", "others", "seeds", *columns, "minutes per run", "MB"]
+    columns = readings(table)
+    by = [f"by {reading}" for reading in columns]
+    titles = ["method", "paper", "others", "seeds", *by, "minutes per run", "MB"]
     return [titles, *(_text_row(name, row, columns, kind) for name, row in table["rows"].items())]
 
 
-def _text_row(name: str, row: dict[str, Any], columns: Sequence[str], kind: str) -> list[str]:
+def _text_row(name: str, row: dict[str, Any], columns: Sequence[Reading], kind: str) -> list[str]:
     runs = row["runs"]
     reported = [value for value in row["reported"] or () if value is not None]
     return [
@@ -122,7 +125,7 @@ def _text_row(name: str, row: dict[str, Any], columns: Sequence[str], kind: str)
         " ± ".join(f"{value:.2f}" for value in reported) or "–",
         " to ".join(f"{value:.1f}" for value in row["replications"] or ()) or "–",
         str(len(runs)),
-        *(spread(percent(row, protocol, kind)) for protocol in columns),
+        *(spread(percent(row, reading, kind)) for reading in columns),
         spread([run["seconds"] / 60 for run in runs], 1),
         f"{max(run['memory_mb'] for run in runs):.0f}" if runs else "–",
     ]
@@ -166,7 +169,7 @@ def draw_tables(tables: Sequence[Table]) -> Figure:
         rows = {METHODS[name]: row for name, row in table["rows"].items()}
         plot_reported({name: row["reported"] for name, row in rows.items()}, left)
         left.set_title(f"{table['title']}, as reported in the paper", fontsize=12)
-        names = protocols(table)
+        names = readings(table)
         plot_measured(
             {method: {name: percent(row, name) for name in names} for method, row in rows.items()},
             right,

@@ -27,11 +27,11 @@ def numbers():
     learner, batch = trainer.learner, noise_sampler().sample(2)
     task = next(iter(batch))
     loss, _ = mamlpp.MetaLearner(trainer.recipe, (1, 16, 16), 3).meta_loss(batch)
-    logits = learner.adapt(task.support_x, task.support_y, transductive=True)(task.query_x)
-    evaluation = mamlpp.evaluate_tasks(learner, noise_sampler(), 2, transductive=True)
+    logits = learner.adapt(task.support_x, task.support_y, reading="queries")(task.query_x)
+    evaluation = mamlpp.evaluate_tasks(learner, noise_sampler(), 2, reading="queries")
     definition = [
         torch.nn.functional.cross_entropy(
-            learner.adapt(t.support_x, t.support_y, transductive=True)(t.query_x), t.query_y
+            learner.adapt(t.support_x, t.support_y, reading="queries")(t.query_x), t.query_y
         )
         for t in batch
     ]

@@ -110,9 +110,9 @@ def check_follows(learner, batch, expect_warning=True):
     assert found.loss.item() == pytest.approx(report.loss.item(), rel=1e-9)
     assert_same_gradients(expected, gradients(learner))
     task = next(iter(batch))
-    logits = Engine().logits(learner, batch, None, [False, True], every_step=False)
-    for i, transductive in enumerate((False, True)):
-        classify = learner.adapt(task.support_x, task.support_y, transductive=transductive)
+    logits = Engine().logits(learner, batch, None, learner.readings, every_step=False)
+    for i, reading in enumerate(learner.readings):
+        classify = learner.adapt(task.support_x, task.support_y, reading=reading)
         torch.testing.assert_close(logits[i, 0, 0], classify(task.query_x), rtol=1e-9, atol=1e-12)
 
 

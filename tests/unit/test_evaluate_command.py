@@ -9,7 +9,7 @@ import torch
 
 import mamlpp
 from mamlpp import cli
-from mamlpp.run.evaluation import EVALUATION_SEED
+from mamlpp.run.evaluation import EVALUATION_SEED, READINGS
 
 TASKS, STEPS, EPOCHS = 4, 2, 3
 
@@ -24,7 +24,7 @@ def noise(dataset, split):
 def folder(tmp_path, monkeypatch):
     """The folder of a run of three epochs, which keeps three checkpoints."""
     monkeypatch.setattr(cli, "load_images", noise)
-    recipe = mamlpp.RECIPES["maml"].with_(
+    recipe = mamlpp.RECIPES["maml++"].with_(
         **{"filters": 4, "inner_steps": STEPS, "meta_batch": 1},
         **{"epochs": EPOCHS, "iterations_per_epoch": 1, "validation_tasks": 2},
     )
@@ -60,7 +60,7 @@ def percent(value):
     return f"{100 * value:.2f}"
 
 
-def test_it_prints_both_protocols_single_and_ensemble(folder, evaluate):
+def test_it_prints_every_reading_single_and_ensemble(folder, evaluate):
     _, accuracy, by_step, calibration, _ = evaluate("--ensemble=3").split("\n\n")
     results = written(folder)["results"]
     assert accuracy.startswith("accuracy in %, with its 95 % interval")
@@ -70,7 +70,7 @@ def test_it_prints_both_protocols_single_and_ensemble(folder, evaluate):
     assert by_step.splitlines()[1].split() == ["0", "1", "2"]
     for index, (name, pair) in enumerate(results.items(), start=2):
         rows = [table.splitlines()[index] for table in (accuracy, by_step, calibration)]
-        assert all(row.startswith(f"{name} (") for row in rows)
+        assert all(row.startswith(READINGS[name]) for row in rows)
         both = [pair["single"], pair["ensemble"]]
         expected = [percent(one[key]) for one in both for key in ("accuracy", "interval")]
         assert numbers(rows[0]) == expected
@@ -87,11 +87,10 @@ def test_the_file_agrees_with_the_python_function(folder, evaluate):
     evaluate("--ensemble=3")
     results = written(folder)["results"]
     run, images = mamlpp.Run.load(folder), noise("glyphs", "test")
-    for transductive, pair in zip((False, True), results.values(), strict=True):
+    assert list(results) == list(READINGS)
+    for reading, pair in results.items():
         for members, found in zip((1, 3), (pair["single"], pair["ensemble"]), strict=True):
-            expected = mamlpp.evaluate(
-                run, images, TASKS, transductive=transductive, ensemble=members
-            )
+            expected = mamlpp.evaluate(run, images, TASKS, reading=reading, ensemble=members)
             assert found["accuracies"] == expected.accuracies[-1].tolist()
             assert found["loss_by_step"] == pytest.approx(expected.loss_by_step)
             assert found["calibration"]["counts"] == expected.calibration.counts.tolist()
@@ -131,13 +130,13 @@ def test_an_ensemble_of_one_prints_only_the_best_checkpoint(folder, evaluate):
     printed = evaluate("--ensemble=1")
     assert "best checkpoint" in printed
     assert "ensemble of" not in printed
-    assert [list(pair) for pair in written(folder)["results"].values()] == [["single"]] * 2
+    assert [list(pair) for pair in written(folder)["results"].values()] == [["single"]] * 3
 
 
 def test_another_seed_draws_other_tasks(folder, evaluate):
     def losses(*options):
         evaluate(*options)
-        return written(folder)["results"]["inductive"]["single"]["loss_by_step"]
+        return written(folder)["results"]["support"]["single"]["loss_by_step"]
 
     assert losses() == losses(f"--seed={EVALUATION_SEED}") != losses("--seed=1")
     assert written(folder)["seed"] == 1
@@ -152,14 +151,14 @@ def test_a_diverged_run_can_be_evaluated_and_its_file_is_strict_json(folder, eva
     assert "nan" in evaluate().split("\n\n")[3]
     text = (folder / "evaluation-test.json").read_text()
     results = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
-    ensemble = results["results"]["inductive"]["ensemble"]
+    ensemble = results["results"]["support"]["ensemble"]
     assert (ensemble["loss"], ensemble["calibration_error"]) == (None, None)
 
 
 def test_steps_and_split_are_respected(folder, evaluate):
     printed = evaluate("--steps=0", "--split=train")
     assert re.match(r"glyphs-train-\w{8}, 3-way 1-shot, 4 tasks\n", printed)
-    assert len(written(folder, "train")["results"]["inductive"]["single"]["accuracy_by_step"]) == 1
+    assert len(written(folder, "train")["results"]["support"]["single"]["accuracy_by_step"]) == 1
     assert not (folder / "evaluation-test.json").exists()
 
 

@@ -1,6 +1,7 @@
-"""Evaluation: scores, protocols, ensembles, calibration and JSON."""
+"""Evaluation: scores, readings, ensembles, calibration and JSON."""
 
 import dataclasses
+import itertools
 import json
 import math
 import statistics
@@ -11,6 +12,7 @@ import torch
 import mamlpp
 from mamlpp import maml
 from mamlpp.data.tasks import stream_seed
+from mamlpp.run.evaluation import READINGS
 
 WAYS = 3
 PLUS_PLUS = {"norm_statistics": "per_step", "norm_weights": "per_step", "inner_rule": "lslr"}
@@ -44,18 +46,21 @@ def run(make_run):
 def test_interval_is_1_96_standard_errors():
     accuracies = [0.5, 0.7, 0.6, 1.0]
     first, losses = [0.1, 0.2, 0.3, 0.4], [[9.0, 9, 9, 9], [1.0, 2, 3, 4]]
-    result = mamlpp.Evaluation(torch.tensor([first, accuracies]), torch.tensor(losses), False)
+    result = mamlpp.Evaluation(torch.tensor([first, accuracies]), torch.tensor(losses))
     assert result.accuracy == pytest.approx(0.7)
     assert result.loss == pytest.approx(2.5)
     assert result.interval == pytest.approx(1.96 * statistics.stdev(accuracies) / 2)
 
 
-def test_str_gives_percent_interval_tasks_and_protocol():
+def test_str_gives_percent_interval_tasks_and_reading():
     half, losses = torch.tensor([[0.25, 0.75]]), torch.ones(1, 2)
     interval = 196 * math.sqrt(0.125 / 2)
-    text = str(mamlpp.Evaluation(half, losses, transductive=False))
-    assert text == f"50.00 ± {interval:.2f} % (95 % interval over 2 tasks, inductive)"
-    assert "transductive" in str(mamlpp.Evaluation(half, losses, transductive=True))
+    text = str(mamlpp.Evaluation(half, losses))
+    assert text == (
+        f"50.00 ± {interval:.2f} % (95 % interval over 2 tasks), "
+        f"by the support set's statistics (inductive)"
+    )
+    assert "transductive" in str(mamlpp.Evaluation(half, losses, reading="queries"))
 
 
 def drawn(images, tasks, seed):
@@ -68,15 +73,20 @@ def cross_entropy(logits, labels):
     return torch.nn.functional.cross_entropy(logits, labels).item()
 
 
-@pytest.mark.parametrize("transductive", [False, True])
-@pytest.mark.parametrize("recipe", [{}, {"norm_statistics": "shared"}, PLUS_PLUS])
-def test_each_row_equals_adapting_with_that_many_steps(make_run, images, recipe, transductive):
+SHARED = {"norm_statistics": "shared"}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "reading"),
+    [*((recipe, r) for r in READINGS for recipe in (SHARED, PLUS_PLUS)), ({}, "support")],
+)
+def test_each_row_equals_adapting_with_that_many_steps(make_run, images, recipe, reading):
     run = make_run(**recipe)
-    result = mamlpp.evaluate(run, images, tasks=3, seed=7, transductive=transductive)
+    result = mamlpp.evaluate(run, images, tasks=3, seed=7, reading=reading)
     assert result.accuracies.shape == result.losses.shape == (6, 3)
     for index, task in enumerate(drawn(images, 3, seed=7)):
         for step in range(6):
-            classify = run.learner.adapt(task.support_x, task.support_y, step, transductive)
+            classify = run.learner.adapt(task.support_x, task.support_y, step, reading)
             logits = classify(task.query_x)
             hits = [row.argmax() == label for row, label in zip(logits, task.query_y, strict=True)]
             assert result.accuracies[step, index] == pytest.approx(sum(hits) / len(hits))
@@ -106,7 +116,7 @@ def test_each_task_is_adapted_to_only_once(run, images, monkeypatch):
         return path
 
     monkeypatch.setattr(maml, "inner_loop", inner_loop)
-    mamlpp.evaluate_protocols(run, images, tasks=3)
+    mamlpp.evaluate_readings(run, images, tasks=3)
     # The engine checks itself against the definition in float64; those paths do not count.
     assert paths.count(torch.float32) == 3
 
@@ -138,7 +148,7 @@ def test_no_seed_gives_the_tasks_of_training_or_validation(run, images, split):
 def test_evaluation_does_not_change_the_learner(make_run, images, recipe):
     run = make_run(**recipe)
     before = {name: value.clone() for name, value in run.learner.state_dict().items()}
-    mamlpp.evaluate_protocols(run, images, tasks=2, ensemble=2)
+    mamlpp.evaluate_readings(run, images, tasks=2, ensemble=2)
     after = run.learner.state_dict()
     assert all(torch.equal(value, before[name]) for name, value in after.items())
     assert all(parameter.grad is None for parameter in run.learner.parameters())
@@ -146,7 +156,7 @@ def test_evaluation_does_not_change_the_learner(make_run, images, recipe):
 
 
 @pytest.mark.parametrize("recipe", [{}, {"norm_statistics": "shared"}, PLUS_PLUS])
-def test_queries_depend_on_each_other_only_when_transductive(make_run, images, recipe):
+def test_queries_depend_on_each_other_only_by_their_own_statistics(make_run, images, recipe):
     learner = make_run(**recipe).learner
     tasks = drawn(images, 4, seed=1)
     order = torch.tensor([4, 2, 0, 5, 1, 3])
@@ -157,14 +167,14 @@ def test_queries_depend_on_each_other_only_when_transductive(make_run, images, r
         tasks.support_x, tasks.support_y, tasks.query_x[:, :2], tasks.query_y[:, :2]
     )
 
-    def evaluate(batch, transductive=False):
-        return mamlpp.evaluate_tasks(learner, FixedSampler(batch), 4, transductive=transductive)
+    def evaluate(batch, reading="support"):
+        return mamlpp.evaluate_tasks(learner, FixedSampler(batch), 4, reading=reading)
 
     assert torch.equal(evaluate(permuted).accuracies, evaluate(tasks).accuracies)
-    for transductive in (False, True):
-        alone = evaluate(fewer, transductive).confidences
-        together = evaluate(tasks, transductive).confidences[:, :2]
-        assert torch.allclose(alone, together, atol=1e-5) != transductive
+    for reading in learner.readings:
+        alone = evaluate(fewer, reading).confidences
+        together = evaluate(tasks, reading).confidences[:, :2]
+        assert torch.allclose(alone, together, atol=1e-5) == (reading != "queries")
 
 
 class FixedSampler:
@@ -177,12 +187,19 @@ class FixedSampler:
         return self.batch.split(tasks)[0]
 
 
-def test_the_two_protocols_differ(run, images):
-    inductive, transductive = (
-        mamlpp.evaluate(run, images, tasks=5, transductive=choice) for choice in (False, True)
-    )
-    assert (inductive.transductive, transductive.transductive) == (False, True)
-    assert not torch.isclose(inductive.losses, transductive.losses).any()
+def test_the_readings_differ(make_run, images):
+    run = make_run(**PLUS_PLUS)
+    found = [mamlpp.evaluate(run, images, tasks=5, reading=reading) for reading in READINGS]
+    assert [one.reading for one in found] == list(READINGS)
+    for one, other in itertools.combinations(found, 2):
+        assert not torch.isclose(one.losses, other.losses).any()
+
+
+def test_a_reading_that_is_not_there_is_refused(run, images):
+    with pytest.raises(mamlpp.InputError, match=r"no reading 'running' .* support, queries; runn"):
+        mamlpp.evaluate(run, images, tasks=3, reading="running")
+    with pytest.raises(mamlpp.InputError, match=r"no reading 'transductive'.* support, queries"):
+        mamlpp.evaluate(run, images, tasks=3, reading="transductive")
 
 
 def test_more_inner_steps_than_in_training_are_allowed(run, images):
@@ -257,15 +274,14 @@ def test_an_empty_ensemble_is_refused(run, images, members):
         mamlpp.evaluate(run, images, tasks=3, ensemble=members)
 
 
-def test_evaluating_all_protocols_at_once_equals_one_at_a_time(run, images):
-    results = mamlpp.evaluate_protocols(run, images, tasks=3, ensemble=3)
-    assert list(results) == ["inductive", "transductive"]
-    for transductive, pair in zip((False, True), results.values(), strict=True):
+def test_evaluating_all_readings_at_once_equals_one_at_a_time(make_run, images):
+    run = make_run(**PLUS_PLUS)
+    results = mamlpp.evaluate_readings(run, images, tasks=3, ensemble=3)
+    assert list(results) == list(READINGS)
+    for reading, pair in results.items():
         for members, result in zip((1, 3), (pair["single"], pair["ensemble"]), strict=True):
-            alone = mamlpp.evaluate(
-                run, images, tasks=3, ensemble=members, transductive=transductive
-            )
-            assert (result.transductive, alone.transductive) == (transductive, transductive)
+            alone = mamlpp.evaluate(run, images, tasks=3, ensemble=members, reading=reading)
+            assert (result.reading, alone.reading) == (reading, reading)
             torch.testing.assert_close(result.losses, alone.losses)
 
 
@@ -283,14 +299,14 @@ def certain(probability, right, total):
     [(0.8, 80, 0), (0.8, 50, 0.3), (0.6, 100, 0.4), (1 - 1e-7, 0, 1), (1 - 1e-7, 100, 0)],
 )
 def test_calibration_error_is_the_gap_between_confidence_and_accuracy(probability, right, error):
-    evaluation = mamlpp.Evaluation.of(*certain(probability, right, 100), transductive=False)
+    evaluation = mamlpp.Evaluation.of(*certain(probability, right, 100))
     assert evaluation.calibration_error == pytest.approx(error, abs=1e-6)
 
 
 def test_calibration_errors_of_the_bins_do_not_cancel():
     parts = certain(0.9, 60, 100), certain(0.62, 90, 100), certain(0.62, 60, 200)
     logits, labels = zip(*parts, strict=True)
-    evaluation = mamlpp.Evaluation.of(torch.cat(logits, 2), torch.cat(labels, 1), False)
+    evaluation = mamlpp.Evaluation.of(torch.cat(logits, 2), torch.cat(labels, 1))
     # Of the 300 queries with confidence 0.62, half are right; of the 100 with 0.9, 60.
     assert evaluation.calibration_error == pytest.approx((300 * 0.12 + 100 * 0.3) / 400, abs=1e-6)
     calibration = evaluation.calibration
@@ -302,15 +318,15 @@ def test_calibration_errors_of_the_bins_do_not_cancel():
 
 def test_calibration_uses_the_last_step():
     logits, labels = certain(0.8, 80, 100)
-    evaluation = mamlpp.Evaluation.of(torch.cat([3 * logits, logits]), labels, transductive=False)
+    evaluation = mamlpp.Evaluation.of(torch.cat([3 * logits, logits]), labels)
     assert evaluation.calibration_error == pytest.approx(0, abs=1e-6)
 
 
-@pytest.mark.parametrize("transductive", [False, True])
-def test_a_diverged_learner_can_be_evaluated(run, images, transductive):
+@pytest.mark.parametrize("reading", ["support", "queries"])
+def test_a_diverged_learner_can_be_evaluated(run, images, reading):
     with torch.no_grad():
         run.learner.network.head.weight.fill_(torch.nan)
-    result = mamlpp.evaluate(run, images, tasks=3, transductive=transductive)
+    result = mamlpp.evaluate(run, images, tasks=3, reading=reading)
     assert math.isnan(result.loss)
     assert math.isnan(result.calibration_error)
     assert result.calibration.counts.sum() == 3 * WAYS * 2
@@ -325,7 +341,7 @@ def test_json_holds_every_number_and_restores_it(run, images):
     result = mamlpp.evaluate(run, images, tasks=5)
     about = json.loads(json.dumps(result.as_dict(), allow_nan=False))
     assert about == result.as_dict()
-    for name in ("transductive", "accuracy", "interval", "loss", "accuracy_by_step"):
+    for name in ("reading", "accuracy", "interval", "loss", "accuracy_by_step"):
         assert about[name] == getattr(result, name)
     assert (about["tasks"], about["calibration_error"]) == (5, result.calibration_error)
     assert about["loss_by_step"] == result.losses.mean(1).tolist()
@@ -336,5 +352,5 @@ def test_json_holds_every_number_and_restores_it(run, images):
 
 def test_json_has_null_for_numbers_that_are_not_finite():
     logits = torch.full((2, 3, 4, 5), torch.nan)
-    about = mamlpp.Evaluation.of(logits, torch.ones(3, 4, dtype=torch.long), False).as_dict()
+    about = mamlpp.Evaluation.of(logits, torch.ones(3, 4, dtype=torch.long)).as_dict()
     assert json.loads(json.dumps(about, allow_nan=False))["loss_by_step"] == [None, None]

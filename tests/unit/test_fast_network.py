@@ -98,17 +98,17 @@ def test_the_logits_of_an_evaluation(name, pooling, shape):
     for steps in (0, 2):
         paths = [learner.adapted_path(task.support_x, task.support_y, steps) for task in batch]
         for engine in (ONE_BY_ONE, BATCHED):
-            logits = engine.logits(learner, batch, steps, [False, True], every_step=True)
+            logits = engine.logits(learner, batch, steps, learner.readings, every_step=True)
             assert not logits.requires_grad
             for i, (task, path) in enumerate(zip(batch, paths, strict=True)):
-                for transductive in (False, True):
+                for row, reading in enumerate(learner.readings):
                     for step in range(steps + 1):
-                        classify = learner.classifier(path, step, task.support_x, transductive)
+                        classify = learner.classifier(path, step, task.support_x, reading)
                         torch.testing.assert_close(
-                            logits[int(transductive), step, i], classify(task.query_x),
+                            logits[row, step, i], classify(task.query_x),
                             rtol=1e-9, atol=1e-12,
                         )  # fmt: skip
-            last = engine.logits(learner, batch, steps, [False, True], every_step=False)
+            last = engine.logits(learner, batch, steps, learner.readings, every_step=False)
             assert torch.equal(last[:, 0], logits[:, -1])
 
 
@@ -124,7 +124,7 @@ def test_weights_that_are_not_adapted_come_from_the_network(shape):  # as in ANI
 def test_images_of_another_size_are_refused(engine):
     learner = make_perturbed_learner("maml", SHAPES["even"])
     for use in (
-        lambda batch: engine.logits(learner, batch, 1, [False], False),
+        lambda batch: engine.logits(learner, batch, 1, ["support"], False),
         lambda batch: engine.meta_gradient(learner, batch, 0.0),
     ):
         with pytest.raises(mamlpp.InputError, match="made for images"):

@@ -93,7 +93,7 @@ def test_msl_is_the_weighted_sum_of_the_query_losses(task):
     total, outputs = task_loss(model, learner.weights(), task, weights, learner.rule, True)
     by_hand = 0.0
     for steps, weight in enumerate(weights, start=1):
-        logits = learner.adapt(task.support_x, task.support_y, steps, transductive=True)(
+        logits = learner.adapt(task.support_x, task.support_y, steps, reading="queries")(
             task.query_x
         )
         by_hand += weight * F.cross_entropy(logits, task.query_y)
@@ -239,12 +239,12 @@ def test_training_normalises_by_the_batch_whatever_evaluation_reads(kind, batch)
     assert torch.equal(learner.eval().meta_loss(batch)[0], expected)
 
 
-def test_evaluation_reads_the_running_statistics_of_its_step(batch, task):
+def test_the_running_reading_is_that_of_its_step(batch, task):
     learner = make_learner("maml+bnrs+bnwb")
     learner.meta_loss(batch)
 
     def logits(steps):
-        return learner.adapt(task.support_x, task.support_y, steps)(task.query_x)
+        return learner.adapt(task.support_x, task.support_y, steps, "running")(task.query_x)
 
     before = [logits(steps) for steps in range(STEPS + 1)]
     with torch.no_grad():
@@ -255,29 +255,28 @@ def test_evaluation_reads_the_running_statistics_of_its_step(batch, task):
     assert changed == [False, False, True, False]
 
 
-@pytest.mark.parametrize("name", ["maml", "maml++"])
-@pytest.mark.parametrize("transductive", [True, False])
-def test_evaluation_leaves_every_statistic_bitwise_unchanged(name, transductive, batch, task):
-    learner = make_learner(name)
+@pytest.mark.parametrize("reading", ["support", "running", "queries"])
+def test_evaluation_leaves_every_statistic_bitwise_unchanged(reading, batch, task):
+    learner = make_learner("maml++")
     learner.meta_loss(batch)
     before = snapshot(learner)
-    learner.adapt(task.support_x, task.support_y, transductive=transductive)(task.query_x)
+    learner.adapt(task.support_x, task.support_y, reading=reading)(task.query_x)
     assert_identical(learner.state_dict(), before)
 
 
 @pytest.mark.parametrize("kind", ["batch", "shared", "per_step"])
-def test_no_query_sees_another_unless_transductive(kind, batch, task):
+def test_no_query_sees_another_but_by_their_own_statistics(kind, batch, task):
     learner = make_learner(norm_statistics=kind)
     learner.meta_loss(batch)
     order = torch.tensor([5, 3, 1, 0, 2, 4])
-    for transductive in (False, True):
-        classify = learner.adapt(task.support_x, task.support_y, transductive=transductive)
+    for reading in learner.readings:
+        classify = learner.adapt(task.support_x, task.support_y, reading=reading)
         logits = classify(task.query_x)
         permuted = classify(task.query_x[order])
         torch.testing.assert_close(permuted, logits[order], atol=1e-5, rtol=1e-4)
         fewer = classify(task.query_x[:4])
         change = (fewer - logits[:4]).abs().max()
-        assert (change > 1e-3) == transductive
+        assert (change > 1e-3) == (reading == "queries")
 
 
 def test_transductive_is_the_published_evaluation(task, batch):
@@ -286,8 +285,8 @@ def test_transductive_is_the_published_evaluation(task, batch):
     for _ in range(5):
         learner.meta_loss(batch)
     arguments = task.support_x, task.support_y
-    published = plain.adapt(*arguments, transductive=True)(task.query_x)
-    ours = learner.adapt(*arguments, transductive=True)(task.query_x)
+    published = plain.adapt(*arguments, reading="queries")(task.query_x)
+    ours = learner.adapt(*arguments, reading="queries")(task.query_x)
     torch.testing.assert_close(ours, published)
     assert not torch.allclose(learner.adapt(*arguments)(task.query_x), published, atol=1e-3)
 

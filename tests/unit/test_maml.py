@@ -46,7 +46,7 @@ def test_the_outer_loop_learns_everything(learner, batch):
 def test_adapt_is_the_inner_loop_of_training(learner, task):
     task = task._replace(support_x=task.support_x.double(), query_x=task.query_x.double())
     loss, accuracy, _ = learner.double().task_loss(task)
-    logits = learner.adapt(task.support_x, task.support_y, transductive=True)(task.query_x)
+    logits = learner.adapt(task.support_x, task.support_y, reading="queries")(task.query_x)
     torch.testing.assert_close(torch.nn.functional.cross_entropy(logits, task.query_y), loss)
     assert accuracy == (logits.argmax(-1) == task.query_y).float().mean()
 
@@ -61,11 +61,11 @@ def test_adapt_leaves_the_learner_alone_and_needs_no_gradient(learner, task):
     assert_identical(learner.state_dict(), before)
 
 
-def test_query_images_do_not_see_each_other_unless_transductive(learner, task):
-    for transductive in (False, True):
-        classify = learner.adapt(task.support_x, task.support_y, transductive=transductive)
+def test_query_images_do_not_see_each_other_but_by_their_own_statistics(learner, task):
+    for reading in learner.readings:
+        classify = learner.adapt(task.support_x, task.support_y, reading=reading)
         change = (classify(task.query_x)[:1] - classify(task.query_x[:2])[:1]).abs().max()
-        assert (change > 1e-3) == transductive
+        assert (change > 1e-3) == (reading == "queries")
 
 
 def test_more_steps_fit_the_support_set_better(learner, task):

@@ -74,16 +74,16 @@ def test_it_is_adapted_evaluated_diagnosed_and_trained(case, name):
     make, batch = case
     learner = make(name)
     before, sampler = snapshot(learner), SimpleNamespace(sample=lambda tasks: batch)
-    for transductive in (False, True):
+    for reading in ("support", "queries"):
         losses = []
         for task in batch:
             support = task.support_x, task.support_y
             path = maml.inner_loop(learner, learner.weights(), support, 3, learner.rule, False)
-            logits = learner.adapt(*support, transductive=transductive)(task.query_x)
+            logits = learner.adapt(*support, reading=reading)(task.query_x)
             expected = functional_call(learner.network, path[-1], (task.query_x,))
             torch.testing.assert_close(logits, expected)
             losses.append(cross_entropy(logits, task.query_y))
-        evaluation = mamlpp.evaluate_tasks(learner, sampler, 4, transductive=transductive)
+        evaluation = mamlpp.evaluate_tasks(learner, sampler, 4, reading=reading)
         torch.testing.assert_close(evaluation.losses[-1], torch.stack(losses))
 
     diagnosis = diagnose(learner, batch)

@@ -233,11 +233,11 @@ def test_reported_values_are_shown_with_or_without_interval(ax):
 
 
 def test_measured_values_are_a_dot_per_run_and_a_bar_at_the_mean(ax):
-    values = {"MAML": {"inductive": [70.0, 74.0], "transductive": [80.0]}, "MAML++": {}}
+    values = {"MAML": {"support": [70.0, 74.0], "queries": [80.0]}, "MAML++": {}}
     plots.plot_measured(values, ax)
     drawn = [(line.get_marker(), list(line.get_xdata())) for line in ax.lines]
     assert drawn[:4] == [("o", [70, 74]), ("|", [72]), ("s", [80]), ("|", [80])]
-    assert legend(ax) == ["inductive", "transductive"]
+    assert legend(ax) == ["support", "queries"]
 
 
 def test_every_recipe_has_a_title_and_a_colour():

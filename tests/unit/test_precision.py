@@ -39,7 +39,7 @@ def test_all_that_computes(before):
         trainer.step,
         lambda: mamlpp.evaluate_tasks(learner, sampler, 2),
         lambda: learner.adapt(task.support_x, task.support_y)(task.query_x),
-        lambda: learner.adapt(task.support_x, task.support_y, transductive=True)(task.query_x),
+        lambda: learner.adapt(task.support_x, task.support_y, reading="queries")(task.query_x),
         lambda: diagnose(learner, sampler.sample(1)),
     ):
         with Watch() as watch:

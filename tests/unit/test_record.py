@@ -28,6 +28,7 @@ def test_a_finished_run_is_kept_and_an_unfinished_one_is_not(tmp_path):
     folder = tmp_path / cell.name
     folder.mkdir(parents=True)
     result = {"cell": {**cell.__dict__, "settings": cell.settings.as_dict()}, "seconds": 1.5}
+    result["results"] = {}
     (folder / "result.json").write_text(json.dumps(result), encoding="utf-8")
     history = History(folder / "history.csv", COLUMNS)
     for i in range(1, 61):
@@ -44,5 +45,5 @@ def test_a_finished_run_is_kept_and_an_unfinished_one_is_not(tmp_path):
 def test_a_kept_result_is_whole(path):
     found = checked(path)
     for run in found["runs"]:
-        assert run["results"]["inductive"]["single"]["accuracy"] > 0
+        assert run["results"]["support"]["single"]["accuracy"] > 0
         assert len(run["windows"]["max_norm"]) == len(run["windows"]["median_norm"])

@@ -41,7 +41,7 @@ def trainer(tmp_path, monkeypatch):
     accuracies = iter([0.9, 0.5])
 
     def evaluate_tasks(*_, **__):
-        return Evaluation(torch.tensor([next(accuracies)]), torch.ones(1), transductive=False)
+        return Evaluation(torch.tensor([next(accuracies)]), torch.ones(1))
 
     monkeypatch.setattr(training, "evaluate_tasks", evaluate_tasks)
     trainer = make_trainer(tmp_path / "run")
@@ -269,7 +269,7 @@ def test_only_the_best_are_kept_and_of_equals_the_later(tmp_path, monkeypatch):
     accuracies = iter([0.1, 0.9, 0.5, 0.5, 0.2, 0.3, 0.5])
 
     def evaluate_tasks(*_, **__):
-        return Evaluation(torch.tensor([next(accuracies)]), torch.ones(1), transductive=False)
+        return Evaluation(torch.tensor([next(accuracies)]), torch.ones(1))
 
     monkeypatch.setattr(training, "evaluate_tasks", evaluate_tasks)
     run = make_trainer(tmp_path, epochs=7).fit()
@@ -320,45 +320,3 @@ def test_replacing_puts_the_complete_file_in_place(tmp_path):
         assert target.read_text() == "old"
         assert part.suffix == ".txt"
     assert contents(tmp_path) == {"target.txt": b"new"}
-
-
-# With another recipe
-
-
-def test_the_same_weights_can_be_evaluated_with_another_recipe():
-    recipe = mamlpp.RECIPES["maml++"].with_(
-        filters=4,
-        inner_steps=1,
-        meta_batch=1,
-        epochs=2,
-        iterations_per_epoch=2,
-        validation_tasks=2,
-    )
-    draw = torch.Generator().manual_seed(0)
-    noise = torch.randint(0, 256, (6, 4, 1, 16, 16), generator=draw, dtype=torch.uint8)
-    train, validation = (
-        mamlpp.TaskSampler(mamlpp.ImageSet(noise, (*"abcdef",), "noise", split), 3, 1, 2)
-        for split in ("train", "validation")
-    )
-    run = mamlpp.Trainer(recipe, train, validation).fit()
-    other = run.with_recipe(norm_statistics="batch")
-    task = next(iter(train.sample(1)))
-    with_support = run.learner.with_recipe(norm_statistics="batch")
-    for learner in (other.learner, other.best()[0], with_support):
-        assert learner.recipe == recipe.with_(norm_statistics="batch")
-        classify = learner.adapt(task.support_x, task.support_y)
-        again = with_support.adapt(task.support_x, task.support_y)
-        assert torch.equal(classify(task.query_x), again(task.query_x))
-    classify = run.learner.adapt(task.support_x, task.support_y)
-    assert not torch.allclose(classify(task.query_x), again(task.query_x))
-    path = run.learner.adapted_path(task.support_x, task.support_y)
-    same = run.learner.classifier(path, 1, task.support_x, transductive=True)
-    assert torch.equal(
-        same(task.query_x), other.learner.classifier(path, 1, task.support_x, True)(task.query_x)
-    )
-
-
-def test_a_recipe_that_needs_other_weights_is_refused():
-    learner = mamlpp.MetaLearner(mamlpp.RECIPES["maml++"].with_(filters=4), (1, 16, 16), 3)
-    with pytest.raises(mamlpp.InputError, match="inner_steps changed like this has other weights"):
-        learner.with_recipe(inner_steps=2)

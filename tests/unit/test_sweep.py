@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import psutil
@@ -84,6 +84,16 @@ def test_the_cells_are_seeds_x_tasks_x_recipes_and_each_change_has_its_effect(wr
     assert [cell.settings.seed for cell in cells] == [0] * 4 + [4] * 4
 
 
+def test_every_point_of_a_grid_is_a_training_with_its_values_and_a_table(write):
+    grid = "[grid]\nouter_rate = [0.01, 0.1]\ninner_rate = [0.2]\n"
+    cells = sweep.read_sweep(write(lambda text: text + grid))
+    points = ["outer_rate=0.01,inner_rate=0.2", "outer_rate=0.1,inner_rate=0.2"]
+    assert [cell.group for cell in cells[::2]] == [f"glyphs-3way-1shot-{point}" for point in points]
+    assert [cell.settings.outer_rate for cell in cells] == [0.01, 0.01, 0.1, 0.1]
+    assert {cell.settings.inner_rate for cell in cells} == {0.2}
+    assert sweep.Cell.from_dict(asdict(cells[0])) == cells[0]
+
+
 @pytest.mark.parametrize(
     ("before", "after", "sentence"),
     [
@@ -95,6 +105,8 @@ def test_the_cells_are_seeds_x_tasks_x_recipes_and_each_change_has_its_effect(wr
         ("ensemble = 2", "ensemble = 2\nworkers = 3", "unknown keys: workers"),
         ('[changes."maml++"]', '[changes."maml+ca"]', "not in its list of recipes"),
         ("seeds = [0]", "seeds = [0", "is not valid TOML"),
+        ("[profile]", "[grid]\nouter_rate = 0.1\n[profile]", "different values of outer_rate, not"),
+        ("[profile]", "[grid]\nouter_rat = [0.1]\n[profile]", "no field 'outer_rat'"),
     ],
 )
 def test_an_error_in_the_file_is_reported_in_one_sentence(write, before, after, sentence):
@@ -115,10 +127,12 @@ def test_a_missing_file_is_reported(tmp_path):
 
 def test_the_sweeps_of_this_kit_are_the_papers_tables_and_its_figure_1():
     files = {path.stem: sweep.read_sweep(path) for path in (ROOT / "sweeps").glob("*.toml")}
-    assert set(files) == {"laptop", "omniglot_20way", "mini_imagenet_5way", "figure1"}
+    assert set(files) == {
+        *("laptop", "omniglot_20way", "mini_imagenet_5way", "figure1", "rates", "cures"),
+    }
     for name, cells in files.items():
         assert len({cell.name for cell in cells}) == len(cells)
-        assert {cell.dataset for cell in cells} <= {"omniglot", "mini_imagenet"}, name
+        assert {cell.dataset for cell in cells} <= {"omniglot", "mini_imagenet", "glyphs"}, name
     for cell in files["omniglot_20way"]:
         recipe = mamlpp.RECIPES[cell.recipe].with_(
             seed=cell.seed, meta_batch=16 if cell.shots == 1 else 8
@@ -160,9 +174,7 @@ def test_a_sweep_runs_missing_cells_and_prints_status_and_tables(write, tmp_path
     [table] = about["tables"]
     assert list(table["rows"]) == ["maml", "maml++"]
     [result] = table["rows"]["maml++"]["runs"]
-    assert set(result["results"]) == {
-        "inductive", "inductive, support's statistics", "transductive"
-    }  # fmt: skip
+    assert set(result["results"]) == {"support", "running", "queries"}
     assert all(set(kinds) == {"single", "ensemble"} for kinds in result["results"].values())
     assert result["seconds"] > 0
     assert result["memory_mb"] > 0
@@ -170,7 +182,7 @@ def test_a_sweep_runs_missing_cells_and_prints_status_and_tables(write, tmp_path
     again = mamlpp.evaluate(
         mamlpp.Run.load(runs / cells[1].name), mamlpp.load_images("glyphs", "test"), 4
     )
-    assert result["results"]["inductive"]["single"]["accuracy"] == again.accuracy
+    assert result["results"]["support"]["single"]["accuracy"] == again.accuracy
     accuracy = f"{100 * again.accuracy:.2f}"
     assert accuracy in command("--table", "text")
     assert f"| {accuracy} |" in command("--table", "markdown")

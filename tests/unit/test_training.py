@@ -40,7 +40,7 @@ def validations(monkeypatch):
     def evaluate_tasks(learner, *_, **__):
         seen.append(flat_weights(learner))
         accuracy = torch.tensor([(0.5, 0.9, 0.3)[len(seen) - 1]] * 2)
-        return Evaluation(accuracy, 1 - accuracy, transductive=False)
+        return Evaluation(accuracy, 1 - accuracy)
 
     monkeypatch.setattr(training, "evaluate_tasks", evaluate_tasks)
     return seen
