@@ -24,6 +24,7 @@ from mamlpp.maml import Task
 from mamlpp.profiles import check_profile
 from mamlpp.recipe import RECIPES, Recipe
 from mamlpp.run.evaluation import Evaluation, evaluate, evaluate_readings, evaluate_tasks
+from mamlpp.run.results import RecordedResult, RecordedRun, load_result
 from mamlpp.run.run import Run
 from mamlpp.run.seeds import train_seeds
 from mamlpp.run.trainer import Trainer, default_device
@@ -36,6 +37,8 @@ __all__ = [
     "InputWarning",
     "MetaLearner",
     "Recipe",
+    "RecordedResult",
+    "RecordedRun",
     "Run",
     "SinusoidSampler",
     "Task",
@@ -49,5 +52,6 @@ __all__ = [
     "evaluate_readings",
     "evaluate_tasks",
     "load_images",
+    "load_result",
     "train_seeds",
 ]

@@ -31,6 +31,7 @@ from mamlpp.learner import Reading
 from mamlpp.recipe import RECIPES, Recipe
 from mamlpp.run import sweep
 from mamlpp.run.evaluation import EVALUATION_SEED, READINGS, Evaluation, evaluate_readings
+from mamlpp.run.results import record
 from mamlpp.run.run import Run
 from mamlpp.run.schedule_words import describe_schedule
 from mamlpp.run.trainer import Trainer, default_device
@@ -269,8 +270,9 @@ class Sweep:
     """Cores for each run on a cluster. Each run also gets a GPU if the cluster has any."""
     status: bool = False
     """Only show how far each run is."""
-    table: Literal["text", "markdown", "json", "figure"] | None = None
-    """Only show the tables of the runs that are done, beside the paper's."""
+    table: Literal["text", "markdown", "json", "figure", "record"] | None = None
+    """Only show the tables of the runs that are done, beside the paper's; or record them with their
+    histories, for results/."""
     output: Path | None = None
     """File for the table. A figure needs one; other tables are printed if there is none."""
 
@@ -318,7 +320,9 @@ class Sweep:
         if form == "figure":
             self._draw(found)
             return
-        if form == "json":
+        if form == "record":
+            text = record(cells, directory, self._about()["command"]).rstrip("\n")
+        elif form == "json":
             text = json.dumps(self._about() | {"tables": found}, indent=1, allow_nan=False)
         else:
             show = tables.as_text if form == "text" else tables.as_markdown

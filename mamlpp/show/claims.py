@@ -1,0 +1,98 @@
+"""The ledger of claims: what a chapter states, checked where the chapter runs.
+
+    claims.expect("MAML++ ends above MAML", plus, maml, why="another seed can turn it round")
+    claims.ledger()    # every claim so far: the paper's words, our numbers, yours
+
+Our numbers are those of `figures/claims.json`, which `make walkthrough` wrote when it was last
+recorded. Yours are kept in one small file, `build/claims.jsonl`, which you may delete.
+"""
+
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas
+
+_KIT = Path(__file__).resolve().parents[2]
+RECORDED = _KIT / "figures/claims.json"
+YOURS = _KIT / "build/claims.jsonl"
+
+Numbers = float | Sequence[float]  # one number, or one for each seed
+
+
+def expect(
+    claim: str, higher: Numbers, lower: Numbers, *, unit: str = "%", paper: str = "",
+    why: str = "", must: bool = True,
+) -> bool:  # fmt: skip
+    """Check that one number is above another, print a line about it, and keep it in the ledger.
+
+    Of several seeds the means are compared. `unit` follows the numbers; "%" means that they are
+    fractions. `paper` is what the paper says of it, and `why` a reason for which it may turn out
+    otherwise. Raises `AssertionError` where it does not hold and `must`.
+    """
+    scale = 100 if unit == "%" else 1
+    here = [scale * float(np.mean(x)) for x in (higher, lower)]
+    holds = here[0] > here[1]
+    _keep({"claim": claim, "paper": paper, "here": here, "unit": unit, "holds": holds})
+    ours = _recorded().get(claim)
+    words = f"{_pair(here, unit)}" + (f" (ours: {_pair(ours['here'], unit)})" if ours else "")
+    if holds:
+        print(f"✓ {claim}. It holds here: {words}.")
+    else:
+        reason = f" {why[0].upper()}{why[1:]}." if why else ""
+        print(f"✗ {claim}? It does not hold here: {words}.{reason}")
+    if must and not holds:
+        raise AssertionError(f"this should hold everywhere: {claim}; it is {words}")
+    return holds
+
+
+def ledger() -> pandas.DataFrame:
+    """Every claim with the paper's words, our numbers, and yours as far as you have run them."""
+    ours, yours = _recorded(), _kept()
+    rows = []
+    for claim in {**ours, **yours}:
+        about = yours.get(claim) or ours[claim]
+        own, unit = yours.get(claim), about["unit"]
+        rows.append(
+            {
+                "claim": claim,
+                "the paper": about["paper"] or "–",
+                "ours": _pair(ours[claim]["here"], unit) if claim in ours else "–",
+                "yours": "not run" if own is None else _pair(own["here"], unit),
+                "holds": "" if own is None else "yes" if own["holds"] else "no",
+            }
+        )
+    return pandas.DataFrame(rows, columns=["claim", "the paper", "ours", "yours", "holds"])
+
+
+def record() -> None:
+    """Make your numbers ours: what a release of this kit does after its walkthrough."""
+    text = json.dumps(_kept(), indent=1, ensure_ascii=False)
+    RECORDED.write_text(text + "\n", encoding="utf-8")
+
+
+def _pair(numbers: Sequence[float], unit: str) -> str:
+    one, other = (f"{number:.1f}" if abs(number) >= 10 else f"{number:.3g}" for number in numbers)
+    return f"{one} against {other}{' ' * bool(unit)}{unit}"
+
+
+def _keep(entry: dict[str, Any]) -> None:
+    with suppress(OSError):  # a kit that may only be read
+        YOURS.parent.mkdir(exist_ok=True)
+        with YOURS.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+
+
+def _kept() -> dict[str, Any]:
+    """The latest entry of each claim that was checked on this machine."""
+    if not YOURS.exists():
+        return {}
+    lines = YOURS.read_text(encoding="utf-8").splitlines()
+    return {entry["claim"]: entry for entry in map(json.loads, lines)}
+
+
+def _recorded() -> dict[str, Any]:
+    return json.loads(RECORDED.read_text(encoding="utf-8")) if RECORDED.exists() else {}

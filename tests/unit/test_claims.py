@@ -1,0 +1,63 @@
+"""The ledger of claims: checked, printed, kept."""
+
+import pytest
+
+from mamlpp.show import claims
+
+
+@pytest.fixture(autouse=True)
+def own_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(claims, "YOURS", tmp_path / "build/yours.jsonl")
+    monkeypatch.setattr(claims, "RECORDED", tmp_path / "ours.json")
+
+
+def test_a_claim_that_holds_is_said_with_both_numbers_and_ours(capsys):
+    assert claims.expect("A is above B", [0.7, 0.8], 0.5)
+    claims.record()
+    assert claims.expect("A is above B", 0.66, [0.6])
+    said = capsys.readouterr().out.splitlines()
+    assert said == [
+        "✓ A is above B. It holds here: 75.0 against 50.0 %.",
+        "✓ A is above B. It holds here: 66.0 against 60.0 % (ours: 75.0 against 50.0 %).",
+    ]
+
+
+def test_a_claim_that_does_not_hold_says_why_that_may_be(capsys):
+    assert not claims.expect("A is longer", 2, 3.456, unit="s", why="short runs differ", must=False)
+    assert capsys.readouterr().out == (
+        "✗ A is longer? It does not hold here: 2 against 3.46 s. Short runs differ.\n"
+    )
+
+
+def test_a_claim_that_must_hold_fails_where_it_does_not():
+    with pytest.raises(AssertionError, match=r"hold everywhere: A is above B; it is 10.0 against"):
+        claims.expect("A is above B", 0.1, 0.2)
+
+
+def test_equal_numbers_and_nan_do_not_hold():
+    assert not claims.expect("equal", 1, 1, must=False)
+    assert not claims.expect("diverged", float("nan"), 0, must=False)
+
+
+def test_the_ledger_has_the_latest_of_each_claim(capsys):
+    claims.expect("first", 0.2, 0.1, paper="as in table 1")
+    claims.record()
+    claims.YOURS.unlink()
+    assert claims.ledger().to_dict("records") == [
+        {
+            **{"claim": "first", "the paper": "as in table 1", "ours": "20.0 against 10.0 %"},
+            **{"yours": "not run", "holds": ""},
+        }
+    ]
+    claims.expect("second", 0.1, 0.2, must=False)
+    claims.expect("second", 0.3, 0.2)
+    table = claims.ledger()
+    assert list(table["claim"]) == ["first", "second"]
+    assert list(table["yours"]) == ["not run", "30.0 against 20.0 %"]
+    assert list(table["holds"]) == ["", "yes"]
+
+
+def test_a_kit_that_may_only_be_read_still_checks(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(claims, "YOURS", tmp_path / "file/build/yours.jsonl")
+    assert claims.expect("A", 2, 1)
