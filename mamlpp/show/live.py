@@ -27,6 +27,7 @@ from IPython.display import display
 from mamlpp.errors import InputError
 from mamlpp.run.background import Background
 from mamlpp.run.changes import CHANGEABLE
+from mamlpp.run.results import RecordedResult, RecordedRun
 from mamlpp.run.run import Run
 from mamlpp.run.trainer import Trainer
 from mamlpp.show.knobs import knob_values, make_knobs, recipe_changes, trainer_with_method
@@ -39,6 +40,8 @@ from mamlpp.show.live_picture import (
     encode_png,
 )
 from mamlpp.show.plots import describe_change, describe_changes
+from mamlpp.show.replay import replay
+from mamlpp.show.widgets import Explorer
 
 DRAWING_FRACTION, DIAGNOSIS_FRACTION = 0.08, 0.02  # of the training time
 MIN_INTERVAL = 1.0  # seconds between two pictures, at least
@@ -242,6 +245,11 @@ class LivePanel(Panel):
         for name, knob in self._knobs.items():
             knob.observe(lambda change, name=name: self._on_knob(name, change["new"]), "value")
         super().__init__(Background.for_trainer(trainer), min_interval)
+
+    @staticmethod
+    def replay(result: RecordedResult | Sequence[RecordedRun]) -> Explorer:
+        """Play recorded runs in half a minute, with a slider to scrub; see `replay.replay`."""
+        return replay(result)
 
     @property
     def trainer(self) -> Trainer:

@@ -84,7 +84,7 @@ class Explorer:
             try:
                 figure, caption = self.draw(**self.values)
             except InputError as error:
-                figure, caption = _make_figure(0), f"Invalid settings: {error}."
+                figure, caption = make_figure(0), f"Invalid settings: {error}."
             _draw_caption(figure, caption.partition("\n")[0])
             return _encode_png(figure), caption
 
@@ -128,7 +128,7 @@ class Explorer:
 # Drawing
 
 
-def _make_figure(columns: int, height: float = 3.3, **grid: Any) -> Figure:
+def make_figure(columns: int, height: float = 3.3, **grid: Any) -> Figure:
     """Create a figure without pyplot, with `columns` subplots above space for a caption.
 
     The margins are fixed, because a layout engine takes longer than the drawing itself.
@@ -216,7 +216,7 @@ def _draw_msl(steps: int, msl_epochs: int, floor: float, epoch: float) -> Pictur
         inner_steps=steps, msl_epochs=msl_epochs, msl_floor=floor / steps if msl_epochs else 0.0
     )
     weights = plots.step_weights(recipe, epoch)
-    figure = _make_figure(2, width_ratios=[2, 1])
+    figure = make_figure(2, width_ratios=[2, 1])
     left, right = figure.axes
     plots.plot_step_weights(recipe, left, until=40)
     left.axvline(epoch, color="#d62728", linewidth=2)
@@ -266,7 +266,7 @@ def cosine_explorer() -> Explorer:
 
 def _draw_cosine(maximum: float, minimum: float, epochs: int, epoch: int, bounded: bool) -> Picture:
     recipe = Recipe(outer_rate=maximum, outer_rate_min=minimum, epochs=epochs)
-    figure = _make_figure(1, left=0.11, right=0.97)
+    figure = make_figure(1, left=0.11, right=0.97)
     [ax] = figure.axes
     plots.plot_outer_rate(recipe, ax, until=450, bounded=bounded)
     [rate] = plots.outer_rates(recipe, [epoch], bounded)
@@ -316,7 +316,7 @@ def order_explorer(history: History | None = None, epochs: int = 100) -> Explore
 
 
 def _draw_order(recipe: Recipe, history: History | None) -> Picture:
-    figure = _make_figure(2, width_ratios=[1, 1.6])
+    figure = make_figure(2, width_ratios=[1, 1.6])
     left, right = figure.axes
     plots.plot_order_cost(recipe, left)
     _set_title(left, "Cost, % of second order throughout")
@@ -488,7 +488,7 @@ def rates_explorer(
 def _draw_rates(
     rules: tuple[LSLR | MetaSGD, ...], snapshot: int, iteration: int, filters: int, steps: int
 ) -> Picture:
-    figure = _make_figure(2, width_ratios=[1, 1.5], left=0.12, wspace=0.35)
+    figure = make_figure(2, width_ratios=[1, 1.5], left=0.12, wspace=0.35)
     left, right = figure.axes
     counts = network_rate_counts(filters, steps)
     plots.plot_rate_counts(counts, left)
@@ -607,7 +607,7 @@ def _draw_batch_norm(inputs: tuple[Tensor, Tensor], chosen: str, step: int, sour
     task = inputs[0][-1], inputs[1][-1]
     available = statistics_by_kind(*inputs)
     results = {STATISTICS[kind]: _normalised(task, used, step) for kind, used in available.items()}
-    figure = _make_figure(2, width_ratios=[1, 1], wspace=0.55)
+    figure = make_figure(2, width_ratios=[1, 1], wspace=0.55)
     left, right = figure.axes
     mean, variance = available[chosen]
     plots.plot_norm_statistics((task[0], task[1].sqrt()), (mean, variance.sqrt()), left, step)
@@ -671,7 +671,7 @@ def _draw_graph(steps: int, msl: bool, second_order: bool, per_step: bool) -> Pi
         norm_statistics="per_step" if per_step else "batch",
         norm_weights="per_step" if per_step else "shared",
     )
-    figure = _make_figure(0, height=3.5)
+    figure = make_figure(0, height=3.5)
     bottom = CAPTION_HEIGHT / (3.5 + CAPTION_HEIGHT)
     ax = figure.add_axes((0.01, bottom + 0.05, 0.98, 0.93 - bottom))
     diagrams.plot_unrolled(recipe, ax)
@@ -767,7 +767,7 @@ def board_recipe(first_order: bool, second_order_from: int, annealed: bool, **re
 def _draw_board(epoch: float, **settings: Any) -> Picture:
     recipe = board_recipe(**settings)
     epoch = min(epoch, recipe.epochs)
-    figure = _make_figure(0, height=4.6)
+    figure = make_figure(0, height=4.6)
     grid = figure.add_gridspec(
         3, 1, height_ratios=[3, 2, 2], hspace=0.2,
         left=0.13, right=0.68, top=0.95, bottom=(CAPTION_HEIGHT + 0.62) / (4.6 + CAPTION_HEIGHT),
@@ -900,7 +900,7 @@ def _draw_landscape(theta1: float, theta2: float, rate: float, steps: int) -> Pi
     theta = theta1, theta2
     gradients = landscape_gradients(theta, rate, steps)
     arrows = {name: -gradient.numpy() for name, gradient in gradients.items()}
-    figure = _make_figure(1, height=4.6, right=0.6)
+    figure = make_figure(1, height=4.6, right=0.6)
     [ax] = figure.axes
     paths = _inner_paths(theta, rate, steps)
     plots.plot_landscape(_loss_grids(), EXTENT, paths, arrows, ax)

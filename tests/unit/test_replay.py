@@ -1,0 +1,73 @@
+"""Recorded trainings, played again."""
+
+import io
+
+import matplotlib.pyplot as plt
+import pytest
+from PIL import Image
+
+import mamlpp
+from mamlpp.run.history import History
+from mamlpp.run.results import RecordedRun
+from mamlpp.run.sweep import Cell
+from mamlpp.show.live import LivePanel
+from mamlpp.show.replay import plot_recorded, replay
+
+
+def recorded(recipe, accuracies, norms):
+    """A run of four epochs of ten meta-steps, with a row for each epoch."""
+    settings = mamlpp.RECIPES[recipe].with_(epochs=4, iterations_per_epoch=10)
+    history = History()
+    history.rows = [
+        {"iteration": 10 * i, "gradient_norm": norm, "validation_accuracy": accuracy}
+        for i, (accuracy, norm) in enumerate(zip(accuracies, norms, strict=True), start=1)
+    ]
+    cell = Cell(recipe, settings, "glyphs", 5, 1, 1, tasks=2, ensemble=1)
+    return RecordedRun(cell, {}, history, {})
+
+
+RUNS = [
+    recorded("maml", [0.3, 0.5, 0.2, 0.2], [1.0, 1.0, 30.0, 2.0]),
+    recorded("maml++", [0.4, 0.6, 0.7, 0.8], [1.0, 1.0, 1.5, 1.0]),
+]
+
+
+def test_the_lines_go_as_far_as_the_slider_and_the_axes_stay():
+    for until, points in ((None, 4), (20, 2), (0, 0)):
+        figure, axes = plt.subplots(1, 2)
+        plot_recorded(RUNS, axes, until)
+        lines = [ax.lines[:2] for ax in axes]
+        assert [[len(line.get_xdata()) for line in pair] for pair in lines] == [[points] * 2] * 2
+        assert axes[0].get_xlim() == (0, 40)
+        assert axes[1].get_ylim() == pytest.approx((1 / 1.5, 45))
+        assert [text.get_text() for text in axes[0].get_legend().texts] == [
+            "MAML", "MAML++", "chance",
+        ]  # fmt: skip
+        plt.close(figure)
+
+
+def test_the_slider_changes_the_picture_and_its_words():
+    explorer = LivePanel.replay(RUNS)
+    png, words = explorer.picture()
+    assert words == (
+        "Recorded, meta-step 40: MAML 20 %, the gradient grew up to 30-fold at once; "
+        "MAML++ 80 %, the gradient grew up to 2-fold at once."
+    )
+    explorer.controls["step"].value = 20
+    earlier, words = explorer.picture()
+    assert words.startswith("Recorded, meta-step 20: MAML 50 %,")
+    assert earlier != png
+    assert Image.open(io.BytesIO(png)).size[0] > 700
+
+
+def test_a_replay_takes_half_a_minute_and_ends_at_the_end():
+    explorer = replay(RUNS)
+    player = explorer.box.children[0]
+    assert player.max * player.interval == 30_000
+    options = explorer.controls["step"].options
+    assert (len(options), options[0], options[-1]) == (player.max + 1, 0, 40)
+
+
+def test_nothing_to_replay_is_refused():
+    with pytest.raises(mamlpp.InputError, match="no run to replay"):
+        replay([])
