@@ -40,7 +40,7 @@ from mamlpp.show.live_picture import (
     encode_png,
 )
 from mamlpp.show.plots import describe_change, describe_changes
-from mamlpp.show.replay import replay
+from mamlpp.show.recorded import replay
 from mamlpp.show.widgets import Explorer
 
 DRAWING_FRACTION, DIAGNOSIS_FRACTION = 0.08, 0.02  # of the training time
@@ -248,7 +248,7 @@ class LivePanel(Panel):
 
     @staticmethod
     def replay(result: RecordedResult | Sequence[RecordedRun]) -> Explorer:
-        """Play recorded runs in half a minute, with a slider to scrub; see `replay.replay`."""
+        """Play recorded runs in half a minute, with a slider to scrub; see `recorded.replay`."""
         return replay(result)
 
     @property

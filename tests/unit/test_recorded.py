@@ -1,6 +1,7 @@
 """Recorded trainings, played again."""
 
 import io
+from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import pytest
@@ -8,10 +9,10 @@ from PIL import Image
 
 import mamlpp
 from mamlpp.run.history import History
-from mamlpp.run.results import RecordedRun
+from mamlpp.run.results import RecordedResult, RecordedRun
 from mamlpp.run.sweep import Cell
 from mamlpp.show.live import LivePanel
-from mamlpp.show.replay import plot_recorded, replay
+from mamlpp.show.recorded import cure_accuracies, plot_cures, plot_rate_map, plot_recorded, replay
 
 
 def recorded(recipe, accuracies, norms):
@@ -71,3 +72,45 @@ def test_a_replay_takes_half_a_minute_and_ends_at_the_end():
 def test_nothing_to_replay_is_refused():
     with pytest.raises(mamlpp.InputError, match="no run to replay"):
         replay([])
+
+
+def with_accuracy(recipe, accuracy, **fields):
+    run = recorded(recipe, [accuracy] * 4, [1.0] * 4)
+    settings = run.cell.settings.with_(**fields)
+    results = {"support": {"single": {"accuracy": accuracy}}}
+    return replace(run, cell=replace(run.cell, settings=settings), results=results)
+
+
+def test_cures_are_a_dot_for_each_seed_and_a_bar_at_the_mean():
+    runs = [
+        with_accuracy(recipe, accuracy + 0.1 * seed, outer_rate=rate, seed=seed)
+        for rate, accuracy in ((0.03, 0.5), (0.1, 0.2))
+        for recipe in ("maml", "maml+lslr")
+        for seed in (0, 1)
+    ]
+    result = RecordedResult("cures", "", tuple(runs))
+    figure, axes = plt.subplots(1, 2)
+    plot_cures(result, ["maml", "maml+lslr"], axes)
+    first = [(line.get_marker(), list(line.get_xdata())) for line in axes[0].lines[:2]]
+    assert first == [("o", pytest.approx([50, 60])), ("|", pytest.approx([55]))]
+    assert [text.get_text() for text in axes[0].get_yticklabels()] == ["MAML", "MAML + LSLR"]
+    assert axes[1].get_title().startswith("outer rate β = 0.1")
+    with pytest.raises(mamlpp.InputError, match=r"cures has no maml\+ca at 0.03"):
+        cure_accuracies(result, "maml+ca", 0.03)
+    plt.close(figure)
+
+
+def test_the_map_has_the_mean_over_seeds_with_the_largest_outer_rate_on_top():
+    runs = [
+        with_accuracy(recipe, outer * 5 + inner, outer_rate=outer, inner_rate=inner, seed=seed)
+        for recipe in ("maml", "maml++")
+        for outer in (0.01, 0.1)
+        for inner in (0.1, 0.4)
+        for seed in (0, 1)
+    ]
+    figure, axes = plt.subplots(1, 2)
+    plot_rate_map(RecordedResult("rates", "", tuple(runs)), axes)
+    assert [text.get_text() for text in axes[0].texts] == ["60", "90", "15", "45"]
+    assert [text.get_text() for text in axes[1].get_yticklabels()] == ["0.1", "0.01"]
+    assert axes[1].get_title() == "MAML++"
+    plt.close(figure)

@@ -1,9 +1,11 @@
-"""Recorded trainings, played again: validation accuracy and meta-gradient, with a slider."""
+"""Recorded results (`mamlpp.load_result`), drawn: trainings played again, cures, maps of rates."""
 
 from collections.abc import Sequence
 from itertools import pairwise
 
 import ipywidgets  # type: ignore[import-untyped]
+import numpy as np
+import seaborn as sns
 from matplotlib.axes import Axes
 
 from mamlpp.errors import InputError
@@ -108,3 +110,63 @@ def _words(runs: Sequence[RecordedRun], step: int) -> list[str]:
         jump = f", the gradient grew up to {max(jumps):.0f}-fold at once" if jumps else ""
         words.append(f"{METHODS[recipe]} {', '.join(latest) or '–'} %{jump}")
     return words
+
+
+def plot_cures(
+    result: RecordedResult, recipes: Sequence[str], axes: Sequence[Axes]
+) -> Sequence[Axes]:
+    """Test accuracy of each run at two outer rates: a dot for a seed, a bar at the mean.
+
+    `recipes` are names in `RECIPES`, from top to bottom; there is one of `axes` for each rate.
+    """
+    rates = sorted({run.cell.settings.outer_rate for run in result.runs})
+    for ax, rate in zip(axes, rates, strict=True):
+        for row, recipe in enumerate(recipes):
+            values = cure_accuracies(result, recipe, rate)
+            colour = COLOURS[METHODS[recipe]]
+            ax.plot(values, [row] * len(values), "o", color=colour, alpha=0.5)
+            ax.plot(np.mean(values), row, "|", color=colour, markersize=22, mew=3)
+        ax.axvline(100 / result.runs[0].cell.ways, color=COLOURS["chance"], linestyle=":")
+        ax.set_yticks(range(len(recipes)), [METHODS[recipe] for recipe in recipes])
+        ax.set(xlim=(0, 100), ylim=(len(recipes) - 0.5, -0.5), xlabel="test accuracy, %")
+        ax.set_title(f"outer rate β = {rate:g} (dotted: chance)", fontsize=11)
+    for ax in axes[1:]:
+        ax.set_yticklabels([])
+    return axes
+
+
+def cure_accuracies(result: RecordedResult, recipe: str, outer_rate: float) -> list[float]:
+    """Test accuracy in % by the support's statistics, one for each seed."""
+    runs = result.select(recipe=recipe, outer_rate=outer_rate)
+    if not runs:
+        raise InputError(f"the recorded result {result.name} has no {recipe} at {outer_rate:g}")
+    return [100 * run.accuracy() for run in runs]
+
+
+def plot_rate_map(result: RecordedResult, axes: Sequence[Axes]) -> Sequence[Axes]:
+    """Mean test accuracy in % over inner and outer rates, one of `axes` for each recipe."""
+    recipes = list(dict.fromkeys(run.cell.recipe for run in result.runs))
+    settings = [run.cell.settings for run in result.runs]
+    inner = sorted({one.inner_rate for one in settings})
+    outer = sorted({one.outer_rate for one in settings}, reverse=True)
+    chance = 100 / result.runs[0].cell.ways
+    for ax, recipe in zip(axes, recipes, strict=True):
+        means = np.array(
+            [
+                [_mean_accuracy(result, recipe=recipe, inner_rate=i, outer_rate=o) for i in inner]
+                for o in outer
+            ]
+        )
+        labels = {
+            "xticklabels": [f"{i:g}" for i in inner],
+            "yticklabels": [f"{o:g}" for o in outer],
+        }
+        style = {"annot": True, "fmt": ".0f", "cmap": "cividis", "vmin": chance, "vmax": 100}
+        sns.heatmap(means, ax=ax, cbar=False, **style, **labels)
+        ax.set(xlabel="inner rate α", ylabel="outer rate β", title=METHODS[recipe])
+    return axes
+
+
+def _mean_accuracy(result: RecordedResult, **fields: float | str) -> float:
+    accuracies = [100 * run.accuracy() for run in result.select(**fields)]
+    return float(np.mean(accuracies)) if accuracies else float("nan")
