@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mamlpp.errors import InputWarning
+from mamlpp.input_checks import one_rate, steps_of
 
 
 class FixedRate(nn.Module):
@@ -18,7 +19,7 @@ class FixedRate(nn.Module):
 
     def __init__(self, rate: float) -> None:
         super().__init__()
-        self.rate = rate
+        self.rate = one_rate(rate)
 
     def forward(self, name: str, step: int) -> float:
         """The rate."""
@@ -34,11 +35,11 @@ class LSLR(nn.Module):
     def __init__(self, names: Iterable[str], steps: int, rate: float) -> None:
         super().__init__()
         self.layers = list(dict.fromkeys(layer_of(name) for name in names))
-        self.rates = nn.Parameter(torch.full((len(self.layers), steps), rate))
+        self.rates = nn.Parameter(torch.full((len(self.layers), steps), one_rate(rate)))
 
     def forward(self, name: str, step: int) -> Tensor:
         """A scalar."""
-        steps = self.rates.shape[1]
+        steps = steps_of(self.rates, len(self.layers))
         return self.rates[self.layers.index(layer_of(name)), learned_step(step, steps, steps)]
 
 
@@ -48,7 +49,7 @@ class MetaSGD(nn.Module):
     def __init__(self, weights: Mapping[str, Tensor], rate: float) -> None:
         super().__init__()
         self.names = list(weights)
-        self.rates = nn.ParameterList(torch.full_like(weight, rate) for weight in weights.values())
+        self.rates = nn.ParameterList(torch.full_like(w, one_rate(rate)) for w in weights.values())
 
     def forward(self, name: str, step: int) -> Tensor:
         """A tensor of the weight's own shape."""

@@ -1,11 +1,22 @@
-"""Whether what a user gives to the definition can be used: recipes, and images with labels."""
+"""Whether what a user gives can be used: recipes, rates, images with labels, whole numbers.
 
-from collections.abc import Callable
+What can only mean one thing is converted: arrays and lists become tensors, labels int64, bytes
+floats in 0 … 1. Anything else raises `InputError`. Of a tensor on a GPU no values are read, since
+that would make the processor wait for it, except where a user hands images over: `adapt`,
+the classifier that it returns, and a `TaskBatch` made by hand.
+"""
+
+import math
+import operator
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from mamlpp.errors import InputError
+
+BRIGHTEST = 2.0  # Images in 0 … 1 may overshoot a little, after interpolation, say.
 
 
 def check_recipe(recipe: Any) -> None:
@@ -35,17 +46,99 @@ def check_recipe(recipe: Any) -> None:
         )
 
 
-def check_task(learner: Any, images: Tensor, labels: Tensor) -> None:
-    """Raise `InputError` where images `[M, …]` or labels `[M]` are not this learner's."""
-    if tuple(images.shape[1:]) != learner.image_shape:
+# Images and labels of a task ------------------------------------------------------------------
+
+
+def check_learner(recipe: Any, image_shape: Any, ways: Any, seed: Any, network: Any) -> None:
+    """Raise `InputError` where a learner cannot be made of these."""
+    check_is_recipe(recipe)
+    shape = image_shape if isinstance(image_shape, tuple | list | torch.Size) else ()
+    if not shape or (network is None and len(shape) != 3):
         raise InputError(
-            f"the learner was made for images {list(learner.image_shape)}, but these are "
-            f"{list(images.shape[1:])}"
+            f"image_shape must be (channels, height, width), such as ImageSet.shape, not "
+            f"{image_shape!r}"
         )
-    if labels.device.type == "cpu" and not (labels.min() >= 0 and labels.max() < learner.ways):
+    for size in shape:
+        whole_number("each number of image_shape", size)
+    whole_number("ways", ways)
+    if seed is not None:
+        whole_number("seed", seed, least=0)
+    if not isinstance(network, nn.Module | None):
+        raise InputError(f"network must be an nn.Module, not {_kind(network)}")
+
+
+def check_is_recipe(recipe: Any) -> None:
+    """Raise `InputError` for what is not a `Recipe`, such as the name of one."""
+    if not hasattr(recipe, "inner_steps"):
+        raise InputError(
+            f"recipe must be a Recipe, such as RECIPES['maml++'], not {_kind(recipe)} {recipe!r}"
+        )
+
+
+def tasks_of(batch: Any) -> list[Any]:
+    """The tasks of a batch as a list. Raises `InputError` where it has none."""
+    if hasattr(batch, "_replace"):
+        raise InputError("a batch of tasks is expected, not a single one; give [task]")
+    tasks = list(batch) if isinstance(batch, Iterable) else []
+    if not tasks or not all(hasattr(task, "_replace") for task in tasks):
+        raise InputError(
+            f"a TaskBatch, or a list of at least one Task, is expected, not "
+            f"{'an empty ' if not tasks else ''}{_kind(batch)}"
+        )
+    return tasks
+
+
+def as_task(learner: Any, task: Any) -> Any:
+    """The task as tensors that the learner can use. Raises `InputError` where there are none."""
+    support = _examples(learner, "support", task.support_x, task.support_y)
+    check_task(learner, *support)
+    query = _examples(learner, "query", task.query_x, task.query_y)
+    if query[1].device.type == "cpu":
+        check_labels(learner, query[1])
+    return type(task)(*support, *query)
+
+
+def as_support(learner: Any, images: Any, labels: Any, steps: Any) -> tuple[Tensor, Tensor]:
+    """A support set as tensors that the learner can use, all values checked.
+
+    Raises `InputError` where there are none, or where `steps` is no number of inner steps.
+    """
+    if steps is not None:
+        whole_number("steps", steps, least=0)
+    x, y = _examples(learner, "support", images, labels, read=True)
+    check_labels(learner, y)
+    check_classes(learner, y)
+    return x, y
+
+
+def checked(learner: Any, classify: Callable[[Tensor], Tensor]) -> Callable[[Any], Tensor]:
+    """The same classifier for arrays and lists too, with all values checked."""
+
+    def classify_checked(images: Any) -> Tensor:
+        return classify(_images(learner, "images", images, read=True))
+
+    return classify_checked
+
+
+def check_task(learner: Any, images: Tensor, labels: Tensor) -> None:
+    """Raise `InputError` where support images `[M, …]` or labels `[(B,) M]` are not this learner's.
+
+    Reads no values on a GPU.
+    """
+    _check_device(learner, "images", images)
+    _check_shape(learner, images)
+    if labels.device.type == "cpu":
+        check_labels(learner, labels)
+        check_classes(learner, labels)
+
+
+def check_labels(learner: Any, labels: Tensor) -> None:
+    """Raise `InputError` for labels that no output of the learner stands for."""
+    low, high = (value.item() for value in labels.aminmax())
+    if low < 0 or high >= learner.ways:
         raise InputError(
             f"labels must be 0 … {learner.ways - 1} for a {learner.ways}-way learner, but these "
-            f"go from {labels.min()} to {labels.max()}"
+            f"go from {low} to {high}"
         )
 
 
@@ -59,6 +152,200 @@ def check_reading(learner: Any, reading: str) -> None:
         )
 
 
+def check_classes(learner: Any, labels: Tensor) -> None:
+    """Raise `InputError` where support labels `[(B,) M]` lack a class of the learner."""
+    seen = labels.new_zeros(*labels.shape[:-1], learner.ways).scatter_(-1, labels, 1)
+    classes = int(seen.sum(-1).min())
+    if classes < learner.ways:
+        raise InputError(
+            f"the learner was made for {learner.ways}-way tasks, but this support set has "
+            f"{classes} of the {learner.ways} classes; give examples of each, or make a learner "
+            f"with ways={classes}"
+        )
+
+
+def check_is_sampler(sampler: Any) -> None:
+    """Raise `InputError` for what draws no tasks, such as an `ImageSet`."""
+    if not hasattr(sampler, "sample"):
+        raise InputError(
+            f"tasks are drawn by a TaskSampler, which this {_kind(sampler)} is not; make one: "
+            f"TaskSampler(images, ways, shots)"
+        )
+
+
+def check_sampler(learner: Any, sampler: Any) -> None:
+    """Raise `InputError` where a sampler draws no tasks for this learner."""
+    if not hasattr(learner, "image_shape"):
+        raise InputError(
+            f"a MetaLearner, or a list of them, is expected, not {_kind(learner)}; of a run, give "
+            f"run.learner"
+        )
+    check_is_sampler(sampler)
+    ways = getattr(sampler, "ways", learner.ways)
+    if ways != learner.ways:
+        raise InputError(
+            f"the learner was made for {learner.ways}-way tasks, but these are {ways}-way; give "
+            f"a sampler with ways={learner.ways}"
+        )
+
+
+def as_tensor(name: str, value: Any) -> Tensor:
+    """A tensor of an array, of nested lists, or of a list of these; a tensor as it is."""
+    if isinstance(value, Tensor):
+        return value
+    try:
+        if isinstance(value, list | tuple) and value and hasattr(value[0], "__len__"):
+            return torch.stack([as_tensor(name, each) for each in value])
+        if hasattr(value, "__array__"):
+            value = value.__array__().copy()  # which may be read-only, or a view run backwards
+        return torch.tensor(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"{name} must be a tensor, an array, or lists of numbers that are equally long, not "
+            f"{_kind(value)} ({error})"
+        ) from error
+
+
+def from_bytes(name: str, images: Tensor, read: bool, dtype: torch.dtype) -> Tensor:
+    """Pixels of 0 … 255 as floats in 0 … 1; `InputError` where they were probably 0 or 1."""
+    if read and images.numel() and images.max() == 1:
+        raise InputError(
+            f"{name} holds bytes, which are taken as 0 … 255, but none of them is above 1; give "
+            f"floats in 0 … 1: {name}.float()"
+        )
+    return images.to(dtype) / 255
+
+
+def check_finite(name: str, numbers: Tensor, brightest: float = math.inf) -> None:
+    """Raise `InputError` for NaN and infinity, and where numbers from 0 on exceed `brightest`.
+
+    Images with negative values have been standardised by somebody who knows, and may exceed it.
+    """
+    low, high = (value.item() for value in numbers.detach().aminmax())  # NaN spreads to both
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise InputError(f"{name} holds NaN or infinity; give finite numbers")
+    if low >= 0 and high > brightest:
+        raise InputError(
+            f"{name} goes up to {high:g}, but images are floats in 0 … 1; divide by 255, or give "
+            f"uint8"
+        )
+
+
+def _examples(
+    learner: Any, part: str, images: Any, labels: Any, read: bool = False
+) -> tuple[Tensor, Tensor]:
+    x, y = _images(learner, f"{part}_x", images, read), as_tensor(f"{part}_y", labels)
+    if isinstance(labels, Tensor):
+        _check_device(learner, f"{part}_y", labels)
+    if y.dtype.is_floating_point or y.dtype.is_complex:
+        raise InputError(
+            f"{part}_y must be whole numbers, 0 … {learner.ways - 1}, not {_name(y.dtype)}; give "
+            f"labels.long() where they are"
+        )
+    if y.shape != x.shape[:1]:
+        raise InputError(
+            f"{part}_y must have one label for each of the {len(x)} images, [{len(x)}], not "
+            f"{list(y.shape)}"
+        )
+    return x, y.to(x.device, torch.int64)
+
+
+def _images(learner: Any, name: str, images: Any, read: bool) -> Tensor:
+    """Images as floats on the learner's device; their values are read on a CPU, or with `read`."""
+    x, weight = as_tensor(name, images), next(learner.parameters())
+    if isinstance(images, Tensor):
+        _check_device(learner, name, x)
+    read = read or x.device.type == "cpu"
+    _check_shape(learner, x)
+    if not len(x):
+        raise InputError(f"{name} has no images; give at least one")
+    own = learner._own_network  # which may expect any numbers
+    if x.dtype == torch.uint8 and len(learner.image_shape) == 3:
+        x = from_bytes(name, x, read, weight.dtype)
+    elif x.dtype == torch.bool:
+        x = x.to(weight.dtype)
+    elif not x.dtype.is_floating_point and not own:
+        raise InputError(
+            f"{name} must be floats in 0 … 1, or uint8 in 0 … 255, not {_name(x.dtype)}; convert "
+            f"the images to one of these"
+        )
+    if x.dtype.is_floating_point and read:
+        check_finite(name, x, math.inf if own else BRIGHTEST)
+    return x.to(weight.device, weight.dtype if x.dtype.is_floating_point else x.dtype)
+
+
+def _check_device(learner: Any, name: str, numbers: Tensor) -> None:
+    device = next(learner.parameters()).device
+    if numbers.device != device:
+        raise InputError(
+            f"{name} is on {numbers.device}, but the learner is on {device}; move one of them "
+            f"with .to('{device}')"
+        )
+
+
+def _check_shape(learner: Any, images: Tensor) -> None:
+    expected, found = learner.image_shape, tuple(images.shape)
+    if found[1:] == expected:
+        return
+    advice = f"give [images, {', '.join(map(str, expected))}]"
+    if found == expected:
+        advice = "give a single image as image[None]"
+    elif expected[0] == 1 and found[1:] == expected[1:]:
+        advice = "add the channel: images[:, None]"
+    elif len(expected) == 3 and found[1:] == (*expected[1:], expected[0]):
+        advice = "put the channels first: images.permute(0, 3, 1, 2)"
+    raise InputError(
+        f"the learner was made for images {list(expected)}, but these are {list(found[1:])}; "
+        f"{advice}"
+    )
+
+
+# Numbers ----------------------------------------------------------------------------------------
+
+
+def whole_number(name: str, value: Any, least: int = 1) -> int:
+    """`value` as an int; `InputError` where it is a truth value, has a fraction or is too small."""
+    if not is_whole(value) or value < least:
+        raise InputError(f"{name} must be a whole number, {least} or more, not {value!r}")
+    return operator.index(value)
+
+
+def is_whole(value: Any) -> bool:
+    """Whether it is a whole number of any library, and no truth value."""
+    try:
+        return not isinstance(value, bool) and isinstance(operator.index(value), int)
+    except TypeError:
+        return False
+
+
+def one_rate(rate: Any) -> float:
+    """`rate` as a float; `InputError` where it is not one finite number."""
+    is_one = not isinstance(rate, str | bool) and getattr(rate, "ndim", 0) == 0
+    try:
+        if is_one and math.isfinite(float(rate)):
+            return float(rate)
+    except (TypeError, ValueError):
+        pass
+    shape = f" {list(rate.shape)}" if hasattr(rate, "shape") else f" {rate!r}"
+    raise InputError(
+        f"an inner rate must be one finite number, not {_kind(rate)}{shape}; for a rate of each "
+        f"layer and step, set LSLR.rates"
+    )
+
+
+def steps_of(rates: Tensor, layers: int) -> int:
+    """S of rates `[L, S]`; `InputError` where they are not one for each layer and step."""
+    if rates.ndim != 2 or len(rates) != layers or not rates.shape[1]:
+        raise InputError(
+            f"LSLR needs rates [{layers}, steps], one for each layer and step, not "
+            f"{list(rates.shape)}; make them as LSLR(weights, steps, rate)"
+        )
+    return rates.shape[1]
+
+
+# Other ------------------------------------------------------------------------------------------
+
+
 def check_image_size(height: int, width: int, least: int) -> None:
     """Raise `InputError` where images are too small to be halved as often as the network does."""
     if min(height, width) < least:
@@ -66,6 +353,14 @@ def check_image_size(height: int, width: int, least: int) -> None:
             f"images of {height}x{width} are too small to be halved {least.bit_length() - 1} "
             f"times; use images of at least {least}x{least}"
         )
+
+
+def _kind(value: Any) -> str:
+    return type(value).__name__
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _is_number(value: Any) -> bool:

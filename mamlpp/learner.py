@@ -11,9 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from mamlpp import schedules
+from mamlpp import input_checks, schedules
 from mamlpp.inner_rates import LSLR, FixedRate, MetaSGD
-from mamlpp.input_checks import check_reading, check_task
 from mamlpp.maml import Model, Report, Task, Weights, cross_entropy, inner_loop, task_loss
 from mamlpp.network import BatchNorm, BatchStatistics, ConvNet, Statistics
 from mamlpp.precision import full_precision, gradients_on, torch_defaults
@@ -40,6 +39,7 @@ class MetaLearner(nn.Module):
         self, recipe: Recipe, image_shape: tuple[int, ...], ways: int, seed: int | None = None,
         network: nn.Module | None = None,
     ) -> None:  # fmt: skip
+        input_checks.check_learner(recipe, image_shape, ways, seed, network)
         super().__init__()
         self.recipe, self.image_shape, self.ways = recipe, tuple(image_shape), ways
         self._own_network = network is not None
@@ -82,14 +82,14 @@ class MetaLearner(nn.Module):
         all tasks is alive until `backward`; `batch.split()` gives the same gradient task by task,
         in less memory. Raises `InputError` for images or labels that are not this learner's.
         """
-        results = [self.task_loss(task, epoch) for task in batch]
+        results = [self.task_loss(task, epoch) for task in input_checks.tasks_of(batch)]
         self.update_running(stack(results).statistics)
         loss, accuracy = (torch.stack(x).mean() for x in list(zip(*results, strict=True))[:2])
         return loss, Report(loss.detach(), accuracy)
 
     def task_loss(self, task: Task, epoch: float = 0.0) -> TaskResult:
         """What one task adds to the meta-loss. Running statistics stay as they are."""
-        check_task(self, task.support_x, task.support_y)
+        task = input_checks.as_task(self, task)
         statistics: list[BatchStatistics] = []
         model, query_model = self.models(task, statistics if self.has_running else None)
         step_weights, second_order = self.schedule(epoch)
@@ -152,19 +152,22 @@ class MetaLearner(nn.Module):
     ) -> Callable[[Tensor], Tensor]:  # fmt: skip
         """Learn one task from support images `[N·K, C, H, W]` with labels `[N·K]`: a classifier.
 
-        The result maps images `[M, C, H, W]` to logits `[M, N]`, without a graph. The learner does
+        Arrays and lists serve too. Raises `InputError` where they are not of an N-way task. The
+        result maps images `[M, C, H, W]` to logits `[M, N]`, without a graph. The learner does
         not change. Batch norm normalises the images by the statistics of the `reading`: those of
         the support set under the adapted weights; the running ones, collected in training; or, as
         published code does, those of the M images themselves (transductive). Only with "queries"
         do an image's logits depend on another image.
         """
+        support_x, support_y = input_checks.as_support(self, support_x, support_y, steps)
         path = self.adapted_path(support_x, support_y, steps)
-        return self.classifier(path, len(path) - 1, support_x, reading)
+        classify = self.classifier(path, len(path) - 1, support_x, reading)
+        return input_checks.checked(self, classify)
 
     @full_precision()
     def adapted_path(self, support_x: Tensor, support_y: Tensor, steps: int | None = None) -> Path:
         """The weights before and after each step on a support set, θ_0 … θ_S, without a graph."""
-        check_task(self, support_x, support_y)
+        input_checks.check_task(self, support_x, support_y)
         steps = self.recipe.inner_steps if steps is None else steps
         start = {name: weight.detach().requires_grad_() for name, weight in self.weights().items()}
         with gradients_on():
@@ -192,7 +195,7 @@ class MetaLearner(nn.Module):
         self, weights: Weights, support_x: Tensor, step: int, reading: Reading = "support"
     ) -> Statistics | None:
         """What a reading normalises by; None: each batch by itself, or there is no batch norm."""
-        check_reading(self, reading)
+        input_checks.check_reading(self, reading)
         if reading == "queries" or not self.norms():
             return None
         if reading == "running":

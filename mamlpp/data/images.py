@@ -6,7 +6,7 @@ that open the same file share one copy of its pictures.
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from mamlpp.errors import InputError
+from mamlpp.input_checks import as_tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +25,7 @@ class ImageSet:
     """The pictures of one split of one dataset.
 
     `images` is uint8 `[classes, samples, channels, height, width]`. In drawings the ink is 255 and
-    the paper 0. `class_names` has one name for each class.
+    the paper 0. `class_names` has one name for each class. Arrays become tensors.
     """
 
     images: torch.Tensor
@@ -33,11 +34,17 @@ class ImageSet:
     split: str
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "images", as_tensor("images", self.images))
         if self.images.dtype != torch.uint8 or self.images.ndim != 5:
             raise InputError(
-                f"an ImageSet holds uint8 images [classes, samples, channels, height, width], "
-                f"not {self.images.dtype} {list(self.images.shape)}"
+                f"an ImageSet holds uint8 images [classes, samples, channels, height, width], in "
+                f"0 … 255, not {self.images.dtype} {list(self.images.shape)}"
             )
+        if isinstance(self.class_names, str) or not isinstance(self.class_names, Sequence):
+            raise InputError(
+                f"class_names must be a list of names, not {type(self.class_names).__name__}"
+            )
+        object.__setattr__(self, "class_names", tuple(self.class_names))
         if len(self.class_names) != len(self.images):
             raise InputError(
                 f"{len(self.images)} classes came with {len(self.class_names)} class names; "

@@ -5,7 +5,8 @@ import math
 import torch
 from torch import Tensor
 
-from mamlpp.data.tasks import TaskBatch, stream_seed, whole_number
+from mamlpp.data.tasks import TaskBatch, stream_seed
+from mamlpp.input_checks import whole_number
 from mamlpp.precision import torch_defaults
 
 
@@ -32,7 +33,7 @@ class SinusoidSampler:
         y = amplitude * torch.sin(x + phase)
         parts = [self.shots, self.queries]
         (support_x, query_x), (support_y, query_y) = x.split(parts, 1), y.split(parts, 1)
-        return TaskBatch(support_x, support_y, query_x, query_y)
+        return TaskBatch.unchecked(support_x, support_y, query_x, query_y)
 
     def _uniform(self, low: float, high: float, shape: tuple[int, ...]) -> Tensor:
         return low + (high - low) * torch.rand(shape, generator=self.generator)

@@ -5,7 +5,7 @@ images of a class).
 """
 
 import hashlib
-import operator
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -15,8 +15,11 @@ from torch import Tensor
 
 from mamlpp.data.images import ImageSet
 from mamlpp.errors import InputError
+from mamlpp.input_checks import BRIGHTEST, as_tensor, check_finite, from_bytes, whole_number
 from mamlpp.maml import Task
 from mamlpp.precision import torch_defaults
+
+PARTS = ("support_x", "support_y", "query_x", "query_y")
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +29,9 @@ class TaskBatch:
     For images: `support_x` `[B, N·K, C, H, W]` and `query_x` `[B, N·Q, C, H, W]`, float32 in
     [0, 1]; `support_y` `[B, N·K]` and `query_y` `[B, N·Q]`, int64 labels in 0 … N-1. Any tensors
     with these two leading dimensions make a batch, regression targets too.
+
+    Arrays and lists become tensors, whole numbers as labels int64, uint8 images floats in [0, 1].
+    Raises `InputError` for anything that is no batch of finite numbers.
     """
 
     support_x: Tensor
@@ -34,6 +40,8 @@ class TaskBatch:
     query_y: Tensor
 
     def __post_init__(self) -> None:
+        for name in PARTS:
+            object.__setattr__(self, name, _as_part(name, getattr(self, name)))
         for part in ("support", "query"):
             x, y = getattr(self, f"{part}_x"), getattr(self, f"{part}_y")
             if x.ndim < 2 or x.shape[:2] != y.shape[:2]:
@@ -41,11 +49,29 @@ class TaskBatch:
                     f"{part}_x {list(x.shape)} and {part}_y {list(y.shape)} must start with the "
                     f"same [tasks, examples]"
                 )
+            if not len(x) or not x.shape[1]:
+                raise InputError(
+                    f"{part}_x {list(x.shape)} is empty; give at least one task and one example"
+                )
         if len(self.support_x) != len(self.query_x):
             raise InputError(
                 f"{len(self.support_x)} support sets came with {len(self.query_x)} query sets; "
                 f"give one of each a task"
             )
+        devices = sorted({str(getattr(self, name).device) for name in PARTS})
+        if len(devices) > 1:
+            raise InputError(
+                f"the parts of a batch are on {' and '.join(devices)}; move them to one device"
+            )
+        for name in PARTS:
+            _check_values(name, getattr(self, name))
+
+    @classmethod
+    def unchecked(cls, *parts: Tensor) -> "TaskBatch":
+        """A batch of four tensors that are known to be one: reads nothing, so no GPU waits."""
+        batch = object.__new__(cls)
+        vars(batch).update(zip(PARTS, parts, strict=True))
+        return batch
 
     def __len__(self) -> int:
         return len(self.support_x)
@@ -57,7 +83,27 @@ class TaskBatch:
     def split(self, tasks: int = 1) -> list["TaskBatch"]:
         """The same tasks in smaller batches of at most `tasks` each."""
         parts = (self.support_x, self.support_y, self.query_x, self.query_y)
-        return [TaskBatch(*some) for some in zip(*(x.split(tasks) for x in parts), strict=True)]
+        return [
+            TaskBatch.unchecked(*some)
+            for some in zip(*(x.split(tasks) for x in parts), strict=True)
+        ]
+
+
+def _as_part(name: str, value: Any) -> Tensor:
+    """A part of a batch as a tensor: labels int64, images floats."""
+    part = as_tensor(name, value)
+    if name.endswith("_y"):
+        return part if part.dtype.is_floating_point else part.long()
+    if part.dtype == torch.uint8 and part.ndim == 5:
+        return from_bytes(name, part, True, torch.float32)
+    return part
+
+
+def _check_values(name: str, part: Tensor) -> None:
+    if part.dtype.is_floating_point:
+        check_finite(name, part, BRIGHTEST if part.ndim == 5 else math.inf)
+    elif name.endswith("_y") and part.min() < 0:
+        raise InputError(f"{name} has a negative label, {part.min()}; labels are 0, 1, 2, …")
 
 
 class TaskSampler:
@@ -147,7 +193,7 @@ class TaskSampler:
         parts = []
         for picture in chosen.split([self.shots, self.queries], dim=-1):
             parts += [self._look_up(picture.flatten(1)), label.expand_as(picture).flatten(1)]
-        return TaskBatch(*parts)
+        return TaskBatch.unchecked(*parts)
 
     def _check(self) -> None:
         images, each = self.images, self.shots + self.queries
@@ -199,14 +245,3 @@ def stream_seed(seed: int, stream: str) -> int:
     """
     digest = hashlib.sha256(f"{whole_number('seed', seed, least=0)}/{stream}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
-
-
-def whole_number(name: str, value: int, least: int = 1) -> int:
-    """`value` as an int; `InputError` where it is a truth value, has a fraction or is too small."""
-    try:
-        number = None if isinstance(value, bool) else operator.index(value)
-    except TypeError:
-        number = None
-    if number is None or number < least:
-        raise InputError(f"{name} must be a whole number, {least} or more, not {value!r}")
-    return number

@@ -52,7 +52,7 @@ class CapturedGradients:
             *parts, given = self._inputs
             numbers = iter(given.unbind())
             places = [next(numbers) if asked else 0.0 for asked in queried]
-            arguments = learner, TaskBatch(*parts), places, second_order, tasks
+            arguments = learner, TaskBatch.unchecked(*parts), places, second_order, tasks
             self._replay = capture(lambda: task_gradients(*arguments), new[0].device)
             self._key = key
         for place, x in zip(self._inputs, new, strict=True):

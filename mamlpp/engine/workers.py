@@ -137,7 +137,7 @@ class Workers:
                     continue
                 assert learner is not None
                 engine.recompute = message["recompute"]
-                batch = TaskBatch(*map(self._empty, message["shapes"], message["dtypes"]))
+                batch = TaskBatch.unchecked(*map(self._empty, message["shapes"], message["dtypes"]))
                 self._send_numbers(learner, batch)
                 self._share(engine, learner, batch, message["epoch"])
         except WorkerLost:
@@ -178,7 +178,9 @@ class Workers:
         accuracy, batch-norm statistics. The rest is 0, so that the sum has everything.
         """
         learner.zero_grad()
-        own = TaskBatch(*(x[self.rank :: self.size].contiguous() for x in _tensors(batch)))
+        own = TaskBatch.unchecked(
+            *(x[self.rank :: self.size].contiguous() for x in _tensors(batch))
+        )
         result = engine.task_results(learner, own, epoch, len(batch))
         rows = _as_rows(result)
         table = rows.new_zeros(len(batch), rows.shape[1])

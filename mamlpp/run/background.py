@@ -2,22 +2,29 @@
 
 This module is independent of notebooks: `mamlpp.show.live` displays what happens here. Only the
 training thread touches a trainer. Other threads leave requests, which it reads between meta-steps.
+
+A process trains one at a time in the background: one that starts stops the one before, and waits
+until that is saved. A cell that is run again thus leaves no training behind.
 """
 
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from queue import Empty, SimpleQueue
-from threading import Event, Lock, Thread
-from weakref import WeakValueDictionary
+from threading import Event, Lock, Thread, current_thread
+from weakref import WeakSet, WeakValueDictionary
 
-from mamlpp.errors import InputError
+from mamlpp.errors import InputError, InputWarning
 from mamlpp.run.changes import changed
 from mamlpp.run.run import Run
+from mamlpp.run.run_folder import IN_BACKGROUND
 from mamlpp.run.trainer import Trainer
 
 # Keyed by id(trainer). The id stays valid because each `Background` keeps its trainer alive.
 _INSTANCES: "WeakValueDictionary[int, Background]" = WeakValueDictionary()
+_STARTED: "WeakSet[Background]" = WeakSet()
+_START_LOCK = Lock()
 
 
 class Background:
@@ -34,11 +41,12 @@ class Background:
         self.state = "ready"
         self.error: BaseException | None = None
         self.warning = ""  # the last problem that did not end the training
+        self.displaced = False  # whether another training, which was started, stopped this one
+        self.left = False  # whether another trainer continues this training from its folder
         self.seconds = 0.0  # time spent training, without pauses
         self.listener: Callable[[], None] | None = None
         self._runs: list[Run] = []
         self._thread: Thread | None = None
-        self._start_lock = Lock()
         self._pause, self._stop, self._wake = Event(), Event(), Event()
         self._changes: SimpleQueue[dict[str, float | None]] = SimpleQueue()
 
@@ -60,18 +68,27 @@ class Background:
         return "pause" if self.state == "running" and self._pause.is_set() else ""
 
     def start(self) -> None:
-        """Start, or continue after a stop or an error."""
-        with self._start_lock:
+        """Start, or continue after a stop or an error; first stop what else trains in a background.
+
+        Its last meta-step is waited for on the training thread.
+        """
+        with _START_LOCK:
             if self.active:
                 raise InputError("cannot start: the training is already running")
             if self.state == "finished":
                 raise InputError("cannot start: the training is finished")
+            if self.left:
+                raise InputError("cannot start: another trainer has taken over the folder")
             if self._thread is not None:
                 self._thread.join()  # It has reported its final state and is about to end.
             for event in (self._pause, self._stop, self._wake):
                 event.clear()
-            self.state, self.error, self.warning = "running", None, ""
-            self._thread = Thread(target=self._run, name="mamlpp training", daemon=True)
+            before = [thread for each in _STARTED - {self} if (thread := each.displace())]
+            self.state, self.error, self.warning, self.displaced = "running", None, "", False
+            self._thread = Thread(
+                target=self._run, args=(before,), name="mamlpp training", daemon=True
+            )
+            _STARTED.add(self)
             self._thread.start()
 
     def pause(self) -> None:
@@ -95,6 +112,21 @@ class Background:
         self._stop.set()
         self._wake.set()
 
+    def displace(self) -> Thread | None:
+        """Stop because another training takes over; the thread that ends then, if one is active."""
+        thread = self._thread if self.active else None
+        if thread is not None:
+            self.displaced = True
+            self._stop.set()
+            self._wake.set()
+        return thread
+
+    def leave(self) -> None:
+        """Stop for good because another trainer takes over the folder, and wait for that."""
+        self.left, thread = True, self.displace()
+        if thread not in (None, current_thread()):
+            thread.join()
+
     def change(self, **fields: float | None) -> None:
         """Apply `Trainer.change` to each trainer before its next meta-step."""
         if self.state == "finished":
@@ -107,8 +139,9 @@ class Background:
     def result(self) -> list[Run]:
         """Wait for the end and return the runs; first start or resume a waiting training.
 
-        After a stop, return the runs so far. Raises the exception that ended a failed training. An
-        interrupt ends the wait, not the training.
+        After a stop, return the runs so far, with a warning where another training caused it.
+        Raises the exception that ended a failed training. An interrupt ends the wait, not the
+        training.
         """
         if self.state == "ready":
             self.start()
@@ -118,6 +151,13 @@ class Background:
             self._thread.join(0.2)  # A short timeout lets an interrupt through on every platform.
         if self.error is not None:
             raise self.error
+        if self.displaced and self.state == "stopped":
+            warnings.warn(
+                "this training was stopped before its end, because another one was started; the "
+                "result is the run so far",
+                InputWarning,
+                stacklevel=2,
+            )
         return self._runs
 
     def _require_active(self, action: str) -> None:
@@ -127,15 +167,21 @@ class Background:
 
     # On the training thread
 
-    def _run(self) -> None:
+    def _run(self, before: Sequence[Thread]) -> None:
+        for thread in before:
+            thread.join()
         try:
             with ExitStack() as stack:
                 for trainer in self.trainers:
                     stack.enter_context(trainer.alone())
+                    if trainer.directory is not None:
+                        IN_BACKGROUND[trainer.directory] = self
                 self._notify()
                 self._train()
                 self._runs = [trainer.result() for trainer in self.trainers]
             done = all(trainer.done for trainer in self.trainers)
+            for trainer in self.trainers if done else ():
+                trainer.engine.dismiss()
             self.state = "finished" if done else "stopped"
         except BaseException as error:  # `result` raises it again on the caller's thread.
             self.error, self.state = error, "failed"

@@ -17,6 +17,7 @@ from mamlpp.data.images import ImageSet
 from mamlpp.data.tasks import TaskBatch, TaskSampler, stream_seed
 from mamlpp.engine import Engine
 from mamlpp.errors import InputError
+from mamlpp.input_checks import check_sampler, is_whole
 from mamlpp.learner import MetaLearner, Reading
 from mamlpp.run.run import Run
 
@@ -181,7 +182,7 @@ def evaluate_tasks(
     Scores the last step only, which is faster, unless `every_step`. Pass the `engine` that trains
     the learners, if there is one, to reuse it. Raises `InputError` if `tasks` < 2.
     """
-    members = [learners] if isinstance(learners, MetaLearner) else learners
+    members = list(learners) if isinstance(learners, Sequence) else [learners]
     engine = engine or Engine()
     logits, labels = _predict(engine, members, sampler, tasks, steps, [reading], every_step)
     return Evaluation.of(logits.mean(0)[0], labels, reading)
@@ -211,13 +212,18 @@ def evaluate_readings(
 
 
 def _sampler(run: Run, images: ImageSet, seed: int) -> TaskSampler:
+    if not isinstance(run, Run):
+        raise InputError(
+            f"a Run is expected, such as Trainer.fit returns, not {type(run).__name__}; "
+            f"evaluate_tasks evaluates a learner"
+        )
     seed = stream_seed(seed, "evaluation")  # Never the tasks that selected the best checkpoint.
     return TaskSampler(images, run.ways, run.shots, run.queries, seed=seed)
 
 
 def _members(run: Run, ensemble: int) -> list[MetaLearner]:
-    if ensemble < 1:
-        raise InputError(f"an ensemble needs at least 1 checkpoint, not {ensemble}")
+    if not is_whole(ensemble) or ensemble < 1:
+        raise InputError(f"an ensemble needs at least 1 checkpoint, not {ensemble!r}")
     if ensemble == 1:
         return [run.learner]
     members = run.best(ensemble)
@@ -234,10 +240,14 @@ def _predict(
     steps: int | None, readings: Sequence[Reading], every_step: bool,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Query logits `[learners, R, S + 1, T, M, N]` and labels `[T, M]`, on the CPU."""
-    if tasks < 2:
-        raise InputError(f"a confidence interval needs at least 2 tasks, not {tasks}")
-    if steps is not None and steps < 0:
-        raise InputError(f"steps must be 0 or more, not {steps}")
+    if not learners:
+        raise InputError("there is no learner to evaluate; give at least one")
+    if not is_whole(tasks) or tasks < 2:
+        raise InputError(f"a confidence interval needs at least 2 tasks, not {tasks!r}")
+    if steps is not None and not (is_whole(steps) and steps >= 0):
+        raise InputError(f"steps must be 0 or more, not {steps!r}")
+    for learner in learners:
+        check_sampler(learner, sampler)
     logits, labels = [], []
     with tqdm(desc="evaluating", total=tasks, leave=False, unit="task", delay=1) as bar:
         for batch in _batches(sampler, tasks, learners[0].recipe.meta_batch):

@@ -7,6 +7,8 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+from weakref import WeakValueDictionary
 
 from filelock import FileLock, Timeout
 
@@ -27,6 +29,9 @@ from mamlpp.run.run import DataSettings, open_directory, read_workers
 
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 CHECKPOINT_SECONDS = 30.0  # between two checkpoints within an epoch: what a killed run can lose
+
+# Who trains in a folder on a background thread of this process, and leaves it when asked to.
+IN_BACKGROUND: "WeakValueDictionary[Path, Any]" = WeakValueDictionary()
 
 
 class RunFolder:
@@ -55,11 +60,15 @@ class RunFolder:
     def open(self, recipe: Recipe, data: DataSettings, workers: int) -> Checkpoint | None:
         """Begin, or read what is there up to the latest checkpoint, which is returned.
 
-        Raises `InputError` where the folder holds another run, or another process trains in it.
+        A training on a background thread of this process, which a notebook's cell that runs again
+        would continue, is stopped first. Raises `InputError` where the folder holds another run, or
+        another process trains in it.
         """
         if self.directory is None:
             return None
         open_directory(self.directory, recipe, data, workers)
+        if (background := IN_BACKGROUND.get(self.directory)) is not None:
+            background.leave()
         history, gradients = self.directory / "history.csv", self.directory / "gradients.csv"
         with self.alone(), self._writing():
             remove_leftovers(self.directory)

@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 from mamlpp.data.tasks import TaskSampler
 from mamlpp.engine import definition_result, same
 from mamlpp.errors import InputError
+from mamlpp.input_checks import check_is_recipe
 from mamlpp.learner import MetaLearner
 from mamlpp.recipe import Recipe
 from mamlpp.run.run import Run
@@ -71,6 +72,8 @@ def train_seeds(
 def _check(recipes: Mapping[str, Recipe], seeds: Sequence[int]) -> None:
     if not recipes or not seeds:
         raise InputError("there is nothing to train: give at least one recipe and one seed")
+    for recipe in recipes.values():
+        check_is_recipe(recipe)
     if len(set(seeds)) < len(seeds):
         raise InputError(f"seeds must all be different, but are {list(seeds)}")
 

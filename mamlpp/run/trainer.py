@@ -17,6 +17,7 @@ from mamlpp.data.tasks import TaskBatch, TaskSampler
 from mamlpp.diagnostics import Diagnosis, diagnose
 from mamlpp.engine import Engine, Workers, one_thread
 from mamlpp.errors import InputError, InputWarning
+from mamlpp.input_checks import check_is_recipe, check_is_sampler, is_whole
 from mamlpp.learner import MetaLearner
 from mamlpp.maml import meta_step
 from mamlpp.precision import full_precision, gradients_on
@@ -66,7 +67,7 @@ class Trainer:
         directory: Path | str | None = None, diagnose_every: int | None = None,
         workers: int | Workers | Literal["auto"] = "auto",
     ) -> None:  # fmt: skip
-        _check(train, validation, diagnose_every)
+        _check(recipe, train, validation, diagnose_every)
         _check_workers(workers, recipe, train.device)
         for sentence in late_milestones(recipe):
             warnings.warn(sentence, InputWarning, stacklevel=2)
@@ -281,8 +282,13 @@ def _at_start(sampler: Any) -> Any:
     return own
 
 
-def _check(train: TaskSampler, validation: TaskSampler, diagnose_every: int | None) -> None:
-    if diagnose_every is not None and diagnose_every < 1:
+def _check(
+    recipe: Recipe, train: TaskSampler, validation: TaskSampler, diagnose_every: int | None
+) -> None:
+    check_is_recipe(recipe)
+    for sampler in (train, validation):
+        check_is_sampler(sampler)
+    if diagnose_every is not None and not (is_whole(diagnose_every) and diagnose_every >= 1):
         raise InputError(
             f"diagnose_every must be a number of meta-steps from 1 on, or None, not "
             f"{diagnose_every}"
@@ -298,6 +304,11 @@ def _check(train: TaskSampler, validation: TaskSampler, diagnose_every: int | No
         raise InputError(
             f"training images are {list(train.images.shape)} and validation images "
             f"{list(validation.images.shape)}; give both samplers images of the same dataset"
+        )
+    if train.device != validation.device:
+        raise InputError(
+            f"training images are on {train.device} and validation images on "
+            f"{validation.device}; move both sets to one device with .to"
         )
 
 

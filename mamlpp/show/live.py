@@ -8,6 +8,9 @@ The training runs on a background thread (`mamlpp.run.background`), because a no
 process button clicks while a cell is busy. The picture is a plain PNG output with its own light
 background, so it is legible on a dark page and stays in the executed notebook. Drawing and gradient
 diagnosis take at most a tenth of the training time, not counting the final picture.
+
+A kernel trains one at a time: a training that starts stops the one before, whose panel says so. A
+cell that is run again with a new trainer stops its old training at once, since its panel is gone.
 """
 
 import base64
@@ -17,6 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import Any
 from uuid import uuid4
+from weakref import WeakSet
 
 import ipywidgets  # type: ignore[import-untyped]
 import numpy as np
@@ -46,6 +50,8 @@ from mamlpp.show.widgets import Explorer
 DRAWING_FRACTION, DIAGNOSIS_FRACTION = 0.08, 0.02  # of the training time
 MIN_INTERVAL = 1.0  # seconds between two pictures, at least
 MESSAGE_SECONDS = 5.0  # how long a reply to a button stays visible
+
+_PANELS: "WeakSet[Panel]" = WeakSet()
 
 
 class TimeBudget:
@@ -85,11 +91,30 @@ class Panel:
         self._was_running, self._drawing_seconds = False, 0.0
         self._id = uuid4().hex
         self._displayed_in: int | None = None  # execution count of the cell
+        self._elsewhere = False  # whether it was displayed again
         self._message_time = -math.inf
         self._own_diagnose_every: dict[Trainer, int | None] = {}
+        self._made_in = _cell()
+        self._replace_panels(training)
         self.box = ipywidgets.VBox([*self._rows(), self._status])
         self._attach(training)
         self._ipython_display_()
+
+    def _replace_panels(self, training: Background) -> None:
+        """Where this cell made panels before, stop their trainings, unless it is the same one."""
+        for panel in list(_PANELS):
+            cell, count = panel._made_in
+            if cell is not None and cell == self._made_in[0] and count != self._made_in[1]:
+                if panel.training is not training:
+                    panel.training.displace()
+                panel._close()
+        _PANELS.add(self)
+
+    def _close(self) -> None:
+        """Let the widgets go, which ipywidgets keeps until then, unless another cell shows them."""
+        _PANELS.discard(self)
+        if not self._elsewhere:
+            _close(self.box)
 
     # What the buttons do
 
@@ -153,6 +178,7 @@ class Panel:
         shell = get_ipython()
         if shell is None or shell.execution_count == self._displayed_in:
             return  # A panel displays itself on creation; do not repeat that in the same cell.
+        self._elsewhere = self._displayed_in is not None
         self._displayed_in = shell.execution_count
         controls = self.box._repr_mimebundle_()
         controls["text/plain"] = "(controls that work while this notebook is running)"
@@ -192,6 +218,8 @@ class Panel:
         if training.pending_request:
             action = {"pause": "Pausing", "stop": "Stopping"}[training.pending_request]
             return f"{action} after this meta-step."
+        if training.displaced and training.state == "stopped":
+            return _LEFT if training.left else _DISPLACED
         return training.warning or _STATUS[training.state]
 
     # On the training thread
@@ -360,6 +388,22 @@ def compare(
     return Comparison(trainers, interleaved, min_interval)
 
 
+def _cell() -> tuple[str | None, int | None]:
+    """ID and execution count of the notebook's cell that is being run, where there is one."""
+    shell = get_ipython()
+    message: dict[str, Any] = getattr(shell, "get_parent", dict)()
+    return message.get("metadata", {}).get("cellId"), getattr(shell, "execution_count", None)
+
+
+def _close(widget: ipywidgets.Widget) -> None:
+    for child in getattr(widget, "children", ()):
+        _close(child)
+    for part in ("layout", "style"):
+        if hasattr(widget, part):
+            getattr(widget, part).close()
+    widget.close()
+
+
 def _distinguishing_names(trainers: Sequence[Trainer]) -> list[str]:
     """Name each recipe by its differing fields, with a number if that is not unique."""
     recipes = [trainer.initial_recipe.as_dict() for trainer in trainers]
@@ -412,6 +456,11 @@ _STATUS = {
     "finished": "Finished: the result is ready.",
     "stopped": "Stopped. Press Start to continue from here; the result is the run so far.",
 }
+_DISPLACED = (
+    "Stopped, because another training was started in this notebook. Press Start to continue from "
+    "here; that stops the other."
+)
+_LEFT = "Stopped, because another trainer continues this training from its folder."
 _ACTIVE_BUTTONS = {
     **{"ready": ("start",), "running": ("pause", "stop"), "paused": ("resume", "stop")},
     **{"finished": (), "stopped": ("start",), "failed": ("start",)},

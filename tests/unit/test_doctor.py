@@ -284,6 +284,21 @@ def test_the_page_has_a_line_each_and_what_to_do_below_it():
     assert doctor.report(FINDINGS[:2]).endswith("\n\nNothing is wrong.")
 
 
+def test_the_first_chapter_shows_this_page_and_measures_as_it_does():
+    path = Path(__file__).parents[2] / "notebooks" / "00_start_here.ipynb"
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    code = "".join(line for cell in cells if cell["cell_type"] == "code" for line in cell["source"])
+    assert "doctor.report(doctor.examine())" in code
+    assert "doctor.median_seconds(" in code
+    assert not {name for name in ("psutil", "platform", "perf_counter() - begin") if name in code}
+
+
+def test_students_and_teachers_are_told_of_it():
+    for name in ("README.md", "TEACHING.md"):
+        text = (Path(__file__).parents[2] / name).read_text(encoding="utf-8")
+        assert "`make doctor`" in text, name
+
+
 @pytest.mark.parametrize(("findings", "code"), [(FINDINGS, 1), (FINDINGS[:2], 0)])
 def test_the_command_exits_with_1_where_something_is_wrong(
     findings: list[Finding], code: int, monkeypatch: pytest.MonkeyPatch

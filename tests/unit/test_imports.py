@@ -39,7 +39,7 @@ def test_the_definition_imports_torch_and_itself(module):
     path = PACKAGE / f"{module}.py"
     assert own(path) <= set(DEFINITION)
     standard = {"abc", "collections", "contextlib", "copy", "dataclasses", "inspect", "itertools"}
-    standard |= {"math", "threading", "typing", "warnings", "torch", "mamlpp"}
+    standard |= {"math", "operator", "threading", "typing", "warnings", "torch", "mamlpp"}
     assert {name.partition(".")[0] for name in imports(path)} <= standard
 
 

@@ -1,9 +1,11 @@
 """Background training and its live panel: buttons, knobs, pictures, errors and restarts."""
 
+import gc
 import subprocess
 import sys
 import threading
 import time
+import weakref
 from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
@@ -459,6 +461,195 @@ def test_a_new_panel_finishes_the_run_of_a_killed_kernel_bit_for_bit(killed):
             other.advance()
     assert torch.equal(weights(run.learner), weights(other.result().learner))
     assert run.history.column("loss") == other.history.column("loss")
+
+
+# One at a time: the same cell again, another cell, the same folder
+
+
+@pytest.fixture
+def notebook(monkeypatch):
+    """A function that runs a cell, given its ID: the code is a function without arguments."""
+    shell = SimpleNamespace(execution_count=0, cell=None)
+    shell.get_parent = lambda: {"metadata": {"cellId": shell.cell}}
+    monkeypatch.setattr(live, "get_ipython", lambda: shell)
+    monkeypatch.setattr(live, "display", lambda *_, **__: None)
+
+    def run(cell, code):
+        shell.execution_count, shell.cell = shell.execution_count + 1, cell
+        return code()
+
+    yield run
+    for panel in list(live._PANELS):
+        panel.training.displace()
+
+
+def trains(panel):
+    """Whether it is still at it, once what was asked of it has been done."""
+    wait_until(lambda: not panel.training.pending_request)
+    return panel.training.state == "running"
+
+
+def start_long(directory=None):
+    panel = LivePanel(make_trainer(directory, **LONG))
+    panel.start()
+    wait_until(lambda: panel.trainer.iteration > 2)
+    return panel
+
+
+def test_a_training_that_starts_stops_the_one_before_and_waits_for_it(tmp_path):
+    first, second = start_long(tmp_path / "a"), LivePanel(make_trainer(**LONG))
+    at_work = threading.Lock()  # taken by one meta-step at a time, or the test fails
+    for trainer in (first.trainer, second.trainer):
+        trainer.step = alone(at_work, trainer.step)
+    second.start()
+    wait_until(lambda: second.trainer.iteration > 2)
+    assert first.training.state == "stopped"
+    assert not first.training._thread.is_alive()
+    assert "Stopped, because another training was started in this notebook." in status(first)
+    steps = first.trainer.iteration
+    assert list((tmp_path / "a").glob(f"checkpoint-{steps:08}*"))
+    with pytest.warns(mamlpp.InputWarning, match="stopped before its end, because another one"):
+        assert len(first.result().history.rows) == steps
+
+    first.start()  # and back again
+    wait_until(lambda: first.trainer.iteration > steps + 2)
+    assert second.training.state == "stopped"
+    assert "because another" not in status(first)
+    first.stop()
+    first.result()
+    for panel in (first, second):
+        assert panel.training.error is None
+        assert panel.training.warning == ""
+
+
+def alone(lock, step):
+    def locked():
+        assert lock.acquire(blocking=False), "two trainings at the same time"
+        try:
+            return step()
+        finally:
+            lock.release()
+
+    return locked
+
+
+def test_many_starts_in_a_row_leave_one_training():
+    panels = [LivePanel(make_trainer(**LONG)) for _ in range(4)]
+    for panel in panels:
+        panel.start()
+    wait_until(lambda: panels[-1].trainer.iteration > 2)
+    assert [panel.training.state for panel in panels] == ["stopped"] * 3 + ["running"]
+    assert sum(thread.name == "mamlpp training" for thread in threading.enumerate()) == 1
+    panels[-1].stop()
+    panels[-1].result()
+
+
+def test_a_paused_training_is_stopped_too(endless):
+    endless.start()
+    at = pause(endless)
+    second = LivePanel(make_trainer())
+    second.result()
+    assert (endless.training.state, endless.trainer.iteration) == ("stopped", at)
+
+
+def test_the_end_of_a_training_is_not_changed_by_another():
+    first, second = LivePanel(make_trainer()), LivePanel(make_trainer())
+    first.result()
+    second.result()
+    assert [panel.training.state for panel in (first, second)] == ["finished"] * 2
+    assert "Finished" in status(first)
+
+
+def test_a_cell_that_is_run_again_stops_its_training_before_the_new_one_starts(notebook):
+    first = notebook("a", start_long)
+    again = notebook("a", lambda: LivePanel(make_trainer(**LONG)))
+    wait_until(lambda: first.training.state == "stopped")
+    assert again.training.state == "ready"
+    assert first.box.comm is None  # Its widgets are gone, and the new ones are not.
+    assert again.box.comm is not None
+
+
+def test_another_cell_stops_nothing_until_it_starts(notebook):
+    first = notebook("a", start_long)
+    other = notebook("b", lambda: LivePanel(make_trainer(**LONG)))
+    assert trains(first)
+    other.start()
+    wait_until(lambda: first.training.state == "stopped")
+    assert first.box.comm is not None
+    assert "Stopped, because another training" in status(first)
+
+
+def test_a_cell_that_shows_the_same_training_again_does_not_stop_it(notebook):
+    first = notebook("a", start_long)
+    again = notebook("a", lambda: LivePanel(first.trainer))
+    assert again.training is first.training
+    assert trains(again)
+    notebook("c", again._ipython_display_)
+    assert trains(again)
+
+
+def test_a_panel_that_another_cell_shows_too_keeps_its_buttons(notebook):
+    first = notebook("a", start_long)
+    notebook("b", first._ipython_display_)
+    notebook("a", lambda: LivePanel(make_trainer()))
+    wait_until(lambda: first.training.state == "stopped")
+    assert first.box.comm is not None
+
+
+def test_two_panels_of_one_cell_live_side_by_side(notebook):
+    panels = notebook("a", lambda: [LivePanel(make_trainer()) for _ in range(2)])
+    assert all(panel.box.comm is not None for panel in panels)
+
+
+def test_a_cell_that_is_run_again_with_a_folder_continues_there(notebook, tmp_path):
+    first = notebook("a", lambda: start_long(tmp_path / "run"))
+    again = notebook("a", lambda: start_long(tmp_path / "run"))
+    assert first.training.state == "stopped"
+    assert "Stopped, because another trainer continues this training" in status(first)
+    at = first.trainer.iteration
+    wait_until(lambda: again.trainer.iteration > at + 1)
+    assert again.trainer.history.column("iteration")[: at + 2] == [*range(1, at + 3)]
+    first.start()  # What it knows of the folder is out of date.
+    assert "Cannot start: another trainer has taken over the folder." in status(first)
+    assert trains(again)
+
+
+def test_another_recipe_in_the_folder_of_a_training_does_not_stop_it(notebook, tmp_path):
+    first = notebook("a", lambda: start_long(tmp_path / "run"))
+    with pytest.raises(mamlpp.InputError):
+        make_trainer(tmp_path / "run", **LONG, inner_rate=0.3)
+    assert trains(first)
+
+
+def test_a_comparison_counts_as_one_training(endless):
+    endless.start()
+    trainers = [make_trainer(second_order_from=order) for order in (0.0, None)]
+    panel = compare(trainers)
+    runs = panel.result()
+    assert [len(run.history.rows) for run in runs.values()] == [8, 8]
+    assert panel.training.state == "finished"
+    assert endless.training.state == "stopped"
+
+
+def test_nothing_is_left_of_a_cell_that_is_run_again(notebook, tmp_path):
+    def watched():
+        panel = start_long(tmp_path / "run")
+        return [weakref.ref(each) for each in (panel, panel.training, panel.trainer)]
+
+    old = notebook("a", watched)
+    thread = old[1]()._thread
+    notebook("a", lambda: LivePanel(make_trainer()))
+    thread.join(30)
+    del thread
+    gc.collect()
+    assert [reference() for reference in old] == [None] * 3
+
+
+def test_the_processes_of_a_training_end_with_it(monkeypatch):
+    panel, ended = LivePanel(make_trainer()), []
+    monkeypatch.setattr(panel.trainer.engine, "dismiss", lambda: ended.append(True))
+    panel.result()
+    assert ended == [True]
 
 
 # Overhead
