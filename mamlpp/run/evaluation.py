@@ -198,7 +198,7 @@ def evaluate_readings(
     training collected running statistics.
     "single" is the best checkpoint; with `ensemble` 1 there is no "ensemble". See `evaluate`.
     """
-    members, sampler = _members(run, ensemble), _sampler(run, images, seed)
+    sampler, members = _sampler(run, images, seed), _members(run, ensemble)
     readings = run.learner.readings
     logits, labels = _predict(Engine(), members, sampler, tasks, steps, readings, True)
     sizes = {"single": 1} | ({"ensemble": ensemble} if ensemble > 1 else {})
