@@ -124,8 +124,8 @@ class Background:
     def leave(self) -> None:
         """Stop for good because another trainer takes over the folder, and wait for that."""
         self.left, thread = True, self.displace()
-        if thread not in (None, current_thread()):
-            thread.join()  # type: ignore[union-attr]
+        if thread is not None and thread is not current_thread():
+            thread.join()
 
     def change(self, **fields: float | None) -> None:
         """Apply `Trainer.change` to each trainer before its next meta-step."""

@@ -383,7 +383,7 @@ def compare(
 def _cell() -> tuple[str | None, int | None]:
     """ID and execution count of the notebook's cell that is being run, where there is one."""
     shell = get_ipython()
-    message = getattr(shell, "get_parent", dict)()
+    message: dict[str, Any] = getattr(shell, "get_parent", dict)()
     return message.get("metadata", {}).get("cellId"), getattr(shell, "execution_count", None)
 
 
