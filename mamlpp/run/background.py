@@ -122,9 +122,10 @@ class Background:
         return thread
 
     def leave(self) -> None:
-        """Stop for good because another trainer takes over the folder, and wait for that."""
-        self.left, thread = True, self.displace()
-        if thread not in (None, current_thread()):
+        """Stop for good, if it runs, since another trainer takes over the folder; wait for that."""
+        thread = self.displace()
+        if thread is not None and thread is not current_thread():
+            self.left = True
             thread.join()
 
     def change(self, **fields: float | None) -> None:
