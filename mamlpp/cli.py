@@ -33,7 +33,7 @@ from mamlpp.run.evaluation import EVALUATION_SEED, Evaluation, evaluate_protocol
 from mamlpp.run.run import Run
 from mamlpp.run.schedule_words import describe_schedule
 from mamlpp.run.trainer import Trainer, default_device
-from mamlpp.terminal import exit_code, prepare, say
+from mamlpp.terminal import STOPPED, exit_code, prepare, say
 
 Dataset = Literal["glyphs", "omniglot", "mini_imagenet"]
 
@@ -428,16 +428,16 @@ def main(arguments: list[str] | None = None) -> None:
     and is saved.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
-    prepare()
     try:
+        prepare()
         _parse(arguments)()
         if exit_code():
             sys.exit(exit_code())
     except InputError as error:
         sys.exit(f"mamlpp: {error}")
     except KeyboardInterrupt as stop:
-        print(f"mamlpp: {stop or 'stopped'}", file=sys.stderr)
-        sys.exit(130)  # What shells expect of a program that Ctrl-C ended.
+        print(f"mamlpp: {str(stop) or 'stopped'}", file=sys.stderr)
+        sys.exit(STOPPED)
 
 
 def _parse(arguments: list[str]) -> Data | Train | Evaluate | Sweep | Cache | Doctor:

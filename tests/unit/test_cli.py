@@ -443,7 +443,8 @@ touched = []
 sys.addaudithook(lambda event, args: touched.extend(
     event for value in args if isinstance(value, str) and value.startswith(sys.argv[1])
 ))
-import mamlpp, torch
+import torch
+from mamlpp import *
 
 heavy = {"IPython", "matplotlib", "pandas", "pooch", "requests", "seaborn", "tyro"}
 print(touched, sorted(heavy & set(sys.modules)), torch.cuda.is_initialized())
