@@ -441,6 +441,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _parse(arguments: list[str]) -> Data | Train | Evaluate | Sweep | Cache | Doctor:
+    options = _options(arguments)
     # --recipe sets the defaults of the other options, so it is read before they are parsed.
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     early.add_argument("--recipe", nargs="?", const="maml", default="maml")
@@ -461,10 +462,26 @@ def _parse(arguments: list[str]) -> Data | Train | Evaluate | Sweep | Cache | Do
         config=(tyro.conf.FlagCreatePairsOff,),
     )
     if isinstance(command, Train):
-        words = {word.partition("=")[0].lstrip("-").replace("-", "_") for word in arguments}
-        given = {k: v for k, v in command.settings.as_dict().items() if k in words}
+        given = {k: v for k, v in command.settings.as_dict().items() if k in options}
         command.settings = RECIPES[name].with_(**given)  # So that milestones follow the length.
     return command
+
+
+def _options(arguments: list[str]) -> set[str]:
+    """The options that are given, by the names of their fields; `InputError` for one given twice.
+
+    The parser would take the last of them, and say nothing.
+    """
+    options: set[str] = set()
+    for word in arguments:
+        option = word.partition("=")[0]
+        if not option.startswith("--"):
+            continue  # It is a value.
+        name = option.removeprefix("--").replace("-", "_")
+        if name in options:
+            raise InputError(f"{option} is given more than once; give it once")
+        options.add(name)
+    return options
 
 
 def _command(*words: str) -> str:

@@ -352,6 +352,30 @@ def test_train_says_what_is_wrong_and_leaves_no_folder(command, tmp_path, option
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("words", "option"),
+    [
+        (["train", "--directory", "a", "--epochs", 5, "--epochs", 6], "--epochs"),
+        (["train", "--directory", "a", "--epochs=5", "--filters", 3, "--epochs", 5], "--epochs"),
+        (["train", "--directory", "a", "--inner-steps=1", "--inner_steps=2"], "--inner_steps"),
+        (["train", "--recipe", "maml", "--recipe", "maml++"], "--recipe"),
+        (["data", "--picture", "a.png", "--picture", "b.png"], "--picture"),
+        (["evaluate", "a", "--tasks", 5, "--tasks", 6], "--tasks"),
+        (["sweep", "a", "--status", "--status"], "--status"),
+        (["cache", "--clear", "--clear"], "--clear"),
+    ],
+)
+def test_an_option_that_is_given_twice_is_refused(command, tmp_path, monkeypatch, words, option):
+    monkeypatch.chdir(tmp_path)
+    refuse(command(*words), f"^mamlpp: {option} is given more than once; give it once$")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_value_may_be_the_name_of_an_option(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    refuse(command("evaluate", "--tasks", 3, "tasks"), "^mamlpp: .*tasks holds no run")
+
+
 def test_train_wants_a_folder(command):
     refuse(command("train"), "Missing from mamlpp train: --directory PATH")
 
