@@ -138,6 +138,12 @@ class Evaluate:
     """Number of tasks."""
     split: Literal["train", "validation", "test"] = "test"
     """Which classes the tasks are drawn from."""
+    ways: int | None = None
+    """Classes in each task: as many as in training, for the network has an output for each."""
+    shots: int | None = None
+    """Support images of each class; by default as many as in training."""
+    queries: int | None = None
+    """Query images of each class; by default as many as in training."""
     steps: int | None = None
     """Inner steps; by default as many as in training."""
     ensemble: int = 5
@@ -151,33 +157,46 @@ class Evaluate:
     def __call__(self) -> None:
         """Evaluate with both protocols, single and ensemble; print and write the numbers."""
         device, directory = _device(self.device), user_path(self.directory)
-        run = Run.load(directory)
+        run = self._run(directory)
         run.learner.to(device)
         images = load_images(run.data.dataset, self.split).to(device)
         members = min(self.ensemble, len(run.kept))
         steps = run.recipe.inner_steps if self.steps is None else self.steps
+        kind = {
+            "shots": run.shots if self.shots is None else self.shots,
+            "queries": run.queries if self.queries is None else self.queries,
+        }
         results = evaluate_protocols(
-            run, images, self.tasks, steps=steps, ensemble=members, seed=self.seed
+            run, images, self.tasks, steps=steps, ensemble=members, seed=self.seed, **kind
         )
-        say(f"{images.name}, {run.ways}-way {run.shots}-shot, {self.tasks} tasks")
+        say(f"{images.name}, {run.ways}-way {kind['shots']}-shot, {self.tasks} tasks")
         if members < self.ensemble:
             say(f"note: {self.ensemble} checkpoints were asked for, the run keeps {members}")
         say(_tables(results, members))
         path = directory / f"evaluation-{self.split}.json"
-        about = self._about(run, images, steps, members) | {"results": _plain(results)}
+        options = {"ways": run.ways, **kind, "steps": steps, "ensemble": members}
+        about = self._about(run, images, options) | {"results": _plain(results)}
         if not os.access(directory, os.W_OK):
             say(f"\n{directory} may only be read, so the numbers are not kept there")
             return
         _write(path, json.dumps(about, indent=1, allow_nan=False) + "\n")
         say(f"\nall numbers are in {path}")
 
-    def _about(self, run: Run, images: ImageSet, steps: int, members: int) -> dict[str, Any]:
+    def _run(self, directory: Path) -> Run:
+        """The run in the folder; raises `InputError` where its network is made for other ways."""
+        run = Run.load(directory)
+        if self.ways not in (None, run.ways):
+            raise InputError(
+                f"the network in {directory} tells {run.ways} classes apart, so it cannot be "
+                f"evaluated on {self.ways}-way tasks; leave --ways out, or train a run with "
+                f"--ways {self.ways}"
+            )
+        return run
+
+    def _about(self, run: Run, images: ImageSet, options: dict[str, Any]) -> dict[str, Any]:
         """What was evaluated, and the command that does it again."""
         device = str(images.images.device)
-        options = {
-            **{"tasks": self.tasks, "split": self.split, "steps": steps},
-            **{"ensemble": members, "seed": self.seed},
-        }
+        options = {"tasks": self.tasks, "split": self.split, **options, "seed": self.seed}
         words = [f"--{name}={value}" for name, value in (options | {"device": device}).items()]
         return {
             "command": shlex.join(["mamlpp", "evaluate", str(self.directory), *words]),

@@ -148,8 +148,11 @@ class Evaluation:
 def evaluate(
     run: Run, images: ImageSet, tasks: int = 600, *, steps: int | None = None,
     transductive: bool = False, ensemble: int = 1, seed: int = EVALUATION_SEED,
+    shots: int | None = None, queries: int | None = None,
 ) -> Evaluation:  # fmt: skip
-    """Evaluate a run after every inner step, on tasks with the run's ways, shots and queries.
+    """Evaluate a run after every inner step, on tasks with the run's ways.
+
+    `shots` and `queries` default to those of training.
 
         result = mamlpp.evaluate(run, mamlpp.load_images("glyphs", "test"))
         print(result)  # accuracy, its 95 % interval, the number of tasks, the protocol
@@ -161,7 +164,7 @@ def evaluate(
     defaults to the recipe's. `ensemble` > 1 averages the logits of that many checkpoints, the best
     on validation. Raises `InputError` if the run has fewer, or `tasks` < 2.
     """
-    sampler = _sampler(run, images, seed)
+    sampler = _sampler(run, images, seed, shots, queries)
     members = _members(run, ensemble)
     return evaluate_tasks(members, sampler, tasks, steps, transductive, every_step=True)
 
@@ -184,14 +187,14 @@ def evaluate_tasks(
 
 def evaluate_protocols(
     run: Run, images: ImageSet, tasks: int = 600, *, steps: int | None = None, ensemble: int = 1,
-    seed: int = EVALUATION_SEED,
+    seed: int = EVALUATION_SEED, shots: int | None = None, queries: int | None = None,
 ) -> dict[str, dict[str, Evaluation]]:  # fmt: skip
     """Evaluate a run under both protocols, single and ensemble, in the time of the ensemble alone.
 
     Returns `result["inductive" or "transductive"]["single" or "ensemble"]`, all on the same tasks.
     "single" is the best checkpoint; with `ensemble` 1 there is no "ensemble". See `evaluate`.
     """
-    members, sampler = _members(run, ensemble), _sampler(run, images, seed)
+    members, sampler = _members(run, ensemble), _sampler(run, images, seed, shots, queries)
     protocols = list(PROTOCOLS.values())
     logits, labels = _predict(Engine(), members, sampler, tasks, steps, protocols, True)
     sizes = {"single": 1} | ({"ensemble": ensemble} if ensemble > 1 else {})
@@ -204,9 +207,13 @@ def evaluate_protocols(
     }
 
 
-def _sampler(run: Run, images: ImageSet, seed: int) -> TaskSampler:
+def _sampler(
+    run: Run, images: ImageSet, seed: int, shots: int | None = None, queries: int | None = None
+) -> TaskSampler:
     seed = stream_seed(seed, "evaluation")  # Never the tasks that selected the best checkpoint.
-    return TaskSampler(images, run.ways, run.shots, run.queries, seed=seed)
+    shots = run.shots if shots is None else shots
+    queries = run.queries if queries is None else queries
+    return TaskSampler(images, run.ways, shots, queries, seed=seed)
 
 
 def _members(run: Run, ensemble: int) -> list[MetaLearner]:
