@@ -67,7 +67,8 @@ class Data:
 
 @dataclass
 class Train:
-    """Meta-train a recipe and keep the run in a folder. The same command again continues it."""
+    """Meta-train a recipe and keep the run in a folder. The same command again continues it; with
+    more --epochs, it goes on to those."""
 
     directory: Path
     """Folder of the run, new or to be continued. It gets the recipe, the history (as CSV), the

@@ -4,12 +4,17 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from contextlib import suppress
 from types import FrameType
+from typing import Any
+
+from mamlpp.errors import InputWarning
 
 STOPPED = 130  # the exit code that shells expect of a program that Ctrl-C ended
 _NAMES = ("SIGTERM", "SIGHUP", "SIGBREAK")  # The last one is Ctrl-Break, on Windows.
 _LIKE_CTRL_C = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
+_format = warnings.formatwarning
 _unheard = False
 
 
@@ -31,7 +36,11 @@ def _end(number: int, frame: FrameType | None) -> None:
 
 
 def prepare() -> None:
-    """Let characters that a terminal lacks be replaced; let SIGTERM and SIGHUP act like Ctrl-C."""
+    """Let characters that a terminal lacks be replaced; let SIGTERM and SIGHUP act like Ctrl-C.
+
+    An `InputWarning` is shown as one line.
+    """
+    warnings.formatwarning = _in_one_line
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
@@ -42,6 +51,13 @@ def prepare() -> None:
     for number in _LIKE_CTRL_C:
         if signal.getsignal(number) in (signal.SIG_DFL, _end):
             signal.signal(number, _like_ctrl_c)
+
+
+def _in_one_line(message: Warning | str, category: type[Warning], *where: Any, **line: Any) -> str:
+    """What a user should know needs no place in the code, and no line of it."""
+    if issubclass(category, InputWarning):
+        return f"mamlpp: {message}\n"
+    return _format(message, category, *where, **line)
 
 
 def _like_ctrl_c(number: int, frame: FrameType | None) -> None:

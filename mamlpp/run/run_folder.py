@@ -42,6 +42,7 @@ class RunFolder:
         self.history = History()
         self.gradients = History(columns=GRADIENT_COLUMNS)
         self.changes = History(columns=CHANGE_COLUMNS)
+        self.first_recipe = Recipe()  # what the run began with; `open` says it
         self._saved_at, self._saved = time.monotonic(), -1
         self._thread = threading.RLock()
         self._lock = (
@@ -57,9 +58,10 @@ class RunFolder:
 
         Raises `InputError` where the folder holds another run, or another process trains in it.
         """
+        self.first_recipe = recipe
         if self.directory is None:
             return None
-        open_directory(self.directory, recipe, data, workers)
+        self.first_recipe = open_directory(self.directory, recipe, data, workers)
         history, gradients = self.directory / "history.csv", self.directory / "gradients.csv"
         with self.alone(), self._writing():
             remove_leftovers(self.directory)

@@ -36,7 +36,7 @@ from mamlpp.files import read_text, replacing
 from mamlpp.learner import MetaLearner
 from mamlpp.recipe import RECIPES, Recipe
 from mamlpp.run.evaluation import Evaluation, evaluate_protocols
-from mamlpp.run.run import Run
+from mamlpp.run.run import Run, read_about
 from mamlpp.run.trainer import Trainer, default_device
 
 ATTEMPTS = 3  # to run a cell whose process is killed
@@ -176,6 +176,7 @@ def _measure(cell: Cell, folder: Path, device: str) -> Result:
         TaskSampler(images, *kind, seed=cell.seed, rotate=rotate and images is train)
         for images in (train, validation)
     )
+    _check_length(cell, folder)
     run = Trainer(cell.settings, tasks, held_out, folder, workers=1).fit()
     steps = run.history.column("seconds")
     return {
@@ -189,6 +190,16 @@ def _measure(cell: Cell, folder: Path, device: str) -> Result:
         "commit": _commit(),
         "date": datetime.now(UTC).date().isoformat(),
     }
+
+
+def _check_length(cell: Cell, folder: Path) -> None:
+    """Raise `InputError` where the run there has another length: a sweep makes none longer."""
+    there = read_about(folder)[0].epochs if (folder / "run.json").exists() else None
+    if there not in (None, cell.settings.epochs):
+        raise InputError(
+            f"{folder} holds another run: epochs is {there} there and {cell.settings.epochs} here; "
+            f"choose another folder"
+        )
 
 
 def _commit() -> str | None:

@@ -386,6 +386,18 @@ def test_train_leaves_another_run_that_is_there_alone(train, command, tmp_path):
     refuse(again, "^mamlpp: .* holds another run: training_seed is 0 there and 5 here, ")
 
 
+def test_more_epochs_continue_a_finished_run_and_fewer_are_refused(train, command, tmp_path):
+    words = ["train", "--directory", tmp_path / "run", *TINY]
+    train()
+    words[words.index("--epochs") + 1] = 3
+    with pytest.warns(mamlpp.InputWarning, match="goes on with epochs 3 instead of 1, from meta"):
+        longer = command(*words)
+    assert longer.code == 0, longer.err
+    assert len(mamlpp.Run.load(tmp_path / "run").history.rows) == 6
+    words[words.index("--epochs") + 1] = 2
+    refuse(command(*words), "^mamlpp: .* has trained 3 epochs already; choose epochs from 3 on")
+
+
 def test_the_same_command_again_says_the_same(train):
     assert train()[0].out == train()[0].out
 

@@ -185,6 +185,9 @@ def test_a_cell_of_another_size_does_not_reuse_the_run_in_its_folder(write, tmp_
     assert sweep.state(larger, tmp_path).word == "stopped"
     with pytest.raises(mamlpp.InputError, match="filters is 2 there and 3 here"):
         sweep.run_cell(larger, tmp_path, "cpu")
+    longer = replace(cell, settings=cell.settings.with_(epochs=3))
+    with pytest.raises(mamlpp.InputError, match="epochs is 2 there and 3 here"):
+        sweep.run_cell(longer, tmp_path, "cpu")
     more = replace(cell, tasks=5)  # The training is reused for a longer evaluation.
     assert sweep.run_cell(more, tmp_path, "cpu")["cell"]["tasks"] == 5
 

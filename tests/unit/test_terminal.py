@@ -68,6 +68,21 @@ def test_a_signal_ends_the_meta_step_saves_it_and_says_so_in_one_line(name, tmp_
     assert int(saved.split("-")[1]) == len(history.read_text("utf-8").splitlines()) - 1
 
 
+def test_a_warning_is_one_line():
+    code = """
+import warnings
+from mamlpp.errors import InputWarning
+from mamlpp.terminal import prepare
+prepare()
+warnings.warn("it goes on", InputWarning)
+warnings.warn("not for users", DeprecationWarning)
+"""
+    found = subprocess.run([sys.executable, "-W", "always", "-c", code], stderr=subprocess.PIPE)
+    first, second = found.stderr.decode().splitlines()
+    assert first == "mamlpp: it goes on"
+    assert second.endswith("DeprecationWarning: not for users")
+
+
 # While the command imports
 
 
@@ -80,7 +95,8 @@ ENTRIES = {  # `python -m mamlpp`, and what the script `mamlpp` of an installati
 @pytest.fixture
 def slow_torch(tmp_path):
     """An environment where importing torch says so and then takes for ever."""
-    text = "import time\nprint('importing', flush=True)\ntime.sleep(600)\n"
+    # In many short sleeps: a signal just before a long one would be heard only after it.
+    text = "import time\nprint('importing', flush=True)\nfor _ in range(6000): time.sleep(0.01)\n"
     (tmp_path / "torch.py").write_text(text, encoding="utf-8")
     return os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
 
