@@ -95,7 +95,18 @@ def replacing(path: Path) -> Iterator[Path]:
         part = Path(folder) / path.name
         yield part
         _sync(part)
-        os.replace(part, path)
+        _replace(part, path)
+
+
+def _replace(part: Path, path: Path) -> None:
+    """Move the file; try again for a second where `path` is being read, which Windows refuses."""
+    for pause in (0.01, 0.1, 1.0):
+        try:
+            os.replace(part, path)
+            return
+        except PermissionError:
+            time.sleep(pause)
+    os.replace(part, path)
 
 
 def _sync(path: Path) -> None:
