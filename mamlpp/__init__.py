@@ -11,47 +11,34 @@ The map. Each line may import the lines above it:
     run/        training, evaluation, folders, sweeps: the only user of the engine
     show/       plots, explorers, the live panel
     checks/     what the exercises call
+    public      the names that a user imports: `from mamlpp import Trainer`
     cli         the command line
 """
 
-from mamlpp.data import default_dataset, load_images
-from mamlpp.data.images import ImageSet
-from mamlpp.data.sinusoids import SinusoidSampler
-from mamlpp.data.tasks import TaskBatch, TaskSampler
-from mamlpp.errors import InputError, InputWarning
-from mamlpp.learner import MetaLearner
-from mamlpp.maml import Task
-from mamlpp.profiles import check_profile
-from mamlpp.recipe import RECIPES, Recipe
-from mamlpp.run.evaluation import Evaluation, evaluate, evaluate_readings, evaluate_tasks
-from mamlpp.run.results import RecordedResult, RecordedRun, load_result
-from mamlpp.run.run import Run
-from mamlpp.run.seeds import train_seeds
-from mamlpp.run.trainer import Trainer, default_device
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
-__all__ = [
-    "RECIPES",
-    "Evaluation",
-    "ImageSet",
-    "InputError",
-    "InputWarning",
-    "MetaLearner",
-    "Recipe",
-    "RecordedResult",
-    "RecordedRun",
-    "Run",
-    "SinusoidSampler",
-    "Task",
-    "TaskBatch",
-    "TaskSampler",
-    "Trainer",
-    "check_profile",
-    "default_dataset",
-    "default_device",
-    "evaluate",
-    "evaluate_readings",
-    "evaluate_tasks",
-    "load_images",
-    "load_result",
-    "train_seeds",
-]
+from mamlpp.files import settle_folders
+
+if TYPE_CHECKING:
+    from mamlpp.public import *  # noqa: F403
+else:
+
+    def __getattr__(name: str) -> Any:
+        """Import a name when it is first asked for.
+
+        So the command hears Ctrl-C before it imports torch, which takes more than a second.
+        """
+        if find_spec(f"mamlpp.{name}") is not None:
+            return import_module(f"mamlpp.{name}")
+        public = import_module("mamlpp.public")
+        if name != "__all__" and name not in public.__all__:
+            raise AttributeError(f"module 'mamlpp' has no attribute {name!r}")
+        return getattr(public, name)
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *import_module("mamlpp.public").__all__})
+
+
+settle_folders()

@@ -35,7 +35,7 @@ from mamlpp.run.results import record
 from mamlpp.run.run import Run
 from mamlpp.run.schedule_words import describe_schedule
 from mamlpp.run.trainer import Trainer, default_device
-from mamlpp.terminal import exit_code, prepare, say
+from mamlpp.terminal import STOPPED, exit_code, prepare, say
 
 Dataset = Literal["glyphs", "omniglot", "mini_imagenet"]
 
@@ -69,7 +69,8 @@ class Data:
 
 @dataclass
 class Train:
-    """Meta-train a recipe and keep the run in a folder. The same command again continues it."""
+    """Meta-train a recipe and keep the run in a folder. The same command again continues it; with
+    more --epochs, it goes on to those."""
 
     directory: Path
     """Folder of the run, new or to be continued. It gets the recipe, the history (as CSV), the
@@ -140,6 +141,12 @@ class Evaluate:
     """Number of tasks."""
     split: Literal["train", "validation", "test"] = "test"
     """Which classes the tasks are drawn from."""
+    ways: int | None = None
+    """Classes in each task: as many as in training, for the network has an output for each."""
+    shots: int | None = None
+    """Support images of each class; by default as many as in training."""
+    queries: int | None = None
+    """Query images of each class; by default as many as in training."""
     steps: int | None = None
     """Inner steps; by default as many as in training."""
     ensemble: int = 5
@@ -153,34 +160,47 @@ class Evaluate:
     def __call__(self) -> None:
         """Evaluate by each reading, single and ensemble; print and write the numbers."""
         device, directory = _device(self.device), user_path(self.directory)
-        run = Run.load(directory)
+        run = self._run(directory)
         run.learner.to(device)
         images = load_images(run.data.dataset, self.split).to(device)
         members = min(self.ensemble, len(run.kept))
         steps = run.recipe.inner_steps if self.steps is None else self.steps
+        kind = {
+            "shots": run.shots if self.shots is None else self.shots,
+            "queries": run.queries if self.queries is None else self.queries,
+        }
         results = evaluate_readings(
-            run, images, self.tasks, steps=steps, ensemble=members, seed=self.seed
+            run, images, self.tasks, steps=steps, ensemble=members, seed=self.seed, **kind
         )
-        say(f"{images.name}, {run.ways}-way {run.shots}-shot, {self.tasks} tasks")
+        say(f"{images.name}, {run.ways}-way {kind['shots']}-shot, {self.tasks} tasks")
         say(f"checkpoints selected by validation, queries normalised {READINGS[run.selected_by]}")
         if members < self.ensemble:
             say(f"note: {self.ensemble} checkpoints were asked for, the run keeps {members}")
         say(_tables(results, members))
         path = directory / f"evaluation-{self.split}.json"
-        about = self._about(run, images, steps, members) | {"results": _plain(results)}
+        options = {"ways": run.ways, **kind, "steps": steps, "ensemble": members}
+        about = self._about(run, images, options) | {"results": _plain(results)}
         if not os.access(directory, os.W_OK):
             say(f"\n{directory} may only be read, so the numbers are not kept there")
             return
         _write(path, json.dumps(about, indent=1, allow_nan=False) + "\n")
         say(f"\nall numbers are in {path}")
 
-    def _about(self, run: Run, images: ImageSet, steps: int, members: int) -> dict[str, Any]:
+    def _run(self, directory: Path) -> Run:
+        """The run in the folder; raises `InputError` where its network is made for other ways."""
+        run = Run.load(directory)
+        if self.ways not in (None, run.ways):
+            raise InputError(
+                f"the network in {directory} tells {run.ways} classes apart, so it cannot be "
+                f"evaluated on {self.ways}-way tasks; leave --ways out, or train a run with "
+                f"--ways {self.ways}"
+            )
+        return run
+
+    def _about(self, run: Run, images: ImageSet, options: dict[str, Any]) -> dict[str, Any]:
         """What was evaluated, and the command that does it again."""
         device = str(images.images.device)
-        options = {
-            **{"tasks": self.tasks, "split": self.split, "steps": steps},
-            **{"ensemble": members, "seed": self.seed},
-        }
+        options = {"tasks": self.tasks, "split": self.split, **options, "seed": self.seed}
         words = [f"--{name}={value}" for name, value in (options | {"device": device}).items()]
         return {
             "command": shlex.join(["mamlpp", "evaluate", str(self.directory), *words]),
@@ -432,19 +452,20 @@ def main(arguments: list[str] | None = None) -> None:
     and is saved.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
-    prepare()
     try:
+        prepare()
         _parse(arguments)()
         if exit_code():
             sys.exit(exit_code())
     except InputError as error:
         sys.exit(f"mamlpp: {error}")
     except KeyboardInterrupt as stop:
-        print(f"mamlpp: {stop or 'stopped'}", file=sys.stderr)
-        sys.exit(130)  # What shells expect of a program that Ctrl-C ended.
+        print(f"mamlpp: {str(stop) or 'stopped'}", file=sys.stderr)
+        sys.exit(STOPPED)
 
 
 def _parse(arguments: list[str]) -> Data | Train | Evaluate | Sweep | Cache | Doctor:
+    options = _options(arguments)
     # --recipe sets the defaults of the other options, so it is read before they are parsed.
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     early.add_argument("--recipe", nargs="?", const="maml", default="maml")
@@ -465,10 +486,26 @@ def _parse(arguments: list[str]) -> Data | Train | Evaluate | Sweep | Cache | Do
         config=(tyro.conf.FlagCreatePairsOff,),
     )
     if isinstance(command, Train):
-        words = {word.partition("=")[0].lstrip("-").replace("-", "_") for word in arguments}
-        given = {k: v for k, v in command.settings.as_dict().items() if k in words}
+        given = {k: v for k, v in command.settings.as_dict().items() if k in options}
         command.settings = RECIPES[name].with_(**given)  # So that milestones follow the length.
     return command
+
+
+def _options(arguments: list[str]) -> set[str]:
+    """The options that are given, by the names of their fields; `InputError` for one given twice.
+
+    The parser would take the last of them, and say nothing.
+    """
+    options: set[str] = set()
+    for word in arguments:
+        option = word.partition("=")[0]
+        if not option.startswith("--"):
+            continue  # It is a value.
+        name = option.removeprefix("--").replace("-", "_")
+        if name in options:
+            raise InputError(f"{option} is given more than once; give it once")
+        options.add(name)
+    return options
 
 
 def _command(*words: str) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from mamlpp.errors import InputError
 
+DATA, CACHE = "MAMLPP_DATA", "MAMLPP_CACHE"  # variables that name the folders of data and cache
 _PART = ".part-"
 # What some network drives answer, which know no `fsync`.
 _NO_SYNC = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
@@ -35,6 +36,30 @@ def user_path(path: str | os.PathLike[str]) -> Path:
             f"{os.fspath(path)} begins with the home folder of a user who does not exist here; "
             f"write the whole path"
         ) from None
+
+
+def folder_named_by(variable: str) -> Path | None:
+    """The folder that an environment variable names, absolute from now on; None where it is unset.
+
+    Raises `InputError` where it begins with a home folder that nobody has.
+    """
+    value = os.environ.get(variable)
+    if not value:
+        return None
+    try:
+        path = user_path(value)
+    except InputError as error:
+        raise InputError(f"{variable} is {value!r}: {error}") from error
+    if str(path) != value:
+        os.environ[variable] = str(path)
+    return path
+
+
+def settle_folders() -> None:
+    """Make what `MAMLPP_DATA` and `MAMLPP_CACHE` name absolute: the current folder may change."""
+    for variable in (DATA, CACHE):
+        with suppress(InputError):  # It is said when the folder is needed.
+            folder_named_by(variable)
 
 
 def read_text(path: Path) -> str:
@@ -70,7 +95,18 @@ def replacing(path: Path) -> Iterator[Path]:
         part = Path(folder) / path.name
         yield part
         _sync(part)
-        os.replace(part, path)
+        _replace(part, path)
+
+
+def _replace(part: Path, path: Path) -> None:
+    """Move the file; try again for a second where `path` is being read, which Windows refuses."""
+    for pause in (0.01, 0.1, 1.0):
+        try:
+            os.replace(part, path)
+            return
+        except PermissionError:
+            time.sleep(pause)
+    os.replace(part, path)
 
 
 def _sync(path: Path) -> None:

@@ -4,24 +4,65 @@ import os
 import signal
 import sys
 import threading
+import warnings
+from contextlib import suppress
 from types import FrameType
+from typing import Any
 
+from mamlpp.errors import InputWarning
+
+STOPPED = 130  # the exit code that shells expect of a program that Ctrl-C ended
+_NAMES = ("SIGTERM", "SIGHUP", "SIGBREAK")  # The last one is Ctrl-Break, on Windows.
+_LIKE_CTRL_C = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
+_format = warnings.formatwarning
 _unheard = False
 
 
+def end_on_signals() -> None:
+    """Until `prepare`, end on Ctrl-C and the like: at once, since there is nothing to save yet.
+
+    An exception instead would come out of the middle of an import, as some other error or not at
+    all. A signal that is ignored, as under `nohup`, stays ignored.
+    """
+    for number in (signal.SIGINT, *_LIKE_CTRL_C):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _end)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    with suppress(OSError):  # Nobody may be reading.
+        os.write(2, b"mamlpp: stopped\n")
+    os._exit(STOPPED)
+
+
 def prepare() -> None:
-    """Let characters that a terminal lacks be replaced; let SIGTERM and SIGHUP act like Ctrl-C."""
+    """Let characters that a terminal lacks be replaced; let SIGTERM and SIGHUP act like Ctrl-C.
+
+    An `InputWarning` is shown as one line.
+    """
+    warnings.formatwarning = _in_one_line
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
-    for name in ("SIGTERM", "SIGHUP"):
-        number = getattr(signal, name, None)
-        main = threading.current_thread() is threading.main_thread()
-        if main and number is not None and signal.getsignal(number) is signal.SIG_DFL:
+    if threading.current_thread() is not threading.main_thread():
+        return  # Only the main thread may listen.
+    if signal.getsignal(signal.SIGINT) is _end:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in _LIKE_CTRL_C:
+        if signal.getsignal(number) in (signal.SIG_DFL, _end):
             signal.signal(number, _like_ctrl_c)
 
 
+def _in_one_line(message: Warning | str, category: type[Warning], *where: Any, **line: Any) -> str:
+    """What a user should know needs no place in the code, and no line of it."""
+    if issubclass(category, InputWarning):
+        return f"mamlpp: {message}\n"
+    return _format(message, category, *where, **line)
+
+
 def _like_ctrl_c(number: int, frame: FrameType | None) -> None:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        raise KeyboardInterrupt  # of a script's background job, which hears no Ctrl-C
     signal.raise_signal(signal.SIGINT)
 
 

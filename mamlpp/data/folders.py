@@ -4,16 +4,14 @@ A relative path in either is made absolute in the environment itself as soon as 
 neither a later `os.chdir` nor a process that starts elsewhere looks in another place.
 """
 
-import os
 from contextlib import suppress
 from pathlib import Path
 
 import platformdirs
 
 from mamlpp.errors import InputError
-from mamlpp.files import user_path
+from mamlpp.files import CACHE, DATA, folder_named_by
 
-DATA, CACHE = "MAMLPP_DATA", "MAMLPP_CACHE"
 DATASETS = ("omniglot", "mini_imagenet")  # Those that may have a folder in `MAMLPP_DATA`.
 # What operating systems leave lying about, besides names that begin with a dot.
 _JUNK = {"__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin"}
@@ -26,7 +24,7 @@ def user_folder(dataset: str, advice: str) -> Path | None:
     dataset's own folder, or holds no dataset, or the dataset's folder is empty. In the last two
     cases it gives the `advice` how to get the data.
     """
-    data = _named_by(DATA)
+    data = folder_named_by(DATA)
     if data is None:
         return None
     _check_data(data, advice)
@@ -46,7 +44,7 @@ def cache_folder() -> Path:
 
     It need not exist yet. Raises `InputError` where `MAMLPP_CACHE` is a file or a folder of data.
     """
-    folder = _named_by(CACHE)
+    folder = folder_named_by(CACHE)
     if folder is None:
         return Path(platformdirs.user_cache_dir("mamlpp"))
     if Path(folder).is_file():
@@ -83,19 +81,6 @@ def unreadable(error: OSError) -> InputError:
     return InputError(
         f"{error.filename} cannot be read ({error.strerror}); allow it to be read, or remove it"
     )
-
-
-def _named_by(variable: str) -> Path | None:
-    value = os.environ.get(variable)
-    if not value:
-        return None
-    try:
-        path = user_path(value)
-    except InputError as error:
-        raise InputError(f"{variable} is {value!r}: {error}") from error
-    if str(path) != value:
-        os.environ[variable] = str(path)
-    return path
 
 
 def _check_data(data: Path, advice: str) -> None:
@@ -136,8 +121,3 @@ def _is_dataset(folder: Path) -> bool:
         held = {path.stem.casefold() for path in visible(folder)}
     omniglot = held & {"images_background", "images_evaluation"}
     return bool(omniglot or ("train" in held and held & {"val", "validation", "test"}))
-
-
-for _variable in (DATA, CACHE):
-    with suppress(InputError):  # It is said when the folder is needed.
-        _named_by(_variable)

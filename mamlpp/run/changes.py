@@ -1,6 +1,8 @@
-"""Recipe changes made by hand during training: which are allowed, and the resulting recipe."""
+"""Recipe changes during training, by hand or in length: what is allowed, what is in force then."""
 
+import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from mamlpp.errors import InputError
@@ -17,6 +19,7 @@ CHANGEABLE = (
     *("second_order_from", "msl_epochs", "msl_floor", "inner_rate"),
     *("outer_rate", "outer_rate_min", "clip_norm", "clip_value"),
 )
+MILESTONES = ("second_order_from", "msl_epochs")  # What may move with the length.
 
 
 def changed(recipe: Recipe, fields: Mapping[str, float | None]) -> Recipe:
@@ -36,10 +39,10 @@ def changed(recipe: Recipe, fields: Mapping[str, float | None]) -> Recipe:
 
 
 def as_rows(before: Recipe, after: Recipe, iteration: int, epoch: float) -> list[Row]:
-    """Return one row for each changeable field that differs between the two recipes."""
+    """Return one row for each changeable field, and the length, that differ between two recipes."""
     differing = {
         name: getattr(after, name)
-        for name in CHANGEABLE
+        for name in (*CHANGEABLE, "epochs")
         if getattr(after, name) != getattr(before, name)
     }
     return [
@@ -51,10 +54,31 @@ def as_rows(before: Recipe, after: Recipe, iteration: int, epoch: float) -> list
 
 def in_force(recipe: Recipe, changes: History, iteration: float) -> Recipe:
     """Return the recipe at a meta-step, after all changes made up to then."""
-    fields = {
+    fields: dict[str, Any] = {
         row["field"]: row.get("value") for row in changes.rows if row["iteration"] <= iteration
     }
-    return recipe.with_(**fields) if fields else recipe
+    if "epochs" in fields:
+        fields["epochs"] = int(fields["epochs"])
+    return replace(recipe, **fields) if fields else recipe  # Each row is one field, no more.
+
+
+def same_milestone(name: str, one: Recipe, other: Recipe) -> bool:
+    """Whether a milestone is the same epoch in both recipes, or the same share of their lengths."""
+    here, there = getattr(one, name), getattr(other, name)
+    if not here or not there:  # From the start, or never: wherever the training ends.
+        return here == there
+    return here == there or math.isclose(here / one.epochs, there / other.epochs)
+
+
+def with_length(recipe: Recipe, given: Recipe, first: Recipe) -> Recipe:
+    """Return the recipe in force with the length of the `given` one, and its milestones.
+
+    A milestone that was changed by hand stays: it is no longer that of the `first` recipe.
+    """
+    moved = {
+        name: getattr(given, name) for name in MILESTONES if same_milestone(name, recipe, first)
+    }
+    return replace(recipe, epochs=given.epochs, **moved)
 
 
 def _to_float(value: Any) -> float | None:

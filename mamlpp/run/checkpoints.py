@@ -9,6 +9,8 @@ holds a checksum of its contents.
 import hashlib
 import json
 import warnings
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -80,8 +82,7 @@ def save_checkpoint(directory: Path, checkpoint: Checkpoint) -> None:
     _write(path, tensors, about | {"best": best})
     others = [other for other in _checkpoints(directory) if other != path]
     previous = [other for other in others if other < path][-1:]
-    for other in set(others) - set(previous):
-        other.unlink()
+    _remove(set(others) - set(previous))
     write_best(directory, checkpoint.best)
 
 
@@ -145,8 +146,14 @@ def write_best(directory: Path, kept: list[Best]) -> None:
     for path, best in paths.items():
         if not path.exists():
             _write(path, best.weights, {"accuracy": best.accuracy, "iteration": best.iteration})
-    for old in set(directory.glob("best-*.safetensors")) - set(paths):
-        old.unlink()
+    _remove(set(directory.glob("best-*.safetensors")) - set(paths))
+
+
+def _remove(paths: Iterable[Path]) -> None:
+    """Delete files that have been replaced; the next call tries again where one is being read."""
+    for path in paths:
+        with suppress(PermissionError):  # On Windows, while another process reads it.
+            path.unlink()
 
 
 def read_best(directory: Path) -> tuple[Best, ...]:

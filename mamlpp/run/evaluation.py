@@ -153,8 +153,11 @@ class Evaluation:
 def evaluate(
     run: Run, images: ImageSet, tasks: int = 600, *, steps: int | None = None,
     reading: Reading = "support", ensemble: int = 1, seed: int = EVALUATION_SEED,
+    shots: int | None = None, queries: int | None = None,
 ) -> Evaluation:  # fmt: skip
-    """Evaluate a run after every inner step, on tasks with the run's ways, shots and queries.
+    """Evaluate a run after every inner step, on tasks with the run's ways.
+
+    `shots` and `queries` default to those of training.
 
         result = mamlpp.evaluate(run, mamlpp.load_images("glyphs", "test"))
         print(result)  # accuracy, its 95 % interval, the number of tasks, the reading
@@ -167,7 +170,7 @@ def evaluate(
     defaults to the recipe's. `ensemble` > 1 averages the logits of that many checkpoints, the best
     on validation. Raises `InputError` if the run has fewer or not this reading, or `tasks` < 2.
     """
-    sampler = _sampler(run, images, seed)
+    sampler = _sampler(run, images, seed, shots, queries)
     members = _members(run, ensemble)
     return evaluate_tasks(members, sampler, tasks, steps, reading, every_step=True)
 
@@ -190,7 +193,7 @@ def evaluate_tasks(
 
 def evaluate_readings(
     run: Run, images: ImageSet, tasks: int = 600, *, steps: int | None = None, ensemble: int = 1,
-    seed: int = EVALUATION_SEED,
+    seed: int = EVALUATION_SEED, shots: int | None = None, queries: int | None = None,
 ) -> dict[Reading, dict[str, Evaluation]]:  # fmt: skip
     """Evaluate a run by all its readings, single and ensemble, in the time of the ensemble alone.
 
@@ -198,7 +201,7 @@ def evaluate_readings(
     training collected running statistics.
     "single" is the best checkpoint; with `ensemble` 1 there is no "ensemble". See `evaluate`.
     """
-    sampler, members = _sampler(run, images, seed), _members(run, ensemble)
+    sampler, members = _sampler(run, images, seed, shots, queries), _members(run, ensemble)
     readings = run.learner.readings
     logits, labels = _predict(Engine(), members, sampler, tasks, steps, readings, True)
     sizes = {"single": 1} | ({"ensemble": ensemble} if ensemble > 1 else {})
@@ -211,14 +214,18 @@ def evaluate_readings(
     }
 
 
-def _sampler(run: Run, images: ImageSet, seed: int) -> TaskSampler:
+def _sampler(
+    run: Run, images: ImageSet, seed: int, shots: int | None = None, queries: int | None = None
+) -> TaskSampler:
     if not isinstance(run, Run):
         raise InputError(
             f"a Run is expected, such as Trainer.fit returns, not {type(run).__name__}; "
             f"evaluate_tasks evaluates a learner"
         )
     seed = stream_seed(seed, "evaluation")  # Never the tasks that selected the best checkpoint.
-    return TaskSampler(images, run.ways, run.shots, run.queries, seed=seed)
+    shots = run.shots if shots is None else shots
+    queries = run.queries if queries is None else queries
+    return TaskSampler(images, run.ways, shots, queries, seed=seed)
 
 
 def _members(run: Run, ensemble: int) -> list[MetaLearner]:

@@ -1,7 +1,7 @@
 """A run: the recipe, the data, the trained learner and its history; in memory or in a folder.
 
 The folder holds `run.json` (recipe and data), `history.csv`, `gradients.csv`, `changes.csv` if the
-recipe was changed during training, and the checkpoints and best weights (see `checkpoints.py`).
+recipe or its length was changed, and the checkpoints and best weights (see `checkpoints.py`).
 """
 
 import copy
@@ -15,7 +15,7 @@ from mamlpp.files import replacing
 from mamlpp.learner import MetaLearner, Reading
 from mamlpp.precision import gradients_on
 from mamlpp.recipe import Recipe
-from mamlpp.run.changes import CHANGE_COLUMNS, in_force
+from mamlpp.run.changes import CHANGE_COLUMNS, MILESTONES, in_force, same_milestone
 from mamlpp.run.checkpoints import KEPT_BEST, Best, latest_weights, read_best
 from mamlpp.run.history import GRADIENT_COLUMNS, History
 
@@ -44,7 +44,8 @@ class Run:
 
     `kept` holds up to `KEPT_BEST` weights, best first. `gradients` holds the norms along the inner
     loop for the diagnosed meta-steps. `recipe` is the recipe at the start of training, `changes`
-    the changes made during it, and `learner.recipe` the recipe in force at the learner's weights.
+    the changes made during it, those of its length too, and `learner.recipe` the recipe in force at
+    the learner's weights.
     """
 
     recipe: Recipe
@@ -124,15 +125,16 @@ class Run:
         return run
 
 
-def open_directory(directory: Path, recipe: Recipe, data: DataSettings, workers: int) -> None:
+def open_directory(directory: Path, recipe: Recipe, data: DataSettings, workers: int) -> Recipe:
     """Create the folder of a new run, or check that an existing folder holds this run.
 
-    Raises `InputError`, and changes nothing, if it holds another run or cannot be written.
+    The recipe that the run began with: it may differ in its length, and in milestones that follow
+    the length. Raises `InputError`, and changes nothing, if the folder holds another run or cannot
+    be written.
     """
     about = directory / "run.json"
     if about.exists():
-        _check_same(directory, recipe, data)
-        return
+        return _check_same(directory, recipe, data)
     try:
         with replacing(about) as part:
             part.write_text(
@@ -148,6 +150,7 @@ def open_directory(directory: Path, recipe: Recipe, data: DataSettings, workers:
         raise InputError(
             f"no run can be written to {directory} ({error}); choose another folder"
         ) from error
+    return recipe
 
 
 def read_workers(directory: Path) -> int | None:
@@ -189,14 +192,17 @@ def read_about(directory: Path) -> tuple[Recipe, DataSettings]:
         raise InputError(f"{path} is damaged ({error}); train the run again") from error
 
 
-def _check_same(directory: Path, recipe: Recipe, data: DataSettings) -> None:
-    there, here = ({**asdict(r), **asdict(d)} for r, d in (read_about(directory), (recipe, data)))
+def _check_same(directory: Path, recipe: Recipe, data: DataSettings) -> Recipe:
+    first, first_data = read_about(directory)
+    there, here = ({**asdict(r), **asdict(d)} for r, d in ((first, first_data), (recipe, data)))
+    free = {"epochs", *(name for name in MILESTONES if same_milestone(name, recipe, first))}
     differing = [
         f"{name} is {there[name]} there and {here[name]} here"
         for name in here
-        if there[name] != here[name]
+        if there[name] != here[name] and name not in free
     ]
     if differing:
         raise InputError(
             f"{directory} holds another run: {', '.join(differing)}; choose another folder"
         )
+    return recipe if recipe == first else first

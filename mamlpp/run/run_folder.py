@@ -47,6 +47,7 @@ class RunFolder:
         self.history = History()
         self.gradients = History(columns=GRADIENT_COLUMNS)
         self.changes = History(columns=CHANGE_COLUMNS)
+        self.first_recipe = Recipe()  # what the run began with; `open` says it
         self._saved_at, self._saved = time.monotonic(), -1
         self._thread = threading.RLock()
         self._lock = (
@@ -64,9 +65,10 @@ class RunFolder:
         would continue, is stopped first. Raises `InputError` where the folder holds another run, or
         another process trains in it.
         """
+        self.first_recipe = recipe
         if self.directory is None:
             return None
-        open_directory(self.directory, recipe, data, workers)
+        self.first_recipe = open_directory(self.directory, recipe, data, workers)
         if (background := IN_BACKGROUND.get(self.directory)) is not None:
             background.leave()
         history, gradients = self.directory / "history.csv", self.directory / "gradients.csv"

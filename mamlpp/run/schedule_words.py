@@ -1,6 +1,7 @@
 """What a recipe's schedules come to in a training of its length, in words."""
 
 from mamlpp.recipe import Recipe
+from mamlpp.run.changes import MILESTONES
 
 
 def describe_schedule(recipe: Recipe) -> str:
@@ -20,6 +21,12 @@ def describe_schedule(recipe: Recipe) -> str:
     else:
         parts.append(f"outer rate {recipe.outer_rate:g} annealed to {recipe.outer_rate_min:g}")
     return "schedule: " + "; ".join(parts)
+
+
+def describe_length(before: Recipe, after: Recipe) -> str:
+    """What differs between a recipe and the same at another length: "epochs 20 instead of 10"."""
+    both = ((name, getattr(before, name), getattr(after, name)) for name in ("epochs", *MILESTONES))
+    return ", ".join(f"{name} {new:g} instead of {old:g}" for name, old, new in both if old != new)
 
 
 def late_milestones(recipe: Recipe) -> list[str]:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr
 from functools import cache
 
+import psutil
 import torch
 from joblib import Parallel, cpu_count, delayed
 from torch import Tensor
@@ -108,8 +109,17 @@ def _exit_with_parent(parent: int) -> None:
     """Make this process exit when its parent ends, even if the parent is killed."""
 
     def watch() -> None:
-        while os.getppid() == parent:
+        while _lives(process):
             time.sleep(0.5)
         os._exit(1)
 
+    process = psutil.Process(parent)
     threading.Thread(target=watch, daemon=True).start()
+
+
+def _lives(process: psutil.Process) -> bool:
+    """Whether a process has not ended. (Windows never gives a child another parent.)"""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

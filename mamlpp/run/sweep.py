@@ -36,10 +36,14 @@ from mamlpp.files import read_text, replacing
 from mamlpp.learner import MetaLearner
 from mamlpp.recipe import RECIPES, Recipe
 from mamlpp.run.evaluation import Evaluation, evaluate_readings
-from mamlpp.run.run import Run
+from mamlpp.run.run import Run, read_about
 from mamlpp.run.trainer import Trainer, default_device
 
 ATTEMPTS = 3  # to run a cell whose process is killed
+ENDED = (0, 1)  # exit codes of a worker that ended by itself; one that is killed has another
+STOP = "stop\n"  # what a worker is told where Ctrl-C would be pressed
+# A process group of its own, on Windows; elsewhere a session of its own does that.
+NEW_GROUP: int = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
 Result = dict[str, Any]
 
 
@@ -191,6 +195,7 @@ def _measure(cell: Cell, folder: Path, device: str) -> Result:
         TaskSampler(images, *kind, seed=cell.seed, rotate=rotate and images is train)
         for images in (train, validation)
     )
+    _check_length(cell, folder)
     run = Trainer(cell.settings, tasks, held_out, folder, workers=1).fit()
     steps = run.history.column("seconds")
     return {
@@ -204,6 +209,16 @@ def _measure(cell: Cell, folder: Path, device: str) -> Result:
         "commit": _commit(),
         "date": datetime.now(UTC).date().isoformat(),
     }
+
+
+def _check_length(cell: Cell, folder: Path) -> None:
+    """Raise `InputError` where the run there has another length: a sweep makes none longer."""
+    there = read_about(folder)[0].epochs if (folder / "run.json").exists() else None
+    if there not in (None, cell.settings.epochs):
+        raise InputError(
+            f"{folder} holds another run: epochs is {there} there and {cell.settings.epochs} here; "
+            f"choose another folder"
+        )
 
 
 def _commit() -> str | None:
@@ -412,14 +427,14 @@ class Processes:
         try:
             for _ in range(ATTEMPTS):
                 code, message = self._run_worker(cell, definition, slot)
-                if code >= 0 or self.stopping:
+                if code in ENDED or self.stopping:
                     break
         finally:
             self.slots.put(slot)
         result = read_result(cell, self.directory)
         if result is None:
-            killed = f"its process was killed {ATTEMPTS} times, the last time by signal {-code}"
-            raise RuntimeError(killed if code < 0 else message or f"it ended with exit code {code}")
+            killed = f"its process was killed {ATTEMPTS} times, the last time with exit code {code}"
+            raise RuntimeError(message or f"exit code {code}" if code in ENDED else killed)
         return result
 
     def _run_worker(self, cell: Cell, definition: list[Any], slot: int) -> tuple[int, str]:
@@ -431,15 +446,17 @@ class Processes:
             [sys.executable, "-P", "-m", "mamlpp.run.sweep"],
             env=os.environ | variables, text=True, stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-            start_new_session=True,  # Ctrl-C reaches only this process, which passes it on.
+            start_new_session=True, creationflags=NEW_GROUP,  # Ctrl-C reaches only this process.
         )  # fmt: skip
-        self.running.add(process)
         job = {"cell": asdict(cell), "directory": str(self.directory), "device": self.device}
         job["definition"] = definition
         with suppress(BrokenPipeError):
             assert process.stdin is not None
             process.stdin.write(json.dumps(job) + "\n")
-            process.stdin.flush()  # Left open: when it closes, the worker knows we have ended.
+            process.stdin.flush()  # Left open: see `_listen`.
+        self.running.add(process)
+        if self.stopping:  # Since before it was among those that are told.
+            _stop(process)
         assert process.stderr is not None
         lines = process.stderr.read().strip().splitlines()
         code = process.wait()
@@ -453,8 +470,16 @@ class Processes:
         self.stopping = kind is not None
         self.pool.shutdown(wait=False, cancel_futures=True)
         for process in list(self.running):  # Empty except after Ctrl-C.
-            process.send_signal(signal.SIGINT)
+            _stop(process)
         self.pool.shutdown()
+
+
+def _stop(process: "subprocess.Popen[str]") -> None:
+    """Let a worker end its meta-step and save it; in words, since Windows has no such signal."""
+    assert process.stdin is not None
+    with suppress(OSError):  # It has just ended.
+        process.stdin.write(STOP)
+        process.stdin.flush()
 
 
 class Cluster:
@@ -506,16 +531,18 @@ def _definition(cell: Cell) -> list[Any]:
     return [numbers.tolist() for numbers in definition_result(learner)]
 
 
+def _listen() -> None:
+    """`STOP` on standard input acts like Ctrl-C; when the input closes, the parent has ended."""
+    while sys.stdin.readline() == STOP:
+        signal.raise_signal(signal.SIGINT)
+    os._exit(1)
+
+
 def _worker_main() -> None:
-    """Run the job, one line of JSON, that comes on standard input; exit when the input closes."""
+    """Run the job, one line of JSON, that comes on standard input; then `_listen` there."""
     keep_priority()
     job = json.loads(sys.stdin.readline())
-
-    def exit_with_parent() -> None:
-        sys.stdin.read()
-        os._exit(1)
-
-    threading.Thread(target=exit_with_parent, daemon=True).start()
+    threading.Thread(target=_listen, daemon=True).start()
     cell = Cell.from_dict(job["cell"])
     here, there = (list(map(torch.tensor, x)) for x in (_definition(cell), job["definition"]))
     if not same(here, there):

@@ -1,11 +1,11 @@
 """The outer loop: draw a meta-batch, take a meta-step, validate after each epoch, write it down."""
 
 import copy
+import math
 import sys
 import time
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,14 +22,14 @@ from mamlpp.learner import MetaLearner
 from mamlpp.maml import meta_step
 from mamlpp.precision import full_precision, gradients_on
 from mamlpp.recipe import Recipe
-from mamlpp.run.changes import as_rows, changed, in_force
+from mamlpp.run.changes import as_rows, changed, in_force, with_length
 from mamlpp.run.checkpoints import Best, keep_best, restore_state, training_state
 from mamlpp.run.evaluation import evaluate_tasks
 from mamlpp.run.history import History, Row, gradient_rows
 from mamlpp.run.interrupts import interrupts
 from mamlpp.run.run import DataSettings, Run, read_selection
 from mamlpp.run.run_folder import RunFolder
-from mamlpp.run.schedule_words import failed_to_learn, late_milestones
+from mamlpp.run.schedule_words import describe_length, failed_to_learn, late_milestones
 from mamlpp.run.worker_count import available_cores, choose_workers
 
 if sys.platform != "win32":
@@ -42,7 +42,8 @@ class Trainer:
     Each sampler is copied and starts at its first task. With a `directory` everything is also
     written there as it happens, and a `Trainer` made with the same arguments continues from the
     latest checkpoint in it: on a CPU to the same weights, bit for bit, as if it had never stopped.
-    Raises `InputError` where the folder holds another run.
+    With other `epochs` it goes on to those, under the schedules of that length from there on, which
+    is a row of `changes`. Raises `InputError` where the folder holds another run, or a longer one.
 
     With `diagnose_every` the gradient of every so many meta-steps is followed back through the
     inner loop, for the first of their tasks: `gradients` (and `gradients.csv`) has its norm
@@ -101,7 +102,8 @@ class Trainer:
             generator = self.train.generator
             restore_state(checkpoint.state, self.learner, self.optimizer, generator)
             self.iteration, self._best = checkpoint.iteration, checkpoint.best
-            self._use(in_force(self.initial_recipe, self.folder.changes, self.iteration + 1))
+        self._use(in_force(self.folder.first_recipe, self.folder.changes, self.iteration + 1))
+        self._change_to(_at_length(self.initial_recipe, self.recipe, self.folder, self.iteration))
 
     @property
     def epoch(self) -> float:
@@ -208,7 +210,9 @@ class Trainer:
         resumed continues with it. Raises `InputError`, and changes nothing, where the recipe does
         not allow it.
         """
-        recipe = changed(self.recipe, fields)
+        self._change_to(changed(self.recipe, fields))
+
+    def _change_to(self, recipe: Recipe) -> None:
         with self.alone():
             if self._row is not None:
                 self._finish_step()
@@ -233,9 +237,9 @@ class Trainer:
         if self._best:
             learner.load_state_dict(self._best[0].weights)
             iteration = self._best[0].iteration
-            learner.update_recipe(in_force(self.initial_recipe, self.changes, iteration))
+            learner.update_recipe(in_force(self.folder.first_recipe, self.changes, iteration))
         return Run(
-            self.initial_recipe, self.data, learner, self.history, self.directory,
+            self.folder.first_recipe, self.data, learner, self.history, self.directory,
             tuple(self._best), self.gradients, self.changes, self.selected_by,
         )  # fmt: skip
 
@@ -244,11 +248,9 @@ class Trainer:
         state = training_state(self.learner, self.optimizer, self.train.generator)
         self.folder.save(self.iteration, state, self._best)
 
-    @contextmanager
-    def alone(self) -> Iterator[None]:
+    def alone(self) -> AbstractContextManager[None]:
         """Keep other threads and processes out of this training, as `RunFolder.alone` does."""
-        with self.folder.alone():
-            yield
+        return self.folder.alone()
 
     def _stop(self) -> None:
         self.save()
@@ -344,6 +346,28 @@ def _decide(workers: Any, folder: RunFolder, learner: MetaLearner, train: TaskSa
             stacklevel=3,
         )
     return begun or choose_workers(learner, train)
+
+
+def _at_length(given: Recipe, recipe: Recipe, folder: RunFolder, iteration: int) -> Recipe:
+    """The recipe in force, on to the epochs that are given; warns where they are others.
+
+    Raises `InputError` where more have been trained.
+    """
+    longer = with_length(recipe, given, folder.first_recipe)
+    trained = iteration / recipe.iterations_per_epoch
+    if longer.epochs < trained:
+        raise InputError(
+            f"the run in {folder.directory} has trained {trained:g} epochs already; choose epochs "
+            f"from {math.ceil(trained)} on, or another folder"
+        )
+    if longer != recipe:
+        warnings.warn(
+            f"the run in {folder.directory} goes on with {describe_length(recipe, longer)}, from "
+            f"meta-step {iteration + 1} on, as its changes.csv says",
+            InputWarning,
+            stacklevel=4,  # Where the `Trainer` was made.
+        )
+    return longer
 
 
 def _data_settings(train: TaskSampler, validation: TaskSampler) -> DataSettings:

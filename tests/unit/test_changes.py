@@ -1,6 +1,7 @@
-"""Recipe changes by hand during training: noted, permanent, effective in the next meta-step."""
+"""Changes during training, by hand or in length: noted, permanent, in force at once."""
 
 import threading
+import warnings
 from functools import partial
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from filelock import FileLock
 
 import mamlpp
+from mamlpp import schedules
 from mamlpp.run import trainer as training
 from mamlpp.run.changes import CHANGEABLE
 from tests.makers import advance, flat_weights, noise_trainer
@@ -164,6 +166,121 @@ def test_an_interrupted_step_is_finished_before_a_change(monkeypatch, tmp_path):
 
 def _interrupt(*_, **__):
     raise KeyboardInterrupt
+
+
+# Another length
+
+
+make_plus = partial(noise_trainer, "maml++", meta_batch=2, iterations_per_epoch=4)
+
+
+def lengthen(directory, epochs=4, **changes):
+    with pytest.warns(mamlpp.InputWarning, match="goes on with epochs") as said:
+        trainer = make_plus(directory, epochs=epochs, **changes)
+    return trainer, str(said[-1].message)
+
+
+@pytest.mark.parametrize("trained", [0, 3, 8])
+def test_a_run_goes_on_to_a_larger_number_of_epochs(trained, tmp_path):
+    begun = make_plus(tmp_path)
+    advance(begun, trained)
+    begun.save()
+    trainer, said = lengthen(tmp_path)
+    assert said == (
+        f"the run in {tmp_path} goes on with epochs 4 instead of 2, second_order_from 1.33333 "
+        f"instead of 0.666667, msl_epochs 0.4 instead of 0.2, from meta-step {trained + 1} on, as "
+        f"its changes.csv says"
+    )
+    run = trainer.fit()
+    short, long = make_plus(epochs=2).recipe, make_plus(epochs=4).recipe
+    assert [(row["iteration"], row["field"], row["value"]) for row in run.changes.rows] == [
+        (trained + 1, name, getattr(long, name))
+        for name in ("second_order_from", "msl_epochs", "epochs")
+    ]
+    assert run.history.column("iteration") == list(range(1, 17))
+    assert run.history.column("outer_rate") == [
+        schedules.outer_rate(1e-3, 1e-5, 2 if step < trained else 4, step / 4) for step in range(16)
+    ]
+    for one in (run, mamlpp.Run.load(tmp_path)):
+        assert one.recipe == short, "what it began with"
+        in_force = {
+            best.iteration: member.recipe for best, member in zip(one.kept, one.best(), strict=True)
+        }
+        assert in_force == {best: short if best <= trained else long for best in (4, 8, 12, 16)}
+    assert mamlpp.Run.load(tmp_path, "latest").learner.recipe == long
+
+
+@pytest.mark.parametrize("killed", [0, 1, 5])
+def test_a_longer_run_that_is_killed_and_resumed_continues_bit_for_bit(killed, tmp_path):
+    for name in "ab":
+        make_plus(tmp_path / name).fit()
+    undisturbed = lengthen(tmp_path / "a")[0].fit()
+    advance(lengthen(tmp_path / "b")[0], killed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # It was said once.
+        resumed = make_plus(tmp_path / "b", epochs=4).fit()
+    assert torch.equal(flat_weights(resumed.learner), flat_weights(undisturbed.learner))
+    for column in ("loss", "outer_rate", "validation_loss"):
+        assert resumed.history.column(column) == undisturbed.history.column(column)
+    files = [(tmp_path / name / "changes.csv").read_bytes() for name in "ab"]
+    assert files[0] == files[1]
+
+
+def test_a_longer_run_can_be_made_longer_again_and_shorter_by_what_it_has_not_trained(tmp_path):
+    make_plus(tmp_path).fit()
+    advance(lengthen(tmp_path)[0], 4)
+    trainer = lengthen(tmp_path, 6)[0]
+    assert trainer.recipe == make_plus(epochs=6).recipe
+    assert lengthen(tmp_path, 3)[0].fit().history.rows[-1]["iteration"] == 12
+    assert mamlpp.Run.load(tmp_path).changes.column("iteration") == [9] * 3 + [13] * 6
+
+
+def test_a_number_of_epochs_below_what_was_trained_is_refused_and_changes_nothing(tmp_path):
+    advance(make_plus(tmp_path), 6)
+    trainer = make_plus(tmp_path)
+    advance(trainer, 1)
+    trainer.save()
+    before = {path.name: path.read_bytes() for path in tmp_path.glob("*.*")}
+    with pytest.raises(mamlpp.InputError) as error:
+        make_plus(tmp_path, epochs=1)
+    assert str(error.value) == (
+        f"the run in {tmp_path} has trained 1.25 epochs already; choose epochs from 2 on, or "
+        f"another folder"
+    )
+    assert {path.name: path.read_bytes() for path in tmp_path.glob("*.*")} == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"filters": 5}, "filters is 4 there and 5 here"),
+        ({"msl_epochs": 1.0}, "msl_epochs is 0.2 there and 1.0 here"),
+        ({"second_order_from": None}, "second_order_from is 0.6.* there and None here"),
+        ({"iterations_per_epoch": 5}, "iterations_per_epoch is 4 there and 5 here"),
+    ],
+)
+def test_nothing_else_may_differ_from_the_run_in_the_folder(changes, said, tmp_path):
+    make_plus(tmp_path)
+    with pytest.raises(mamlpp.InputError, match=f"holds another run: {said}; choose another"):
+        make_plus(tmp_path, **{"epochs": 4} | changes)
+
+
+def test_milestones_that_were_given_as_epochs_stay_where_they_are(tmp_path):
+    fixed = {"msl_epochs": 1.5, "second_order_from": 0.5}
+    make_plus(tmp_path, **fixed).fit()
+    trainer, _ = lengthen(tmp_path, **fixed)
+    assert trainer.changes.column("field") == ["epochs"]
+    assert (trainer.recipe.msl_epochs, trainer.recipe.second_order_from) == (1.5, 0.5)
+
+
+def test_what_was_changed_by_hand_stays_in_a_longer_run(tmp_path):
+    trainer = make_plus(tmp_path)
+    advance(trainer, 2)
+    trainer.change(second_order_from=None, outer_rate=0.01)
+    trainer.fit()
+    trainer, _ = lengthen(tmp_path)
+    assert trainer.changes.column("field")[-2:] == ["msl_epochs", "epochs"]
+    assert (trainer.recipe.second_order_from, trainer.recipe.outer_rate) == (None, 0.01)
 
 
 # Exclusive access

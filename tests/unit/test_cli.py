@@ -352,6 +352,30 @@ def test_train_says_what_is_wrong_and_leaves_no_folder(command, tmp_path, option
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("words", "option"),
+    [
+        (["train", "--directory", "a", "--epochs", 5, "--epochs", 6], "--epochs"),
+        (["train", "--directory", "a", "--epochs=5", "--filters", 3, "--epochs", 5], "--epochs"),
+        (["train", "--directory", "a", "--inner-steps=1", "--inner_steps=2"], "--inner_steps"),
+        (["train", "--recipe", "maml", "--recipe", "maml++"], "--recipe"),
+        (["data", "--picture", "a.png", "--picture", "b.png"], "--picture"),
+        (["evaluate", "a", "--tasks", 5, "--tasks", 6], "--tasks"),
+        (["sweep", "a", "--status", "--status"], "--status"),
+        (["cache", "--clear", "--clear"], "--clear"),
+    ],
+)
+def test_an_option_that_is_given_twice_is_refused(command, tmp_path, monkeypatch, words, option):
+    monkeypatch.chdir(tmp_path)
+    refuse(command(*words), f"^mamlpp: {option} is given more than once; give it once$")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_value_may_be_the_name_of_an_option(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    refuse(command("evaluate", "--tasks", 3, "tasks"), "^mamlpp: .*tasks holds no run")
+
+
 def test_train_wants_a_folder(command):
     refuse(command("train"), "Missing from mamlpp train: --directory PATH")
 
@@ -360,6 +384,18 @@ def test_train_leaves_another_run_that_is_there_alone(train, command, tmp_path):
     train()
     again = command("train", "--directory", tmp_path / "run", *TINY, "--sampling-seed", 5)
     refuse(again, "^mamlpp: .* holds another run: training_seed is 0 there and 5 here, ")
+
+
+def test_more_epochs_continue_a_finished_run_and_fewer_are_refused(train, command, tmp_path):
+    words = ["train", "--directory", tmp_path / "run", *TINY]
+    train()
+    words[words.index("--epochs") + 1] = 3
+    with pytest.warns(mamlpp.InputWarning, match="goes on with epochs 3 instead of 1, from meta"):
+        longer = command(*words)
+    assert longer.code == 0, longer.err
+    assert len(mamlpp.Run.load(tmp_path / "run").history.rows) == 6
+    words[words.index("--epochs") + 1] = 2
+    refuse(command(*words), "^mamlpp: .* has trained 3 epochs already; choose epochs from 3 on")
 
 
 def test_the_same_command_again_says_the_same(train):
@@ -443,7 +479,8 @@ touched = []
 sys.addaudithook(lambda event, args: touched.extend(
     event for value in args if isinstance(value, str) and value.startswith(sys.argv[1])
 ))
-import mamlpp, torch
+import torch
+from mamlpp import *
 
 heavy = {"IPython", "matplotlib", "pandas", "pooch", "requests", "seaborn", "tyro"}
 print(touched, sorted(heavy & set(sys.modules)), torch.cuda.is_initialized())

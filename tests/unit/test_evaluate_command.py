@@ -119,6 +119,63 @@ def test_the_recorded_command_reproduces_the_numbers(folder, evaluate, capsys):
     assert written(folder)["results"] == first["results"]
 
 
+def test_other_shots_and_queries_than_in_training(folder, evaluate):
+    evaluate()
+    trained = written(folder)
+    assert [trained[name] for name in ("ways", "shots", "queries")] == [3, 1, 2]
+    printed = evaluate("--shots=2", "--queries=1")
+    assert re.match(r"glyphs-test-\w{8}, 3-way 2-shot, 4 tasks\n", printed)
+    about = written(folder)
+    assert [about[name] for name in ("ways", "shots", "queries")] == [3, 2, 1]
+    assert {"--ways=3", "--shots=2", "--queries=1"} <= {*about["command"].split()}
+    assert about["data"] == trained["data"], "what it was trained with"
+    for reading, pair in about["results"].items():
+        assert sum(pair["single"]["calibration"]["counts"]) == TASKS * 3 * 1
+        losses = pair["single"]["loss_by_step"]
+        assert losses != trained["results"][reading]["single"]["loss_by_step"]
+    first = about["results"]
+    cli.main(about["command"].split()[1:])
+    assert written(folder)["results"] == first
+
+
+def test_the_python_functions_take_other_shots_and_queries(folder, evaluate):
+    evaluate("--shots=2", "--queries=1", "--ensemble=1")
+    run, images = mamlpp.Run.load(folder), noise("glyphs", "test")
+    kind = {"shots": 2, "queries": 1}
+    both = mamlpp.evaluate_readings(run, images, TASKS, **kind)["support"]["single"]
+    one = mamlpp.evaluate(run, images, TASKS, **kind)
+    found = written(folder)["results"]["support"]["single"]
+    assert both.loss_by_step == one.loss_by_step == found["loss_by_step"]
+
+
+def test_the_ways_are_those_of_training(folder, evaluate):
+    evaluate("--ways=3")
+    before = written(folder)
+    for ways in (2, 4):
+        said = (
+            rf"^mamlpp: the network in \S*run tells 3 classes apart, so it cannot be evaluated on "
+            rf"{ways}-way tasks; leave --ways out, or train a run with --ways {ways}$"
+        )
+        with pytest.raises(SystemExit, match=said):
+            evaluate(f"--ways={ways}")
+    assert written(folder) == before
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("--shots=0", "shots must be a whole number, 1 or more, not 0"),
+        (
+            "--queries=9",
+            "1 shots and 9 queries need 10 images in each class, but glyphs test has 4",
+        ),
+    ],
+)
+def test_shots_and_queries_that_cannot_be_drawn_are_refused(evaluate, option, said):
+    with pytest.raises(SystemExit, match=said):
+        evaluate(option)
+
+
 def test_an_ensemble_has_at_most_the_checkpoints_that_were_kept(folder, evaluate):
     printed = evaluate()
     assert f"note: 5 checkpoints were asked for, the run keeps {EPOCHS}\n" in printed

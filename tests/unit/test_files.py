@@ -102,3 +102,31 @@ def test_leftovers_go_once_they_are_old_enough(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == [".part-new"]
     remove_leftovers(tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("refused", [2, 99])
+def test_a_file_that_is_being_read_is_replaced_a_moment_later(tmp_path, monkeypatch, refused):
+    calls, pauses, replace = [], [], os.replace
+
+    def busy(*paths):  # as on Windows
+        calls.append(paths)
+        if len(calls) <= refused:
+            raise PermissionError(13, "The process cannot access the file")
+        replace(*paths)
+
+    monkeypatch.setattr("mamlpp.files.os.replace", busy)
+    monkeypatch.setattr("mamlpp.files.time.sleep", pauses.append)
+    path = tmp_path / "a.txt"
+    path.write_text("old", encoding="utf-8")
+
+    def write():
+        with replacing(path) as part:
+            part.write_text("new", encoding="utf-8")
+
+    if refused == 2:
+        write()
+    else:
+        with pytest.raises(PermissionError):
+            write()
+        assert sum(pauses) < 2
+    assert path.read_text(encoding="utf-8") == ("new" if refused == 2 else "old")

@@ -1,6 +1,8 @@
 """Which modules may import which, and how long the definition and a class may be."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -78,3 +80,29 @@ def test_no_class_is_too_long(path):
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ClassDef):
             assert node.end_lineno - node.lineno <= 232, node.name
+
+
+# The package's own face
+
+
+def test_the_package_offers_its_public_names_and_modules_and_nothing_else():
+    code = """
+import mamlpp
+assert mamlpp.schedules.second_order(0, 1)  # before anything else has imported it
+assert {*mamlpp.public.__all__} <= {*dir(mamlpp)}
+assert all(getattr(mamlpp, name) is getattr(mamlpp.public, name) for name in mamlpp.__all__)
+from mamlpp import *
+assert Trainer is mamlpp.Trainer
+print(hasattr(mamlpp, "trainer"), hasattr(mamlpp, "import_module_"))
+"""
+    assert printed(code) == "False False\n"
+
+
+def test_importing_the_package_alone_imports_nothing_that_takes_long():
+    assert printed("import sys, mamlpp.__main__; print('torch' in sys.modules)") == "False\n"
+
+
+def printed(code):
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout

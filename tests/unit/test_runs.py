@@ -9,6 +9,7 @@ import torch
 
 import mamlpp
 from mamlpp.files import replacing
+from mamlpp.run import checkpoints
 from mamlpp.run import trainer as training
 from mamlpp.run.evaluation import Evaluation
 from mamlpp.run.history import COLUMNS, History
@@ -110,6 +111,20 @@ def test_validating_twice_keeps_one_copy_of_the_weights(tmp_path):
         trainer.validate()
     assert [best.iteration for best in trainer.fit().kept].count(0) == 1
     assert make_trainer(tmp_path).iteration == 4
+
+
+def test_a_file_that_is_being_read_may_not_be_removed_on_windows(tmp_path, monkeypatch):
+    def unlink(path, *_, **__):
+        raise PermissionError(13, "The process cannot access the file", str(path))
+
+    trainer = make_trainer(tmp_path, epochs=4)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints.Path, "unlink", unlink)
+        for _ in range(6):
+            trainer.advance()
+    assert len(list(tmp_path.glob("checkpoint-*"))) == 3
+    trainer.fit()
+    assert [path.stem[-1] for path in sorted(tmp_path.glob("checkpoint-*"))] == ["6", "8"]
 
 
 # The history

@@ -12,6 +12,7 @@ import torch
 
 import mamlpp
 from mamlpp import InputError, train_seeds
+from mamlpp.run import seeds
 from tests.makers import flat_weights, noise_sampler
 
 BASE = mamlpp.Recipe(
@@ -65,6 +66,45 @@ def test_one_process_gives_the_same_weights_as_two(samplers):
 def test_invalid_recipes_and_seeds_are_rejected(samplers, recipes, seeds, message):
     with pytest.raises(InputError, match=message):
         train_seeds(recipes, *samplers, seeds=seeds)
+
+
+WATCHES = """
+import sys, time
+from mamlpp.run import seeds
+seeds._exit_with_parent(int(sys.argv[1]))
+print("watching", flush=True)
+time.sleep(600)
+"""
+SLEEPS = [sys.executable, "-c", "import time; time.sleep(600)"]
+
+
+def test_a_worker_watches_the_process_itself_and_not_the_number_of_its_parent():
+    # On Windows the number of a parent that has ended stays.
+    with subprocess.Popen(SLEEPS) as watched:
+        words = [sys.executable, "-c", WATCHES, str(watched.pid)]
+        with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as watching:
+            try:
+                assert watching.stdout.readline() == "watching\n"
+                time.sleep(1)
+                assert watching.poll() is None, "what it watches is alive"
+                watched.kill()
+                assert watching.wait(60) == 1
+            finally:
+                watched.kill()
+                watching.kill()
+
+
+def test_a_process_that_nobody_has_waited_for_has_ended():
+    with subprocess.Popen(SLEEPS) as process:
+        seen = psutil.Process(process.pid)
+        assert seeds._lives(seen)
+        process.kill()
+        until = time.monotonic() + 60
+        while seeds._lives(seen) and time.monotonic() < until:
+            time.sleep(0.05)
+        assert not seeds._lives(seen)
+        process.wait()
+        assert not seeds._lives(seen)
 
 
 PARENT = """

@@ -197,6 +197,9 @@ def test_a_cell_of_another_size_does_not_reuse_the_run_in_its_folder(write, tmp_
     assert sweep.state(larger, tmp_path).word == "stopped"
     with pytest.raises(mamlpp.InputError, match="filters is 2 there and 3 here"):
         sweep.run_cell(larger, tmp_path, "cpu")
+    longer = replace(cell, settings=cell.settings.with_(epochs=3))
+    with pytest.raises(mamlpp.InputError, match="epochs is 2 there and 3 here"):
+        sweep.run_cell(longer, tmp_path, "cpu")
     more = replace(cell, tasks=5)  # The training is reused for a longer evaluation.
     assert sweep.run_cell(more, tmp_path, "cpu")["cell"]["tasks"] == 5
 
@@ -334,6 +337,76 @@ def test_ctrl_c_saves_every_run_in_progress(longer, tmp_path):
         folder = runs / cell.name
         saved = int(sorted(folder.glob("checkpoint-*"))[-1].stem.split("-")[1])
         assert saved == sweep.last_iteration(folder / "history.csv")
+
+
+# On Windows
+
+
+class Windows(subprocess.Popen):
+    """A process there hears no Ctrl-C from another one."""
+
+    def send_signal(self, number):
+        raise ValueError(f"Unsupported signal: {number}")
+
+
+def test_workers_are_stopped_without_a_signal(longer, tmp_path, monkeypatch):
+    monkeypatch.setattr(subprocess, "Popen", Windows)
+    [cell, _], runs = sweep.read_sweep(longer), tmp_path / "runs"
+    history = runs / cell.name / "history.csv"
+
+    def stop():
+        with sweep.Processes(runs, 1, "cpu") as processes:
+            processes.submit(cell)
+            wait_for(lambda: training([cell], runs))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stop()
+    assert 10 <= sweep.last_iteration(history) < cell.steps
+    latest = sorted((runs / cell.name).glob("checkpoint-*"))[-1]
+    assert int(latest.stem.split("-")[1]) == sweep.last_iteration(history)
+
+
+def test_workers_are_a_group_of_their_own(write, tmp_path, monkeypatch):
+    given = {}
+
+    def popen(*_, **options):
+        given.update(options)
+        raise OSError("enough")
+
+    monkeypatch.setattr(sweep, "NEW_GROUP", 512)
+    monkeypatch.setattr(subprocess, "Popen", popen)
+    with sweep.Processes(tmp_path, 1, "cpu") as processes, pytest.raises(OSError, match="enough"):
+        processes.submit(sweep.read_sweep(write())[0]).result()
+    assert (given["creationflags"], given["start_new_session"]) == (512, True)
+
+
+@pytest.mark.parametrize(
+    ("codes", "attempts", "said"),
+    [
+        ([1], 1, "no room"),
+        ([15, 0xC0000005, 1], 3, "no room"),
+        ([-9, -9, -9], 3, "its process was killed 3 times, the last time with exit code -9"),
+        ([15, 15, 15], 3, "its process was killed 3 times, the last time with exit code 15"),
+    ],
+)
+def test_a_worker_that_was_killed_is_started_again(
+    write, tmp_path, monkeypatch, codes, attempts, said
+):
+    left = list(codes)
+    monkeypatch.setattr(sweep.Processes, "_run_worker", lambda *_: (left.pop(0), "no room"))
+    with sweep.Processes(tmp_path, 1, "cpu") as processes, pytest.raises(RuntimeError, match=said):
+        processes.submit(sweep.read_sweep(write())[0]).result()
+    assert len(codes) - len(left) == attempts
+
+
+def test_the_folders_of_a_sweep_have_names_that_every_system_takes():
+    for path in (ROOT / "sweeps").glob("*.toml"):
+        names = [cell.name for cell in sweep.read_sweep(path)]
+        assert len({name.lower() for name in names}) == len(names), "in capitals or not"
+        for part in {part for name in names for part in name.split("/")}:
+            assert re.fullmatch(r"[\w+-]+", part), "no colon, and no dot or blank at its end"
+            assert not re.match(r"(con|prn|aux|nul|com\d|lpt\d)$", part)
 
 
 # A cluster

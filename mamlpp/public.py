@@ -1,0 +1,43 @@
+"""The names that `mamlpp` itself offers: `mamlpp.Trainer`, `from mamlpp import load_images`."""
+
+from mamlpp.data import default_dataset, load_images
+from mamlpp.data.images import ImageSet
+from mamlpp.data.sinusoids import SinusoidSampler
+from mamlpp.data.tasks import TaskBatch, TaskSampler
+from mamlpp.errors import InputError, InputWarning
+from mamlpp.learner import MetaLearner
+from mamlpp.maml import Task
+from mamlpp.profiles import check_profile
+from mamlpp.recipe import RECIPES, Recipe
+from mamlpp.run.evaluation import Evaluation, evaluate, evaluate_readings, evaluate_tasks
+from mamlpp.run.results import RecordedResult, RecordedRun, load_result
+from mamlpp.run.run import Run
+from mamlpp.run.seeds import train_seeds
+from mamlpp.run.trainer import Trainer, default_device
+
+__all__ = [
+    "RECIPES",
+    "Evaluation",
+    "ImageSet",
+    "InputError",
+    "InputWarning",
+    "MetaLearner",
+    "Recipe",
+    "RecordedResult",
+    "RecordedRun",
+    "Run",
+    "SinusoidSampler",
+    "Task",
+    "TaskBatch",
+    "TaskSampler",
+    "Trainer",
+    "check_profile",
+    "default_dataset",
+    "default_device",
+    "evaluate",
+    "evaluate_readings",
+    "evaluate_tasks",
+    "load_images",
+    "load_result",
+    "train_seeds",
+]
