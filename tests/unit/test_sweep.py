@@ -50,7 +50,7 @@ second_order_from = 1
 def write(tmp_path):
     def write(change=lambda text: text):
         path = tmp_path / "tiny.toml"
-        path.write_text(change(TINY))
+        path.write_text(change(TINY), encoding="utf-8")
         return path
 
     return write
