@@ -16,7 +16,6 @@ The map. Each line may import the lines above it:
 """
 
 from importlib import import_module
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from mamlpp.files import settle_folders
@@ -30,12 +29,12 @@ else:
 
         So the command hears Ctrl-C before it imports torch, which takes more than a second.
         """
-        if find_spec(f"mamlpp.{name}") is not None:
-            return import_module(f"mamlpp.{name}")
         public = import_module("mamlpp.public")
-        if name != "__all__" and name not in public.__all__:
-            raise AttributeError(f"module 'mamlpp' has no attribute {name!r}")
-        return getattr(public, name)
+        if name == "__all__" or name in public.__all__:
+            return getattr(public, name)
+        if name in globals():  # a module that came with these names
+            return globals()[name]
+        raise AttributeError(f"module 'mamlpp' has no attribute {name!r}")
 
     def __dir__() -> list[str]:
         return sorted({*globals(), *import_module("mamlpp.public").__all__})

@@ -288,7 +288,7 @@ def start_workers(size: int) -> Workers:
 
     Raises `InputError`, with the reason, where one of them cannot start.
     """
-    folder = tempfile.TemporaryDirectory()
+    folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
     store = str(Path(folder.name, "store"))
     processes = [_start(Path(folder.name), store, rank, size) for rank in range(1, size)]
     try:
@@ -311,7 +311,9 @@ def _start(folder: Path, store: str, rank: int, size: int) -> "subprocess.Popen[
             [*command, store, str(rank), str(size)],
             env=os.environ | {"OMP_NUM_THREADS": "1"},
             stderr=error,
-            start_new_session=True,  # Ctrl-C is for the main process alone.
+            # Ctrl-C is for the main process alone. The first is for Unix, the second for Windows.
+            start_new_session=True,
+            creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
         )
 
 

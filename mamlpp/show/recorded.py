@@ -122,7 +122,7 @@ def plot_cures(
     rates = sorted({run.cell.settings.outer_rate for run in result.runs})
     for ax, rate in zip(axes, rates, strict=True):
         for row, recipe in enumerate(recipes):
-            values = cure_accuracies(result, recipe, rate)
+            values = [100 * accuracy for accuracy in cure_accuracies(result, recipe, rate)]
             colour = COLOURS[METHODS[recipe]]
             ax.plot(values, [row] * len(values), "o", color=colour, alpha=0.5)
             ax.plot(np.mean(values), row, "|", color=colour, markersize=22, mew=3)
@@ -136,11 +136,11 @@ def plot_cures(
 
 
 def cure_accuracies(result: RecordedResult, recipe: str, outer_rate: float) -> list[float]:
-    """Test accuracy in % by the support's statistics, one for each seed."""
+    """Test accuracy in 0 … 1 by the support's statistics, one for each seed."""
     runs = result.select(recipe=recipe, outer_rate=outer_rate)
     if not runs:
         raise InputError(f"the recorded result {result.name} has no {recipe} at {outer_rate:g}")
-    return [100 * run.accuracy() for run in runs]
+    return [run.accuracy() for run in runs]
 
 
 def plot_rate_map(result: RecordedResult, axes: Sequence[Axes]) -> Sequence[Axes]:

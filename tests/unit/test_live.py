@@ -417,7 +417,7 @@ def test_fit_is_rejected_while_a_panel_trains(endless):
 
 KILLED = """
 import os, sys
-import mamlpp
+from mamlpp import *
 print(*sys.modules)
 sys.path.insert(0, sys.argv[1])
 import test_live
