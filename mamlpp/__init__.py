@@ -16,6 +16,7 @@ The map. Each line may import the lines above it:
 """
 
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mamlpp.files import settle_folders
@@ -29,12 +30,13 @@ else:
 
         So the command hears Ctrl-C before it imports torch, which takes more than a second.
         """
+        here = Path(__file__).parent
+        if (here / f"{name}.py").exists() or (here / name / "__init__.py").exists():
+            return import_module(f"mamlpp.{name}")
         public = import_module("mamlpp.public")
-        if name == "__all__" or name in public.__all__:
-            return getattr(public, name)
-        if name in globals():  # a module that came with these names
-            return globals()[name]
-        raise AttributeError(f"module 'mamlpp' has no attribute {name!r}")
+        if name != "__all__" and name not in public.__all__:
+            raise AttributeError(f"module 'mamlpp' has no attribute {name!r}")
+        return getattr(public, name)
 
     def __dir__() -> list[str]:
         return sorted({*globals(), *import_module("mamlpp.public").__all__})
