@@ -5,7 +5,6 @@ import math
 import sys
 import time
 import warnings
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -88,6 +87,7 @@ class Trainer:
         self._gradient_rows: list[Row] = []  # and of its diagnosis
         self._best: list[Best] = []
         self.folder = RunFolder(directory)
+        self.alone = self.folder.alone  # keeps other threads and processes out of this training
         self.selected_by = read_selection(self.folder.directory)
         self.workers = _decide(workers, self.folder, self.learner, self.train)
         self.engine = Engine(recipe.memory, self.workers)
@@ -247,10 +247,6 @@ class Trainer:
         """Write a checkpoint, unless there is no folder or the last one is of this iteration."""
         state = training_state(self.learner, self.optimizer, self.train.generator)
         self.folder.save(self.iteration, state, self._best)
-
-    def alone(self) -> AbstractContextManager[None]:
-        """Keep other threads and processes out of this training, as `RunFolder.alone` does."""
-        return self.folder.alone()
 
     def _stop(self) -> None:
         self.save()
