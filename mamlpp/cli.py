@@ -341,7 +341,8 @@ class Sweep:
             self._draw(found)
             return
         if form == "record":
-            text = record(cells, directory, self._about()["command"]).rstrip("\n")
+            command = shlex.join(["mamlpp", "sweep", self.file.as_posix()])
+            text = record(cells, directory, command).rstrip("\n")
         elif form == "json":
             text = json.dumps(self._about() | {"tables": found}, indent=1, allow_nan=False)
         else:
