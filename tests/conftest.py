@@ -1,6 +1,8 @@
 """What all tests share: no windows, no time limit on property-test examples, Ctrl-C, a cache."""
 
+import os
 import signal
+import tempfile
 
 import hypothesis
 import matplotlib
@@ -13,6 +15,8 @@ for name, handler in (("SIGINT", signal.default_int_handler), ("SIGHUP", signal.
         signal.signal(number, handler)
 
 matplotlib.use("Agg")
+# The claims that notebooks check in tests are not the user's.
+os.environ.setdefault("MAMLPP_CLAIMS", f"{tempfile.mkdtemp()}/claims.jsonl")
 hypothesis.settings.register_profile("mamlpp", deadline=None)  # shared cores make times jump
 hypothesis.settings.load_profile("mamlpp")
 

@@ -27,6 +27,7 @@ from papermill.exceptions import PapermillExecutionError
 from tqdm import tqdm
 
 from mamlpp.files import replacing
+from mamlpp.show import claims
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = ROOT / "notebooks"
@@ -200,7 +201,8 @@ def main(
         print(f"No notebook in {notebooks}.", file=sys.stderr)
         return 1
     results = run_all(paths, output, {"profile": profile, "dataset": dataset})
-    print(f"\n{table(results)}\n\nThe executed notebooks are in {output}.")
+    print(f"\n{table(results)}\n\nThe executed notebooks are in {output}.\n")
+    print(f"What the chapters claim:\n{claims.ledger().to_string(index=False, justify='left')}")
     return int(any(result.error for result in results))
 
 

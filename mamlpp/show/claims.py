@@ -4,10 +4,12 @@
     claims.ledger()    # every claim so far: the paper's words, our numbers, yours
 
 Our numbers are those of `figures/claims.json`, which `make walkthrough` wrote when it was last
-recorded. Yours are kept in one small file, `build/claims.jsonl`, which you may delete.
+recorded. Yours are kept in one small file, `build/claims.jsonl` (or the one that `MAMLPP_CLAIMS`
+names), which you may delete.
 """
 
 import json
+import os
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -18,7 +20,7 @@ import pandas
 
 _KIT = Path(__file__).resolve().parents[2]
 RECORDED = _KIT / "figures/claims.json"
-YOURS = _KIT / "build/claims.jsonl"
+YOURS = Path(os.environ.get("MAMLPP_CLAIMS", _KIT / "build/claims.jsonl"))
 
 Numbers = float | Sequence[float]  # one number, or one for each seed
 

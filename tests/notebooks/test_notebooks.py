@@ -251,6 +251,7 @@ def test_a_failure_names_notebook_cell_line_and_reason_and_others_still_run(
     assert "00_fails.ipynb, cell In [3]\n    assert accuracy > 0.5" in printed
     assert "    AssertionError: only 0.2\n" in printed
     assert "Traceback" not in printed
+    assert "What the chapters claim:" in printed
     assert re.search(r"00_fails.ipynb +\d+\.\d  FAILED\n01_passes.ipynb +\d+\.\d  passed", printed)
     assert nbformat.read(built / "01_passes.ipynb", 4).cells[-1].outputs[0].text == "laptop\n"
 
