@@ -236,6 +236,6 @@ def test_a_diagnosis_follows():
 def test_the_comparison_touches_no_generator_and_no_statistic():
     learner = make_learner("maml++")
     random, before = torch.get_rng_state(), snapshot(learner)
-    Engine().logits(learner, make_batch(dtype=torch.float32), None, [False], every_step=False)
+    Engine().logits(learner, make_batch(dtype=torch.float32), None, ["support"], every_step=False)
     assert torch.equal(torch.get_rng_state(), random)
     assert_identical(learner.state_dict(), before)
