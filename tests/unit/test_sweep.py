@@ -405,7 +405,9 @@ def test_the_folders_of_a_sweep_have_names_that_every_system_takes():
         names = [cell.name for cell in sweep.read_sweep(path)]
         assert len({name.lower() for name in names}) == len(names), "in capitals or not"
         for part in {part for name in names for part in name.split("/")}:
-            assert re.fullmatch(r"[\w+=,.-]*[\w+-]", part), "no colon, and no dot or blank at its end"
+            assert re.fullmatch(r"[\w+=,.-]*[\w+-]", part), (
+                "no colon, and no dot or blank at its end"
+            )
             assert not re.match(r"(con|prn|aux|nul|com\d|lpt\d)$", part)
 
 
