@@ -1,7 +1,7 @@
 """Draw the figures of the README and the notebooks: SVG files in `figures/`, from the JSON there.
 
 make figures                                redraw every SVG from its JSON
-.venv/bin/python tools/figures.py measure   the same, after training (minutes) for two of the JSONs
+.venv/bin/python tools/figures.py measure   the same, after training (minutes) for one of the JSONs
 mamlpp sweep sweeps/laptop.toml             train for an hour; then --table json --output
                                             figures/laptop.json rewrites `laptop.json`
 """
@@ -11,7 +11,6 @@ import stopping
 stopping.listen(__name__, "Every figure is complete: some are redrawn, the others unchanged.")
 
 import json
-import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -24,15 +23,14 @@ from matplotlib.figure import Figure
 
 import mamlpp
 from mamlpp.files import replacing
-from mamlpp.run.history import History
 from mamlpp.show.diagrams import draw_unrolled
 from mamlpp.show.plots import (
     COLOURS,
-    plot_over_seeds,
     plot_steps,
     plot_task_row,
     use_style,
 )
+from mamlpp.show.recorded import plot_cures
 from mamlpp.show.schedule_plots import (
     order_spans,
     plot_order,
@@ -108,54 +106,12 @@ def draw_laptop(data: dict[str, Any]) -> Figure:
     return draw_tables(data["tables"])
 
 
-def measure_instability() -> dict[str, Any]:
-    """Train notebook 02's four settings on glyphs: loss and meta-gradient norm by meta-step."""
-    base = mamlpp.RECIPES["maml"].with_(
-        filters=32, outer_rate=3e-3, meta_batch=4,
-        epochs=2, iterations_per_epoch=40, validation_tasks=100,
-    )  # fmt: skip
-    recipes = {
-        f"{name}, α = {rate}": base.with_(pooling=pooling, inner_rate=rate)
-        for name, pooling in {"strided": "stride", "max-pooled": "max"}.items()
-        for rate in (0.1, 0.4)
-    }
-    runs = mamlpp.train_seeds(recipes, _sampler("train"), _sampler("validation"))
-    return {
-        "histories": {name: [_curves(run) for run in several] for name, several in runs.items()},
-        "made_by": "tools/figures.py measure: glyphs, 5-way 1-shot, 80 meta-steps, seeds 0 to 2",
-    }
-
-
-def _curves(run: mamlpp.Run) -> dict[str, list[float]]:
-    """The losses and meta-gradient norms of a run, rounded to four digits but not smoothed."""
-    names = ("loss", "gradient_norm")
-    return {name: [float(f"{x:.4g}") for x in run.history.column(name)] for name in names}
-
-
-def draw_instability(data: dict[str, Any]) -> Figure:
-    """Loss and meta-gradient norm by meta-step: two networks, two inner rates, three seeds."""
-    histories = {
-        name: [_history(columns) for columns in several]
-        for name, several in data["histories"].items()
-    }
-    figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4), layout="constrained")
-    plot_over_seeds(histories, left, "loss", smooth=5)
-    left.axhline(math.log(5), color=COLOURS["chance"], linestyle=":", label="chance")
-    left.set_ylim(bottom=0.4)  # room for the legend
-    left.legend(fontsize=9, loc="lower left")
-    left.set_title("query loss after adaptation: mean and range of 3 seeds", fontsize=12)
-    plot_over_seeds(histories, right, "gradient_norm", smooth=1)
-    right.set(yscale="log", ylabel="2-norm")
-    right.set_title("norm of the meta-gradient at every meta-step", fontsize=12)
-    right.get_legend().remove()
+def draw_cures() -> Figure:
+    """The strided network at two outer rates: MAML, each improvement alone, MAML++."""
+    figure, axes = plt.subplots(1, 2, figsize=(11, 3.6), layout="constrained")
+    single = ["maml+lslr", "maml+bnrs+bnwb", "maml+ca", "maml+da", "maml+msl"]
+    plot_cures(mamlpp.load_result("cures"), ["maml", *single, "maml++"], axes)
     return figure
-
-
-def _history(columns: dict[str, list[float]]) -> History:
-    history = History()
-    for iteration, values in enumerate(zip(*columns.values(), strict=True), start=1):
-        history.append({"iteration": iteration, **dict(zip(columns, values, strict=True))})
-    return history
 
 
 def draw_maml_graph() -> Figure:
@@ -195,14 +151,14 @@ def draw_schedules() -> Figure:
 # Name of the figure: (the function that draws it, the JSON files with its numbers).
 DRAWN: dict[str, tuple[Callable[..., Figure], list[str]]] = {
     "first_hour": (draw_first_hour, ["first_hour"]),
-    "instability": (draw_instability, ["instability"]),
+    "cures": (draw_cures, []),
     "maml_graph": (draw_maml_graph, []),
     "mamlpp_graph": (draw_mamlpp_graph, []),
     "schedules": (draw_schedules, []),
     "laptop": (draw_laptop, ["laptop"]),
 }
 
-MEASURED = {"first_hour": measure_first_hour, "instability": measure_instability}
+MEASURED = {"first_hour": measure_first_hour}
 
 
 def draw(name: str, folder: Path) -> Path:

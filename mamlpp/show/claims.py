@@ -3,9 +3,8 @@
     claims.expect("MAML++ ends above MAML", plus, maml, why="another seed can turn it round")
     claims.ledger()    # every claim so far: the paper's words, our numbers, yours
 
-Our numbers are those of `figures/claims.json`, which `make walkthrough` wrote when it was last
-recorded. Yours are kept in one small file, `build/claims.jsonl` (or the one that `MAMLPP_CLAIMS`
-names), which you may delete.
+Our numbers are those of `claims.json` beside this file, recorded after a walkthrough. Yours are kept
+in one small file, `build/claims.jsonl` (or the one that `MAMLPP_CLAIMS` names), which you may delete.
 """
 
 import json
@@ -19,7 +18,7 @@ import numpy as np
 import pandas
 
 _KIT = Path(__file__).resolve().parents[2]
-RECORDED = _KIT / "figures/claims.json"
+RECORDED = Path(__file__).with_name("claims.json")
 YOURS = Path(os.environ.get("MAMLPP_CLAIMS", _KIT / "build/claims.jsonl"))
 
 Numbers = float | Sequence[float]  # one number, or one for each seed
