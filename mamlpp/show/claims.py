@@ -3,8 +3,9 @@
     claims.expect("MAML++ ends above MAML", plus, maml, why="another seed can turn it round")
     claims.ledger()    # every claim so far: the paper's words, our numbers, yours
 
-Our numbers are those of `claims.json` beside this file, recorded after a walkthrough. Yours are kept
-in one small file, `build/claims.jsonl` (or the one that `MAMLPP_CLAIMS` names), which you may delete.
+Our numbers are those of `claims.json` beside this file, recorded after a walkthrough. Yours are
+kept in one small file, `build/claims.jsonl` (or the one that `MAMLPP_CLAIMS` names), which you may
+delete.
 """
 
 import json
