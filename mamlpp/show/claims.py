@@ -26,18 +26,18 @@ Numbers = float | Sequence[float]  # one number, or one for each seed
 
 
 def expect(
-    claim: str, higher: Numbers, lower: Numbers, *, unit: str = "%", paper: str = "",
-    why: str = "", must: bool = True,
+    claim: str, higher: Numbers, lower: Numbers, *, margin: float = 0.0, unit: str = "%",
+    paper: str = "", why: str = "", must: bool = True,
 ) -> bool:  # fmt: skip
     """Check that one number is above another, print a line about it, and keep it in the ledger.
 
-    Of several seeds the means are compared. `unit` follows the numbers; "%" means that they are
+    Above by more than a `margin`, in the same unit. Of several seeds the means are compared. `unit` follows the numbers; "%" means that they are
     fractions. `paper` is what the paper says of it, and `why` a reason for which it may turn out
     otherwise. Raises `AssertionError` where it does not hold and `must`.
     """
     scale = 100 if unit == "%" else 1
     here = [scale * float(np.mean(x)) for x in (higher, lower)]
-    holds = here[0] > here[1]
+    holds = here[0] > here[1] + scale * margin
     _keep({"claim": claim, "paper": paper, "here": here, "unit": unit, "holds": holds})
     ours = _recorded().get(claim)
     words = f"{_pair(here, unit)}" + (f" (ours: {_pair(ours['here'], unit)})" if ours else "")

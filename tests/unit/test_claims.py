@@ -34,6 +34,12 @@ def test_a_claim_that_must_hold_fails_where_it_does_not():
         claims.expect("A is above B", 0.1, 0.2)
 
 
+def test_a_margin_is_part_of_the_claim(capsys):
+    assert claims.expect("A", 0.30, 0.19, margin=0.1)
+    assert not claims.expect("A", 0.28, 0.19, margin=0.1, must=False)
+    assert "28.0 against 19.0 %" in capsys.readouterr().out
+
+
 def test_equal_numbers_and_nan_do_not_hold():
     assert not claims.expect("equal", 1, 1, must=False)
     assert not claims.expect("diverged", float("nan"), 0, must=False)
