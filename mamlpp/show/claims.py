@@ -31,9 +31,10 @@ def expect(
 ) -> bool:  # fmt: skip
     """Check that one number is above another, print a line about it, and keep it in the ledger.
 
-    Above by more than a `margin`, in the same unit. Of several seeds the means are compared. `unit` follows the numbers; "%" means that they are
-    fractions. `paper` is what the paper says of it, and `why` a reason for which it may turn out
-    otherwise. Raises `AssertionError` where it does not hold and `must`.
+    Above by more than a `margin`, in the same unit. Of several seeds the means are compared. `unit`
+    follows the numbers; "%" means that they are fractions. `paper` is what the paper says of it,
+    and `why` a reason for which it may turn out otherwise. Raises `AssertionError` where it does
+    not hold and `must`.
     """
     scale = 100 if unit == "%" else 1
     here = [scale * float(np.mean(x)) for x in (higher, lower)]
