@@ -38,6 +38,7 @@ from mamlpp.show.schedule_plots import (
     plot_step_weights,
 )
 from mamlpp.show.tables import draw_tables
+from mamlpp.terminal import say
 
 FIGURES = Path(__file__).parent.parent / "figures"
 STEPS, TASKS = 5, 600
@@ -189,7 +190,7 @@ def main(arguments: list[str]) -> None:
     elif arguments:
         sys.exit(f"unknown argument {' '.join(arguments)!r}; use 'measure' or no argument.")
     for name in DRAWN:
-        print(draw(name, FIGURES).relative_to(FIGURES.parent).as_posix())
+        say(draw(name, FIGURES).relative_to(FIGURES.parent).as_posix())
 
 
 if __name__ == "__main__":
