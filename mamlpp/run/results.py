@@ -1,7 +1,7 @@
 """Recorded results: what the finished runs of a sweep came to, in one small file under `results/`.
 
-    mamlpp sweep sweeps/figure1.toml --table record --output results/figure1.json
-    mamlpp.load_result("figure1").runs[0].history
+    mamlpp sweep sweeps/cures.toml --table record --output results/cures.json
+    mamlpp.load_result("cures").runs[0].history
 
 The file holds a checksum of its contents. Of each run it has everything in `result.json`, and the
 history in windows of meta-steps.
@@ -67,7 +67,7 @@ class RecordedResult:
 
 
 def load_result(name: str) -> RecordedResult:
-    """A recorded result by its name, such as "figure1": a file in `results/`.
+    """A recorded result by its name, such as "cures": a file in `results/`.
 
     Raises `InputError` where there is none, or where the file was changed.
     """

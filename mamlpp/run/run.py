@@ -135,15 +135,11 @@ def open_directory(directory: Path, recipe: Recipe, data: DataSettings, workers:
     about = directory / "run.json"
     if about.exists():
         return _check_same(directory, recipe, data)
+    plain = {"recipe": asdict(recipe), "data": asdict(data)}
     try:
         with replacing(about) as part:
             part.write_text(
-                json.dumps(
-                    {
-                        **{"recipe": asdict(recipe), "data": asdict(data)},
-                        **{"workers": workers, "selected_by": "support"},
-                    }
-                ),
+                json.dumps(plain | {"workers": workers, "selected_by": "support"}),
                 encoding="utf-8",
             )
     except OSError as error:

@@ -62,7 +62,7 @@ def _fix_axes(runs: Sequence[RecordedRun], accuracy: Axes, norms: Axes) -> None:
 def replay(result: RecordedResult | Sequence[RecordedRun]) -> Explorer:
     """Play recorded runs in half a minute; the slider stops and scrubs.
 
-        replay(mamlpp.load_result("figure1"))
+        replay(mamlpp.load_result("cures"))
 
     Raises `InputError` where there is no run.
     """
