@@ -23,26 +23,26 @@ def _total(
     """A meta-loss from the weights v_i and the query losses of a part of the path."""
 
     def loss(
-        classify: Function, path: list[Weights], x: Tensor, y: Tensor, loss_weights: list[float]
+        classify: Function, path: list[Weights], x: Tensor, y: Tensor, step_weights: list[float]
     ) -> Any:
         return combine(
-            loss_weights, [F.cross_entropy(model(weights, x), y) for weights in path[where]]
+            step_weights, [F.cross_entropy(model(weights, x), y) for weights in path[where]]
         )
 
     return loss
 
 
-def _weighted(loss_weights: list[float], losses: Losses) -> Tensor:
-    return torch.stack([v * loss for v, loss in zip(loss_weights, losses, strict=True)]).sum()
+def _weighted(step_weights: list[float], losses: Losses) -> Tensor:
+    return torch.stack([v * loss for v, loss in zip(step_weights, losses, strict=True)]).sum()
 
 
 def _averaged(what: str) -> Function:
     """The loss of averaged weights, or of averaged logits."""
 
     def loss(
-        classify: Function, path: list[Weights], x: Tensor, y: Tensor, loss_weights: list[float]
+        classify: Function, path: list[Weights], x: Tensor, y: Tensor, step_weights: list[float]
     ) -> Tensor:
-        pairs = list(zip(loss_weights, path[1:], strict=True))
+        pairs = list(zip(step_weights, path[1:], strict=True))
         if what == "logits":
             return F.cross_entropy(torch.stack([v * model(w, x) for v, w in pairs]).sum(0), y)
         middle = {n: torch.stack([v * w[n] for v, w in pairs]).sum(0) for n in path[0]}
@@ -52,19 +52,19 @@ def _averaged(what: str) -> Function:
 
 
 def _each_image(
-    classify: Function, path: list[Weights], x: Tensor, y: Tensor, loss_weights: list[float]
+    classify: Function, path: list[Weights], x: Tensor, y: Tensor, step_weights: list[float]
 ) -> Tensor:
-    pairs = zip(loss_weights, path[1:], strict=True)
+    pairs = zip(step_weights, path[1:], strict=True)
     return torch.stack(
         [v * F.cross_entropy(model(w, x), y, reduction="none") for v, w in pairs]
     ).sum(0)
 
 
 def _of_leaves(
-    classify: Function, path: list[Weights], x: Tensor, y: Tensor, loss_weights: list[float]
+    classify: Function, path: list[Weights], x: Tensor, y: Tensor, step_weights: list[float]
 ) -> Tensor:
     leaves = [{n: w.detach().requires_grad_() for n, w in weights.items()} for weights in path]
-    return _total(_weighted)(classify, leaves, x, y, loss_weights)
+    return _total(_weighted)(classify, leaves, x, y, step_weights)
 
 
 _META_LOSS_MISTAKES: dict[str, Function] = {
@@ -98,7 +98,7 @@ _META_LOSS_MISTAKES: dict[str, Function] = {
     ),
     "it returns a vector, one number for each image: cross_entropy averages over the images by "
     "default": _each_image,
-    "it counts the steps in the opposite order: loss_weights[0] belongs to θ_1": _total(
+    "it counts the steps in the opposite order: step_weights[0] belongs to θ_1": _total(
         lambda v, losses: _weighted(v[::-1], losses)
     ),
     "it averages the logits and takes one loss: take a loss at each θ_i, and average the losses": (
@@ -111,13 +111,13 @@ _META_LOSS_MISTAKES: dict[str, Function] = {
 
 @check
 def meta_loss(student: Function, seed: int = 0) -> None:
-    """Exercise 3.3: `meta_loss(model, path, x, y, loss_weights)` is Σ v_i L(θ_i), i = 1 … N."""
+    """Exercise 3.3: `meta_loss(model, path, x, y, step_weights)` is Σ v_i L(θ_i), i = 1 … N."""
 
     def inputs(steps: int, epoch: float, dtype: torch.dtype) -> tuple[Any, ...]:
         weights, x, y, rate = draw_problem(10 * seed + steps, dtype)
         query = normal(generator(seed + 100), 6, 4, dtype=dtype)
-        loss_weights = schedules.step_weights(steps, 10, 0.0, epoch)
-        return model, path_of(weights, x, y, rate, steps), query, y, loss_weights
+        step_weights = schedules.step_weights(steps, 10, 0.0, epoch)
+        return model, path_of(weights, x, y, rate, steps), query, y, step_weights
 
     kinds = ((2, 4.0, torch.float64), (3, 6.0, torch.float32), (5, 2.0, torch.float64))
     trials = [partial(inputs, *kind) for kind in kinds]

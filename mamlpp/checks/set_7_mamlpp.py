@@ -55,7 +55,7 @@ def _loss(
     support_step: int = 0,
     query_step: int = 1,
     rule_step: int | None = None,
-    loss_weights: str = "",
+    step_weights: str = "",
     second_order: bool | None = None,
     support_twice: bool = False,
     fixed: bool = False,
@@ -67,7 +67,7 @@ def _loss(
     order = order if second_order is None else second_order
     query_x, query_y = task[:2] if support_twice else task[2:]
     weights, losses = learner.weights(), []
-    for step, v in enumerate(_LOSS_WEIGHTS[loss_weights](learner, scheduled)):
+    for step, v in enumerate(_LOSS_WEIGHTS[step_weights](learner, scheduled)):
         logits = learner(weights, task.support_x, step + support_step)
         support_loss = F.cross_entropy(logits, task.support_y)
         gradients = torch.autograd.grad(
@@ -118,13 +118,13 @@ _LOSS_MISTAKES: dict[str, Function] = {
         _loss, fixed=True
     ),
     "the last query loss alone is plain MAML: where are the weights of the epoch (MSL)?": partial(
-        _loss, loss_weights="last"
+        _loss, step_weights="last"
     ),
-    "the query losses are not weighted": partial(_loss, loss_weights="ones"),
+    "the query losses are not weighted": partial(_loss, step_weights="ones"),
     "the weights of the losses are those of epoch 0 at every epoch": partial(
-        _loss, loss_weights="first"
+        _loss, step_weights="first"
     ),
-    "the weights of the losses are in the opposite order": partial(_loss, loss_weights="reversed"),
+    "the weights of the losses are in the opposite order": partial(_loss, step_weights="reversed"),
     "the sum is divided by the number of steps, but the weights sum to 1 already": partial(
         _loss, mean=True
     ),

@@ -107,8 +107,8 @@ class FastNetwork:
         sign = torch.where(weight < 0, -1.0, 1.0).to(kernel.dtype)
         flat = kernel.flatten(2)  # [B, F, 9C]
         exact = flat.double()
-        variance = ((exact @ patches.covariance) * exact).sum(2).to(flat.dtype)
-        mean = (exact @ patches.mean[..., None]).squeeze(2).to(flat.dtype)
+        variance = (torch.bmm(exact, patches.covariance) * exact).sum(2).to(flat.dtype)
+        mean = torch.bmm(exact, patches.mean[..., None]).squeeze(2).to(flat.dtype)
         self._collect(collect, block, step, mean, variance)
         factor = ((variance + block.norm.eps).rsqrt() * weight * sign).flatten()
         maps = _FirstConvolution.apply(flat * sign[:, None], patches, self.pooling == "max")
@@ -123,6 +123,8 @@ class FastNetwork:
 
     def _repeat(self, numbers: Tensor) -> Tensor:
         """`[F]` or `[B, F]` to `[B·F]`."""
+        if self.tasks == 1:
+            return numbers.flatten()  # An expanded tensor's derivative would be summed.
         return numbers.expand(self.tasks, -1).flatten()
 
     def _collect(
@@ -198,7 +200,7 @@ class _FirstConvolution(Function):
         parts, choices = [], []
         for rows in patches.portions:
             images = rows.shape[1] // (patches.size[0] * patches.size[1])
-            maps = _as_maps(rows @ kernel.mT, images, patches.size)
+            maps = _as_maps(torch.bmm(rows, kernel.mT), images, patches.size)
             if pools:
                 maps, chosen = F.max_pool2d(maps, 2, return_indices=True)
                 choices.append(_as_rows(chosen, len(kernel)).int())  # Half the memory of int64.
@@ -228,7 +230,7 @@ class _FirstConvolutionBackward(Function):
             if choices:
                 maps = given.new_zeros(*given.shape[:2], cells, given.shape[3])
                 given = maps.scatter_(2, choices[i].long(), given)
-            total += given.flatten(1, 2).mT @ patches.portions[i]
+            total.baddbmm_(given.flatten(1, 2).mT, patches.portions[i])
         return total
 
     @staticmethod
@@ -237,7 +239,7 @@ class _FirstConvolutionBackward(Function):
         patches, parts = ctx.patches, []
         for i, rows in enumerate(patches.portions):
             images = rows.shape[1] // (patches.size[0] * patches.size[1])
-            maps = (rows @ kernel.mT).unflatten(1, (images, -1))  # [B, m, P, F]
+            maps = torch.bmm(rows, kernel.mT).unflatten(1, (images, -1))  # [B, m, P, F]
             if ctx.saved_tensors:
                 maps = maps.gather(2, ctx.saved_tensors[i].long())
             parts.append(_as_maps(maps.flatten(1, 2), images, ctx.size))

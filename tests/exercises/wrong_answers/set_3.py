@@ -81,45 +81,45 @@ def losses_on(model, path, x, y):
     return [F.cross_entropy(model(weights, x), y) for weights in path]
 
 
-def weighted(loss_weights, losses):
-    return sum(v * loss for v, loss in zip(loss_weights, losses, strict=True))
+def weighted(step_weights, losses):
+    return sum(v * loss for v, loss in zip(step_weights, losses, strict=True))
 
 
 @wrong(checks.meta_loss, "yours counts θ_0")
-def starts_at_zero(model, path, x, y, loss_weights):
-    return weighted(loss_weights, losses_on(model, path[:-1], x, y))
+def starts_at_zero(model, path, x, y, step_weights):
+    return weighted(step_weights, losses_on(model, path[:-1], x, y))
 
 
 @wrong(checks.meta_loss, "it divides by N")
-def takes_the_mean(model, path, x, y, loss_weights):
-    return weighted(loss_weights, losses_on(model, path[1:], x, y)) / len(loss_weights)
+def takes_the_mean(model, path, x, y, step_weights):
+    return weighted(step_weights, losses_on(model, path[1:], x, y)) / len(step_weights)
 
 
 @wrong(checks.meta_loss, "that is plain MAML")
-def judges_the_last(model, path, x, y, loss_weights):
+def judges_the_last(model, path, x, y, step_weights):
     return losses_on(model, path, x, y)[-1]
 
 
 @wrong(checks.meta_loss, "unweighted")
-def ignores_the_weights(model, path, x, y, loss_weights):
+def ignores_the_weights(model, path, x, y, step_weights):
     return sum(losses_on(model, path[1:], x, y))
 
 
 @wrong(checks.meta_loss, "step by step")
-def does_not_add(model, path, x, y, loss_weights):
+def does_not_add(model, path, x, y, step_weights):
     return [
-        v * loss for v, loss in zip(loss_weights, losses_on(model, path[1:], x, y), strict=True)
+        v * loss for v, loss in zip(step_weights, losses_on(model, path[1:], x, y), strict=True)
     ]
 
 
 @wrong(checks.meta_loss, "in the opposite order")
-def counts_backwards(model, path, x, y, loss_weights):
-    return weighted(loss_weights[::-1], losses_on(model, path[1:], x, y))
+def counts_backwards(model, path, x, y, step_weights):
+    return weighted(step_weights[::-1], losses_on(model, path[1:], x, y))
 
 
 @wrong(checks.meta_loss, "averages the weights")
-def averages_the_weights(model, path, x, y, loss_weights):
-    middle = {name: weighted(loss_weights, [w[name] for w in path[1:]]) for name in path[0]}
+def averages_the_weights(model, path, x, y, step_weights):
+    middle = {name: weighted(step_weights, [w[name] for w in path[1:]]) for name in path[0]}
     return F.cross_entropy(model(middle, x), y)
 
 
@@ -213,24 +213,24 @@ all_wrong(
 )
 
 
-def terms(model, path, x, y, loss_weights):
+def terms(model, path, x, y, step_weights):
     losses = losses_on(model, path[1:], x, y)
-    return [v * loss for v, loss in zip(loss_weights, losses, strict=True)]
+    return [v * loss for v, loss in zip(step_weights, losses, strict=True)]
 
 
-def averages_logits(model, path, x, y, loss_weights):
-    logits = [v * model(w, x) for v, w in zip(loss_weights, path[1:], strict=True)]
+def averages_logits(model, path, x, y, step_weights):
+    logits = [v * model(w, x) for v, w in zip(step_weights, path[1:], strict=True)]
     return F.cross_entropy(sum(logits), y)
 
 
-def keeps_images_apart(model, path, x, y, loss_weights):
-    pairs = zip(loss_weights, path[1:], strict=True)
+def keeps_images_apart(model, path, x, y, step_weights):
+    pairs = zip(step_weights, path[1:], strict=True)
     return sum(v * F.cross_entropy(model(w, x), y, reduction="none") for v, w in pairs)
 
 
-def makes_leaves(model, path, x, y, loss_weights):
+def makes_leaves(model, path, x, y, step_weights):
     leaves = [{n: w.detach().requires_grad_() for n, w in weights.items()} for weights in path]
-    return sum(terms(model, leaves, x, y, loss_weights))
+    return sum(terms(model, leaves, x, y, step_weights))
 
 
 all_wrong(
@@ -243,7 +243,7 @@ all_wrong(
         "averages the logits": averages_logits,
         "times its weight: add up": lambda *inputs: terms(*inputs)[-1],
         "it returns inside the loop": lambda *inputs: terms(*inputs)[0],
-        "their weights v_i are missing": lambda model, path, x, y, loss_weights: torch.stack(
+        "their weights v_i are missing": lambda model, path, x, y, step_weights: torch.stack(
             losses_on(model, path[1:], x, y)
         ).mean(),
         "the dtype is not that of the inputs": lambda *inputs: sum(terms(*inputs)).half(),

@@ -7,11 +7,11 @@ from tests.exercises.wrong_answers import all_wrong, wrong
 
 
 def loss_of(
-    learner, task, epoch, loss_weights=None, order=None, rate=None, query_step=1, query=slice(2, 4)
+    learner, task, epoch, step_weights=None, order=None, rate=None, query_step=1, query=slice(2, 4)
 ):
     scheduled, second_order = learner.schedule(epoch)
     weights, total = learner.weights(), 0
-    for step, v in enumerate(scheduled if loss_weights is None else loss_weights):
+    for step, v in enumerate(scheduled if step_weights is None else step_weights):
         loss = F.cross_entropy(learner(weights, task.support_x, step), task.support_y)
         gradients = torch.autograd.grad(
             loss, list(weights.values()), create_graph=second_order if order is None else order
@@ -48,13 +48,13 @@ all_wrong(
     checks.task_loss,
     {
         "is plain MAML": lambda learner, task, epoch: loss_of(
-            learner, task, epoch, loss_weights=last_alone(learner)
+            learner, task, epoch, step_weights=last_alone(learner)
         ),
         "are those of epoch 0": lambda learner, task, epoch: loss_of(
-            learner, task, epoch, loss_weights=learner.schedule(0)[0]
+            learner, task, epoch, step_weights=learner.schedule(0)[0]
         ),
         "not weighted": lambda learner, task, epoch: loss_of(
-            learner, task, epoch, loss_weights=[1] * learner.recipe.inner_steps
+            learner, task, epoch, step_weights=[1] * learner.recipe.inner_steps
         ),
         "divided by the number of steps": lambda learner, task, epoch: (
             loss_of(learner, task, epoch) / learner.recipe.inner_steps
