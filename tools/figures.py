@@ -2,8 +2,6 @@
 
 make figures                                redraw every SVG from its JSON
 .venv/bin/python tools/figures.py measure   the same, after training (minutes) for one of the JSONs
-mamlpp sweep sweeps/laptop.toml             train for an hour; then --table json --output
-                                            figures/laptop.json rewrites `laptop.json`
 """
 
 import stopping
@@ -37,7 +35,7 @@ from mamlpp.show.schedule_plots import (
     plot_outer_rate,
     plot_step_weights,
 )
-from mamlpp.show.tables import draw_tables
+from mamlpp.show.tables import draw_tables, recorded_tables
 from mamlpp.terminal import say
 
 FIGURES = Path(__file__).parent.parent / "figures"
@@ -102,9 +100,9 @@ def draw_first_hour(data: dict[str, Any]) -> Figure:
     return figure
 
 
-def draw_laptop(data: dict[str, Any]) -> Figure:
+def draw_laptop() -> Figure:
     """Omniglot 20-way 1-shot: each improvement in the paper and in our laptop-sized training."""
-    return draw_tables(data["tables"])
+    return draw_tables(recorded_tables(mamlpp.load_result("laptop")))
 
 
 def draw_cures() -> Figure:
@@ -156,7 +154,7 @@ DRAWN: dict[str, tuple[Callable[..., Figure], list[str]]] = {
     "maml_graph": (draw_maml_graph, []),
     "mamlpp_graph": (draw_mamlpp_graph, []),
     "schedules": (draw_schedules, []),
-    "laptop": (draw_laptop, ["laptop"]),
+    "laptop": (draw_laptop, []),
 }
 
 MEASURED = {"first_hour": measure_first_hour}

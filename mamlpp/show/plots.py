@@ -6,6 +6,7 @@ background, so that it is legible both in print and on a dark page.
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -263,40 +264,33 @@ def layer_title(name: str) -> str:
     return title.replace(".", " ")
 
 
-def plot_reported(values: Mapping[str, Sequence[float | None] | None], ax: Axes) -> Axes:
-    """Plot accuracies in % as reported in a paper, one row per method.
+def plot_side_by_side(values: Mapping[str, Mapping[str, Any]], ax: Axes) -> Axes:
+    """Plot accuracies in %, one row per method: the paper's, replications', and ours.
 
-    Each value is (accuracy, number after the ±); `None` leaves a row empty.
+    `values[method]` has `"reported"`: (accuracy, number after the ±) or None; `"replications"`:
+    (lowest, highest) or None; and by any other name the measured runs: (accuracy, interval) each.
     """
-    for row, (name, reported) in enumerate(values.items()):
-        if reported is None:
-            continue
-        value, interval = reported[0] or 0.0, reported[1]
-        colour = COLOURS.get(name, COLOURS["chance"])
-        ax.errorbar(value, row, xerr=interval or 0, fmt="D", color=colour, capsize=3)
-        text = f"{value:.2f}" + (f" ± {interval:.2f}" if interval is not None else "")
-        ax.annotate(text, (value, row), (0, 7), textcoords="offset points", ha="center", size=9)
+    ours = list(dict.fromkeys(k for row in values.values() for k in row if k not in _ELSEWHERE))
+    for height, row in enumerate(values.values()):
+        if row["replications"]:
+            ax.plot(row["replications"], [height - 0.3] * 2, color=COLOURS["chance"], linewidth=6)
+        if row["reported"] and row["reported"][0] is not None:
+            value, spread = row["reported"]
+            ax.errorbar(value, height - 0.3, xerr=spread or 0, fmt="D", color="black", capsize=3)
+        for index, name in enumerate(ours):
+            for accuracy, interval in row.get(name, ()):
+                at = height - 0.12 + 0.17 * index
+                style = {"color": _PALETTE[index], "alpha": 0.8, "markersize": 5}
+                ax.errorbar(accuracy, at, xerr=interval, fmt="os^"[index % 3], **style)
+    ax.plot([], [], "D", color="black", label="the paper")
+    ax.plot([], [], color=COLOURS["chance"], linewidth=6, label="replications")
+    for index, name in enumerate(ours):
+        ax.plot([], [], "os^"[index % 3], color=_PALETTE[index], label=name)
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=5, frameon=False, fontsize=9)
     return _label_rows(list(values), ax)
 
 
-def plot_measured(values: Mapping[str, Mapping[str, Sequence[float]]], ax: Axes) -> Axes:
-    """Plot accuracies in % over seeds, one row per method: a dot per run and a bar at the mean.
-
-    `values[method][reading]` holds one number per seed; each reading has its own marker.
-    """
-    readings = list(dict.fromkeys(name for row in values.values() for name in row))
-    for row, (method, accuracies) in enumerate(values.items()):
-        colour = COLOURS.get(method, COLOURS["chance"])
-        for index, reading in enumerate(readings):
-            numbers = accuracies.get(reading, ())
-            height = row + 0.5 * ((index + 0.5) / len(readings) - 0.5)
-            ax.plot(numbers, [height] * len(numbers), "os^"[index % 3], color=colour, alpha=0.6)
-            if numbers:
-                ax.plot(np.mean(numbers), height, "|", color=colour, markersize=16, mew=2.5)
-    for index, reading in enumerate(readings):
-        ax.plot([], [], "os^"[index % 3], color="#555555", label=reading)
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=3, frameon=False, fontsize=9)
-    return _label_rows(list(values), ax)
+_ELSEWHERE = ("reported", "replications")
 
 
 def _label_rows(names: Sequence[str], ax: Axes) -> Axes:
