@@ -4,7 +4,6 @@ import ast
 import importlib
 import re
 from pathlib import Path
-from textwrap import dedent
 
 import nbformat
 import pytest
@@ -20,11 +19,10 @@ from mamlpp.recipe import RECIPES
 from tests.exercises.wrong_answers import WRONG_ANSWERS, WrongAnswer
 
 ROOT = Path(__file__).resolve().parents[2]
-SETS = sorted((ROOT / "notebooks" / "exercises").glob("*.ipynb"))
+SETS = sorted((ROOT / "exercises").glob("*.ipynb"))
 for _path in sorted((Path(__file__).parent / "wrong_answers").glob("set_*.py")):
     importlib.import_module(f"tests.exercises.wrong_answers.{_path.stem}")
 
-MARKS = re.compile(r"^ *### (?:BEGIN|END) (?:SOLUTION|HIDDEN TESTS)\n?", re.MULTILINE)
 SOLUTION = re.compile(r"^( *)### BEGIN SOLUTION.*?### END SOLUTION", re.MULTILINE | re.DOTALL)
 DEFINITIONS = (ast.Import, ast.ImportFrom, ast.FunctionDef)
 
@@ -102,15 +100,6 @@ def test_a_stub_is_answered_by_its_own_error(path: Path):
 
 
 @by_set
-def test_the_folded_solutions_are_the_solutions(path: Path):
-    cells = nbformat.read(path, 4).cells
-    folded = [c.source for c in cells if "folded-solution" in c.metadata.get("tags", [])]
-    code = [re.search(r"```python\n(.*?)\n```", text, re.DOTALL)[1] for text in folded]
-    solutions = [MARKS.sub("", cell.source).rstrip("\n") for cell in cells_of(path, "solution")]
-    assert [dedent(text) for text in code] == solutions
-
-
-@by_set
 def test_each_exercise_says_what_it_asks_for(path: Path):
     cells = nbformat.read(path, 4).cells
     texts = [c.source for c in cells if c.cell_type == "markdown" and "\n## Ex" in "\n" + c.source]
@@ -133,6 +122,13 @@ def test_is_stored_as_students_need_it(path: Path):
     assert not any(cell.get("outputs") or cell.get("execution_count") for cell in cells)
     links = re.findall(r"\]\(([^)#]+\.ipynb)", "\n".join(cell.source for cell in cells))
     assert [link for link in links if not (path.parent / link).exists()] == []
+
+
+@by_set
+def test_a_chapter_ends_with_a_link_to_the_set(path: Path):
+    chapters = (ROOT / "notebooks").glob("*.ipynb")
+    ends = "\n".join(nbformat.read(chapter, 4).cells[-1].source for chapter in chapters)
+    assert f"](exercises/{path.name})" in ends
 
 
 # What all checks share.
