@@ -125,13 +125,6 @@ def test_is_stored_as_students_need_it(path: Path):
     assert [link for link in links if not (path.parent / link).exists()] == []
 
 
-@by_set
-def test_a_chapter_ends_with_a_link_to_the_set(path: Path):
-    chapters = (ROOT / "notebooks").glob("*.ipynb")
-    ends = "\n".join(nbformat.read(chapter, 4).cells[-1].source for chapter in chapters)
-    assert f"](exercises/{path.name})" in ends
-
-
 # What all checks share.
 
 
