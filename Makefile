@@ -31,7 +31,7 @@ unexport MPLBACKEND PIP_PREFIX PIP_TARGET PYTHONHOME PYTHONPATH PYTHONSTARTUP
 
 quoted = '$(subst ','\'',$(1))'
 
-.PHONY: help setup lab test browser walkthrough figures exercises grade doctor clean
+.PHONY: help setup lab test browser walkthrough figures exercises solutions grade doctor clean
 
 help: ## list these commands (what plain `make` does)
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -59,8 +59,11 @@ walkthrough: $(VENV)/.installed ## run every notebook into build/notebooks/ (PRO
 figures: $(VENV)/.installed ## draw every figure again from the numbers beside it
 	@$(VENV_PYTHON) tools/figures.py
 
-exercises: $(VENV)/.installed-classroom ## make the students' versions of the exercise sets in build/exercises/
+exercises: $(VENV)/.installed-classroom ## make notebooks/exercises/, what students open, from exercises/
 	@$(VENV_PYTHON) tools/exercises.py
+
+solutions: $(VENV)/.installed-classroom ## make the exercise sets with every answer, for teachers, in build/solutions/
+	@$(VENV_PYTHON) tools/exercises.py --solutions
 
 grade: $(VENV)/.installed-classroom ## grade what a class handed in (SUBMITTED=folder SET=01_inner_loop PROFILE=laptop)
 	@$(VENV_PYTHON) tools/grade.py --workers $(WORKERS) --profile $(PROFILE) \
