@@ -32,8 +32,8 @@ def main() -> None:
     run = mamlpp.Trainer(recipe, train, validation).fit()
     evaluation = mamlpp.evaluate(run, mamlpp.load_images(dataset, "test"), tasks=TASKS)
     made_by = (
-        f"MAML++, {EPOCHS * ITERATIONS} meta-steps on {dataset}: {evaluation} on {TASKS} 5-way "
-        f"1-shot tasks of characters that it had not seen"
+        f"MAML++, {EPOCHS * ITERATIONS} meta-steps on {dataset}; 5-way 1-shot tasks of characters "
+        f"that it had not seen: {evaluation}"
     )
     write_ready_learner(run.learner, made_by)
     print(f"{WEIGHTS.name}, {WEIGHTS.stat().st_size / 1000:.0f} kB: {made_by}")
