@@ -73,7 +73,7 @@ class Alphabet:
         self.learner, self.made_by = (learner, "") if learner else ready_learner()
         titles = [*(f"character {name}" for name in NAMES), "one of them again"]
         self.pads = Pads(titles=titles, drawings=[[] for _ in titles])
-        button = ipywidgets.Button(description="learn and name it", layout={"width": "auto"})
+        button = ipywidgets.Button(description="learn and name it", layout={"width": "180px"})
         button.on_click(lambda _: self.name_it())
         self.button, self._result = button, ipywidgets.HTML()
         self.box = ipywidgets.VBox([self.pads, button, self._result])
@@ -105,7 +105,7 @@ class Alphabet:
             self._result.value = status(escape(str(error)))
             return
         title = figure.get_suptitle()
-        self._result.value = status(escape(title)) + as_image(figure, title)
+        self._result.value = status(as_image(figure, title))
 
     def plot(self, drawn: tuple[Tensor, Tensor] | None = None) -> Figure:
         """Plot what the network saw, and how sure it is of each character after each step."""

@@ -25,10 +25,13 @@ COLOUR = "#d55e00"
 
 
 class Guess:
-    """What the reader expects: `value` is the control's value, `made` whether it was touched."""
+    """What the reader expects: `value` is the guess so far, `made` whether it is the reader's."""
 
-    def __init__(self, question: str, control: ipywidgets.Widget, unit: str = "") -> None:
-        self.question, self.control, self.unit, self.made = question, control, unit, False
+    def __init__(
+        self, question: str, control: ipywidgets.Widget, default: Any, unit: str = ""
+    ) -> None:
+        self.question, self.control, self.default, self.unit = question, control, default, unit
+        self.made = False
         control.observe(self._touched, "value")
         title = ipywidgets.HTML(f"<b>Predict:</b> {escape(question)}")
         self.box = ipywidgets.VBox([title, control])
@@ -36,7 +39,7 @@ class Guess:
     @property
     def value(self) -> Any:
         """The guess as it stands."""
-        return self.control.value
+        return self.control.value if self.made else self.default
 
     @property
     def label(self) -> str:
@@ -70,7 +73,7 @@ def slider(
         default, min=low, max=high, step=step, description=f"your guess{unit and ', ' + unit}",
         readout_format=".4g", style={"description_width": "initial"}, layout={"width": "480px"},
     )  # fmt: skip
-    return _shown(Guess(question, control, unit))
+    return _shown(Guess(question, control, default, unit))
 
 
 def choice(question: str, options: Sequence[str], *, default: str) -> Guess:
@@ -80,10 +83,10 @@ def choice(question: str, options: Sequence[str], *, default: str) -> Guess:
     """
     if default not in options:
         raise InputError(f"the default guess {default!r} is none of {', '.join(options)}")
-    control = ipywidgets.RadioButtons(
-        options=list(options), value=default, layout={"width": "max-content"}
-    )
-    return _shown(Guess(question, control))
+    control = ipywidgets.ToggleButtons(
+        options=list(options), value=None, style={"button_width": "auto"}
+    )  # not radio buttons: JupyterLab takes the arrow keys away from them
+    return _shown(Guess(question, control, default))
 
 
 def plot_guess(guess: Guess, ax: Axes, x: float | None = None, scale: float = 1.0) -> Axes:
