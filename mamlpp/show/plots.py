@@ -12,6 +12,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas
 import seaborn as sns
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -86,41 +87,55 @@ def plot_images(images: Tensor, ax: Axes, columns: int | None = None, gap: int =
     return ax
 
 
-def plot_task(task: Task, predictions: Tensor | None = None, queries: int = 1) -> Figure:
-    """Plot one task, one column per class: the support set, and below it `queries` query images.
+def plot_task(
+    task: Task, predictions: Tensor | None = None, queries: int = 1, shuffle: int | None = None
+) -> Figure:
+    """Plot one task: the support set, one column per class, and below it `queries` rows of queries.
 
     `task` has N classes with K support and Q query images each, ordered by class as a `TaskSampler`
     returns them. With `predictions` `[N·Q]`, each query image is labelled with its prediction.
+    `shuffle` is the seed of a random order of each row of queries, so that their place does not
+    give their class away; without it they stand below their class.
     """
     ways = int(task.support_y.max()) + 1
     support = task.support_x.unflatten(0, (ways, -1)).transpose(0, 1)  # [K, N, C, H, W]
     query = task.query_x.unflatten(0, (ways, -1)).transpose(0, 1)[:queries]
+    draw = torch.Generator().manual_seed(shuffle or 0)
     rows = len(support) + len(query)
     size = 1.25 * ways + 1, 1.35 * rows + 0.5
     figure, axes = plt.subplots(rows, ways, figsize=size, squeeze=False, layout="constrained")
     for row, images in zip(axes, support, strict=False):
         plot_task_row(images, row, "support")
     for index, images in enumerate(query):
-        labels = None if predictions is None else predictions.view(ways, -1)[:, index].tolist()
-        plot_task_row(images, axes[len(support) + index], "query", labels)
+        said = None if predictions is None else predictions.view(ways, -1)[:, index].cpu()
+        order = torch.arange(ways) if shuffle is None else torch.randperm(ways, generator=draw)
+        labels = None if said is None else said[order].tolist()
+        row = axes[len(support) + index]
+        plot_task_row(images[order.to(images.device)], row, "query", labels, order.tolist())
     for label, ax in enumerate(axes[0]):
         ax.set_title(f"class {label}", fontsize=11)
     return figure
 
 
 def plot_task_row(
-    images: Tensor, axes: Sequence[Axes], name: str, predictions: Sequence[int] | None = None
-) -> Sequence[Axes]:
-    """Plot one image per class `[N, C, H, W]`, labelled with `predictions` if given."""
-    for label, (image, ax) in enumerate(zip(images, axes, strict=True)):
-        _plot_image(image, ax)
+    images: Tensor, axes: Sequence[Axes], name: str, predictions: Sequence[int] | None = None,
+    classes: Sequence[int] | None = None,
+) -> Sequence[Axes]:  # fmt: skip
+    """Plot one image per class `[N, C, H, W]`, labelled with `predictions` if given.
+
+    `classes` are their true classes: 0 … N-1 unless given.
+    """
+    classes = range(len(images)) if classes is None else classes
+    for column, (image, ax) in enumerate(zip(images, axes, strict=True)):
+        plot_image(image, ax)
         if predictions is not None:
-            _label_prediction(predictions[label], label, ax)
+            _label_prediction(predictions[column], classes[column], ax)
     axes[0].set_ylabel(name, rotation=0, ha="right", va="center")
     return axes
 
 
-def _plot_image(image: Tensor, ax: Axes) -> Axes:
+def plot_image(image: Tensor, ax: Axes) -> Axes:
+    """Plot one image `[C, H, W]` in [0, 1] in a frame; a grey one is drawn as ink on paper."""
     pixels = image.cpu().permute(1, 2, 0).numpy()
     ax.imshow(
         pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels, cmap="gray_r", vmin=0, vmax=1
