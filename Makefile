@@ -31,7 +31,7 @@ lab: ## open JupyterLab on the first notebook (LAB_ARGS=--no-browser passes opti
 	@$(START) lab $(LAB_ARGS)
 
 test: ## check format, lint and types, run all tests and notebooks (WORKERS=2 at a time)
-	@$(START) test --workers $(WORKERS)
+	@$(START) test -n $(WORKERS)
 
 browser: ## install Chromium for the tests in a browser (Debian, as root)
 	@tools/setup_browser.sh

@@ -212,8 +212,7 @@ def commands(name, arguments):
         return [["-m", "mamlpp", "doctor", *arguments]]
     if name == "test":
         checks = [["ruff", "format", "--check", "."], ["ruff", "check", "."], ["mypy"]]
-        workers = arguments[1:2] if arguments[:1] == ["--workers"] else ["2"]
-        tests = ["pytest", "-n", *workers, "--dist", "loadgroup"]
+        tests = ["pytest", "-n", "2", "--dist", "loadgroup", *arguments]  # the last -n counts
         return [["-m", *check] for check in [*checks, tests]]
     if name in ("walkthrough", "figures", "exercises", "grade", "book"):
         return [[f"tools/{name}.py", *arguments]]

@@ -4,6 +4,7 @@ Nothing is loaded from elsewhere: mathematics becomes MathML, which browsers dra
 """
 
 import os
+import re
 import subprocess
 import tomllib
 from pathlib import Path
@@ -38,8 +39,9 @@ nb_merge_streams = True
 nb_render_image_options = {"alt": "a figure; the text and the code around it say what it shows"}
 myst_enable_extensions = ["dollarmath", "amsmath"]
 myst_heading_anchors = 3
-suppress_warnings = ["mystnb.unknown_mime_type", "config.cache", "myst.header"]
+suppress_warnings = ["config.cache", "ref.python"]  # names may be exported twice
 
+default_role = "code"  # docstrings are Markdown: one backtick is code
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_default_options = {"members": True, "show-inheritance": True}
@@ -60,6 +62,7 @@ html_theme_options = {
     "use_fullscreen_button": True,
     "show_toc_level": 2,
     "show_navbar_depth": 1,
+    "navbar_persistent": [],  # its search stands in the sidebar
     "pygments_light_style": "a11y-high-contrast-light",
     "pygments_dark_style": "a11y-high-contrast-dark",
 }
@@ -96,8 +99,15 @@ def _mathml(tex: str, as_block: bool) -> str:
         return f"<code>{escape(tex)}</code>"
 
 
+def as_rst(app, what: str, name: str, of, options, lines: list[str]) -> None:
+    """Turn what is Markdown in a docstring into reStructuredText: bars, and blocks of code."""
+    text = "\n".join(lines).replace("|", r"\|")
+    lines[:] = re.sub(r"(\n\n)(?= {4}\S)", r"\1.. code-block:: python\n\n", text).split("\n")
+
+
 def setup(app) -> None:
-    """Register the writer of mathematics."""
+    """Register the writer of mathematics, and the reader of docstrings."""
+    app.connect("autodoc-process-docstring", as_rst, priority=400)
     app.add_html_math_renderer("mathml", (write_inline, None), (write_display, None))
 
 

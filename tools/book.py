@@ -149,10 +149,12 @@ def modules() -> Iterator[str]:
 def module_page(name: str) -> str:
     """Return the page of a module: what its docstrings say, then its source."""
     path = Path(importlib.import_module(name).__file__ or "").relative_to(KIT)
+    gathers = path.name in ("__init__.py", "public.py")  # names that have a page elsewhere
     return f"""# {name}
 
 ```{{eval-rst}}
 .. automodule:: {name}
+{"   :no-members:" if gathers else ""}
 ```
 
 ## Source of {path.name}
@@ -176,7 +178,8 @@ def module_index() -> str:
 
 def toctree(caption: str, pages: list[str]) -> str:
     """Return the directive that puts `pages` into the table of contents."""
-    return "\n".join(["```{toctree}", ":hidden:", f":caption: {caption}", "", *pages, "```", ""])
+    options = [":hidden:", *([f":caption: {caption}"] if caption else [])]
+    return "\n".join(["```{toctree}", *options, "", *pages, "```", ""])
 
 
 # Links
@@ -276,7 +279,8 @@ def _write_notebook(notebook: NotebookNode, path: Path) -> None:
 
 def build(output: Path) -> int:
     """Call Sphinx, and put the explorers' pictures beside its pages; return its exit status."""
-    command = [sys.executable, "-m", "sphinx", "-q", "-E", "-b", "html", "-c", str(KIT / "book")]
+    command = [sys.executable, "-m", "sphinx", "-q", "-E", "-j", "2", "-b", "html"]
+    command += ["-c", str(KIT / "book"), "-d", str(PAGES.with_name("book-doctrees"))]
     shutil.rmtree(output, ignore_errors=True)
     status = subprocess.run([*command, str(PAGES), str(output)], check=False).returncode
     shutil.copytree(EXPLORERS, output / "_static" / "explorers", dirs_exist_ok=True)
