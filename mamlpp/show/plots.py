@@ -32,6 +32,8 @@ COLOURS = {
     "MAML + CA": "#8c6d1f",
     "Meta-SGD": "#5c5c8a",
     "MAML++": _PALETTE[3],
+    "MAML, quick": "#5fa8d3",
+    "MAML++, quick": "#e0906a",
     "no meta-learning": _PALETTE[7],
     "joint training": _PALETTE[4],
     "nearest pixels": _PALETTE[8],
@@ -48,6 +50,8 @@ METHODS = {
     "maml+bnrs+bnwb": "MAML + BNRS + BNWB",
     "maml+lslr": "MAML + LSLR",
     "maml++": "MAML++",
+    "maml-quick": "MAML, quick",
+    "maml++-quick": "MAML++, quick",
 }  # recipe names, and how the paper's tables write them
 
 
@@ -215,16 +219,21 @@ def plot_accuracies(results: Mapping[str, tuple[float, float]], ax: Axes, chance
     return ax
 
 
-def plot_gradient_heatmap(diagnosis: Diagnosis, ax: Axes) -> Axes:
+def plot_gradient_heatmap(
+    diagnosis: Diagnosis, ax: Axes, limits: tuple[float, float] | None = None
+) -> Axes:
     """Plot the gradient norm at each inner step (row) and layer (column) during backpropagation.
 
-    The gradient starts from the query loss, at the lower right. Non-finite cells are red.
+    The gradient starts from the query loss, at the lower right. Non-finite cells are red. `limits`
+    are the norms at the ends of the colour scale: give them where two maps are compared.
     """
     norms = diagnosis.norms.numpy()
     logs = np.ma.log10(np.ma.masked_where(~(np.isfinite(norms) & (norms > 0)), norms))
     colours = plt.get_cmap("viridis").with_extremes(bad="white")
     image = ax.imshow(logs, cmap=colours, aspect="auto")
-    if not logs.count():
+    if limits:
+        image.set_clim(*np.log10(limits))
+    elif not logs.count():
         image.set_clim(0, 1)
     ax.figure.colorbar(image, ax=ax, label="log$_{10}$ of the gradient's 2-norm")
     shades = np.ma.filled(image.norm(logs), 1.0)
