@@ -102,7 +102,7 @@ def _mathml(tex: str, as_block: bool) -> str:
 def as_rst(app, what: str, name: str, of, options, lines: list[str]) -> None:
     """Turn what is Markdown in a docstring into reStructuredText: bars, and blocks of code."""
     text = "\n".join(lines).replace("|", r"\|")
-    lines[:] = re.sub(r"(\n\n)(?= {4}\S)", r"\1.. code-block:: python\n\n", text).split("\n")
+    lines[:] = re.sub(r"(\n\n)(?= {4}\S)", r"\1.. code-block:: default\n\n", text).split("\n")
 
 
 def setup(app) -> None:
