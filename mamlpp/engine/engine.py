@@ -45,7 +45,7 @@ class Engine:
         check_task(learner, batch.support_x[0], batch.support_y)
         if self.recompute is None:
             self.recompute = self._choose_memory(learner, batch)
-        if self.workers != 1 and self._start_workers(learner):
+        if self.workers != 1 and self._start_workers(learner, batch):
             return self.workers.meta_gradient(self, learner, batch, epoch)  # type: ignore[union-attr]
         if not engine_agrees(learner, self.recompute):
             return maml.meta_gradient(learner, batch, epoch)
@@ -122,17 +122,19 @@ class Engine:
             results.append(result)
         return stack(results)
 
-    def _start_workers(self, learner: MetaLearner) -> bool:
+    def _start_workers(self, learner: MetaLearner, batch: TaskBatch) -> bool:
         """Whether worker processes share the tasks: not where they compute something else."""
         if isinstance(self.workers, int):
             self.workers = start_workers(self.workers)
-        if not self.workers.agree(learner):
+        if not self.workers.agree(learner, batch):
             self.workers.dismiss()
             self.workers = 1
         return self.workers != 1
 
     def _choose_memory(self, learner: MetaLearner, batch: TaskBatch) -> bool:
         """Whether to recompute: the graphs of all inner steps would take half of free memory."""
+        if not engine_agrees(learner):
+            return False  # Only the fast network takes a step again.
         processes = self.workers if isinstance(self.workers, int) else self.workers.size
         graphs = -(-len(batch) // processes) if self.takes_tasks_at_once(batch) else processes
         need = graphs * batched.graph_bytes(learner, batch.split()[0])
