@@ -22,8 +22,8 @@ def inner_gradients(
     frozen = [name for name, weight in weights.items() if not weight.requires_grad]
     if frozen:
         raise InputError(
-            f"the inner loop is to move {_listed(frozen)}, which requires no gradient; leave it out "
-            f"of the weights, or freeze it before the MetaLearner is made"
+            f"the inner loop is to move {_listed(frozen)}, which requires no gradient; leave it "
+            f"out of the weights, or freeze it before the MetaLearner is made"
         )
     found: tuple[Tensor | None, ...] = (None,) * len(weights)
     if loss.requires_grad:

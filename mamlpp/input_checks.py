@@ -110,7 +110,7 @@ def frozen_parameters(network: nn.Module) -> frozenset[str]:
     for name, module in network.named_modules():
         if isinstance(module, _BatchNorm | nn.InstanceNorm2d) and module.track_running_stats:
             raise InputError(
-                f"{name or 'the network'} is a {_kind(module)} with running statistics, which every "
+                f"{name or 'the network'} is a {_kind(module)} with running statistics, which each "
                 f"forward pass of the inner loop would move; use mamlpp.network.BatchNorm, "
                 f"nn.GroupNorm, or track_running_stats=False"
             )

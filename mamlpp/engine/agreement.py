@@ -111,9 +111,7 @@ def _engine_result(learner: MetaLearner, recompute: bool) -> list[Tensor]:
     return [*logits[:, 0, 0], result.accuracy.mean(), result.loss.mean(), *filled]
 
 
-def _tiny(
-    learner: MetaLearner, batch: TaskBatch | None = None
-) -> tuple[MetaLearner, TaskBatch]:
+def _tiny(learner: MetaLearner, batch: TaskBatch | None = None) -> tuple[MetaLearner, TaskBatch]:
     """A small copy in float64 on the CPU, two steps and second order; a batch of one small task."""
     tiny = copy.deepcopy(learner).cpu().double()
     _shrink(tiny)
@@ -122,7 +120,9 @@ def _tiny(
     tiny.recipe = learner.recipe.with_(inner_steps=steps, second_order_from=0.0, msl_floor=floor)
     if batch is not None:
         parts = (getattr(batch, name).cpu() for name in PARTS)
-        return tiny, TaskBatch.unchecked(*(x.double() if x.is_floating_point() else x for x in parts))
+        return tiny, TaskBatch.unchecked(
+            *(x.double() if x.is_floating_point() else x for x in parts)
+        )
     draw = torch.Generator().manual_seed(0)
     x = torch.rand(2, 1, 2, *learner.image_shape, generator=draw, dtype=torch.float64, device="cpu")
     tiny.ways = min(2, learner.ways)  # Two classes do, though the network has outputs for more.

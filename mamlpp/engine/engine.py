@@ -96,6 +96,7 @@ class Engine:
         for reading in readings:
             check_reading(learner, reading)
         check_task(learner, batch.support_x[0], batch.support_y)
+        batch = _in_dtype(batch, next(learner.parameters()).dtype)
         steps = learner.recipe.inner_steps if steps is None else steps
         if engine_agrees(learner, bool(self.recompute)):
             parts = [batch] if self.takes_tasks_at_once(batch) else batch.split()
@@ -103,9 +104,15 @@ class Engine:
                 batched.batch_logits(learner, part, steps, readings, every_step) for part in parts
             ]
             return torch.cat(each, 2)
-        return torch.stack(
-            [_definition_logits(learner, task, steps, readings, every_step) for task in batch], 2
-        )
+        training = learner.network.training
+        learner.network.eval()  # A network of the user's own may have dropout.
+        try:
+            each = [
+                _definition_logits(learner, task, steps, readings, every_step) for task in batch
+            ]
+        finally:
+            learner.network.train(training)
+        return torch.stack(each, 2)
 
     def dismiss(self) -> None:
         """Let worker processes end: the training is over."""
@@ -146,6 +153,14 @@ class Engine:
             file=sys.stderr,
         )
         return recompute
+
+
+def _in_dtype(batch: TaskBatch, dtype: torch.dtype) -> TaskBatch:
+    """The batch with inputs of a learner's own precision."""
+    parts = (batch.support_x, batch.support_y, batch.query_x, batch.query_y)
+    if not batch.support_x.is_floating_point() or batch.support_x.dtype == dtype:
+        return batch
+    return TaskBatch.unchecked(*(x.to(dtype) if x.is_floating_point() else x for x in parts))
 
 
 def _definition_logits(

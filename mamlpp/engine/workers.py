@@ -179,6 +179,8 @@ class Workers:
         It holds the gradient, and a row for each task that only one process fills in: loss,
         accuracy, batch-norm statistics. The rest is 0, so that the sum has everything.
         """
+        if self.rank:
+            torch.manual_seed(round(epoch * 1e6) * self.size + self.rank)  # for dropout, say
         learner.zero_grad()
         own = TaskBatch.unchecked(
             *(x[self.rank :: self.size].contiguous() for x in _tensors(batch))
