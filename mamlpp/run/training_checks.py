@@ -1,13 +1,12 @@
 """Whether a trainer can be made of what it is given, and what it writes down of its data."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from mamlpp.data.images import ImageSet
 from mamlpp.data.tasks import TaskSampler
-from mamlpp.engine import Workers
 from mamlpp.errors import InputError
 from mamlpp.input_checks import check_is_recipe, check_is_sampler, is_whole
 from mamlpp.learner import MetaLearner
@@ -72,13 +71,14 @@ def _first_pictures(images: ImageSet) -> set[bytes]:
     return {picture.numpy().tobytes() for picture in images.images[:, 0].cpu()}
 
 
-def check_workers(
-    workers: int | Workers | Literal["auto"], recipe: Recipe, device: torch.device
-) -> None:
-    """Raise `InputError` where so many processes cannot share a meta-batch."""
+def check_workers(workers: Any, recipe: Recipe, device: torch.device) -> None:
+    """Raise `InputError` where so many processes cannot share a meta-batch.
+
+    `workers` is a number, "auto", or `engine.Workers`, which have a `size`.
+    """
     if workers == "auto":
         return
-    if not isinstance(workers, int | Workers):
+    if not isinstance(workers, int) and not hasattr(workers, "size"):
         raise InputError(f"workers must be a whole number or 'auto', not {workers!r}")
     count = workers if isinstance(workers, int) else workers.size
     if not 1 <= count <= recipe.meta_batch:

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-from mamlpp.engine import Engine
 from mamlpp.learner import MetaLearner, Reading
 from mamlpp.recipe import Recipe
 from mamlpp.run.checkpoints import Best, keep_best
@@ -34,7 +33,7 @@ class Validation:
 
     def row(
         self, learner: MetaLearner, recipe: Recipe, iteration: int, reading: Reading,
-        engine: Engine,
+        engine: Any,
     ) -> Row:  # fmt: skip
         """Scores on the same tasks each time; keeps the weights of the best few."""
         row: Row = {}

@@ -9,8 +9,7 @@ import torch
 
 import mamlpp
 from mamlpp.files import replacing
-from mamlpp.run import checkpoints
-from mamlpp.run import validation
+from mamlpp.run import checkpoints, validation
 from mamlpp.run.evaluation import Evaluation
 from mamlpp.run.history import COLUMNS, History
 
