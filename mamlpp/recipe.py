@@ -46,8 +46,8 @@ class Recipe:
 
     meta_batch: int = 16
     """Tasks per meta-step: 16 (1-shot), 8 (5-shot) for Omniglot; 4, 2 for Mini-ImageNet [A]."""
-    outer_rate: float = 1e-3
-    """Learning rate of the meta-optimizer, Adam: beta [A]."""
+    outer_rate: float | None = 1e-3
+    """Learning rate of the meta-optimizer, Adam: beta [A]; None: what the optimizer has itself."""
     outer_rate_min: float | None = None
     """Cosine annealing of beta to this rate over all epochs (CA) [A]; None: beta stays [F]."""
     epochs: int = 150
