@@ -178,11 +178,13 @@ def as_text(table: Table, kind: str = "single") -> str:
     return "\n".join([_caption(table, kind), *lines])
 
 
-def as_markdown(table: Table, kind: str = "single") -> str:
-    """Format a table as Markdown."""
-    titles, *rows = (f"| {' | '.join(cells)} |" for cells in _text_cells(table, kind))
-    rule = "|" + "---|" * titles.count(" | ") + "---|"
-    return "\n".join([_caption(table, kind), "", titles, rule, *rows])
+def as_markdown(table: Table, kind: str = "single", columns: Sequence[str] | None = None) -> str:
+    """Format a table as Markdown; of `columns`, such as "by support", instead of all."""
+    titles = _text_cells(table, kind)[0]
+    kept = [i for i, title in enumerate(titles) if columns is None or title in columns]
+    rows = [[cells[i] for i in kept] for cells in _text_cells(table, kind)]
+    first, *lines = (f"| {' | '.join(cells)} |" for cells in rows)
+    return "\n".join([_caption(table, kind), "", first, "|" + "---|" * len(kept), *lines])
 
 
 def draw_tables(tables: Sequence[Table]) -> Figure:
