@@ -8,6 +8,7 @@
     python start.py solutions         every answer, for teachers, into build/solutions/
     python start.py grade             grade what a class handed in (--submitted folder)
     python start.py test              check everything
+    python start.py check             check what you changed, in less than a minute
     python start.py setup             install, and do nothing else
 
 What follows the name of a command is passed on to it. An installation that was interrupted goes on
@@ -27,7 +28,7 @@ NEEDED_BYTES = 3e9  # while packages are unpacked
 NOTEBOOK = "notebooks/00_start_here.ipynb"
 EXTRAS = {
     **dict.fromkeys(("exercises", "solutions", "grade"), "classroom"),
-    **{"book": "book", "test": "dev"},
+    **{"book": "book", "test": "dev", "check": "dev"},
 }
 WORDS = {"classroom": "grading needs", "book": "the book needs", "dev": "the tests need"}
 FOREIGN = (
@@ -216,11 +217,11 @@ def commands(name, arguments):
         return [["-m", "mamlpp", "doctor", *arguments]]
     if name == "test":
         checks = [["ruff", "format", "--check", "."], ["ruff", "check", "."], ["mypy"]]
-        tests = ["pytest", "-n", "2", "--dist", "loadgroup", *arguments]  # the last -n counts
+        tests = ["pytest", "-n", "2", "--dist", "loadgroup", "--durations=20", *arguments]
         return [["-m", *check] for check in [*checks, tests]]
     if name == "solutions":
         return [["tools/exercises.py", "--solutions", *arguments]]
-    if name in ("walkthrough", "figures", "exercises", "grade", "book"):
+    if name in ("walkthrough", "figures", "exercises", "grade", "book", "check"):
         return [[f"tools/{name}.py", *arguments]]
     return []
 
@@ -228,7 +229,7 @@ def commands(name, arguments):
 def start(name, arguments):
     """Run a command with the Python of .venv; return its exit status."""
     variables = environment(KIT)
-    if name == "test":
+    if name in ("test", "check"):
         variables.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
     python = str(python_of(KIT / ".venv"))
     for command in commands(name, arguments):
