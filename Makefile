@@ -10,6 +10,10 @@ WORKERS ?= 2
 LAB_ARGS ?=
 SUBMITTED ?=
 SET ?=
+ROSTER ?=
+DUE ?=
+LATE ?=
+COURSE ?=
 GRADE_ARGS ?=
 
 VENV := .venv
@@ -31,7 +35,7 @@ unexport MPLBACKEND PIP_PREFIX PIP_TARGET PYTHONHOME PYTHONPATH PYTHONSTARTUP
 
 quoted = '$(subst ','\'',$(1))'
 
-.PHONY: help setup lab test browser walkthrough figures exercises grade doctor clean
+.PHONY: help setup lab test browser walkthrough figures exercises handout grade doctor clean
 
 help: ## list these commands (what plain `make` does)
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -60,11 +64,17 @@ figures: $(VENV)/.installed ## draw every figure again from the numbers beside i
 	@$(VENV_PYTHON) tools/figures.py
 
 exercises: $(VENV)/.installed-classroom ## make the students' versions of the exercise sets in build/exercises/
-	@$(VENV_PYTHON) tools/exercises.py
+	@$(VENV_PYTHON) -m classroom.versions
 
-grade: $(VENV)/.installed-classroom ## grade what a class handed in (SUBMITTED=folder SET=01_inner_loop PROFILE=laptop)
-	@$(VENV_PYTHON) tools/grade.py --workers $(WORKERS) --profile $(PROFILE) \
-	  $(if $(SUBMITTED),--submitted $(call quoted,$(SUBMITTED))) $(if $(SET),--set "$(SET)") $(GRADE_ARGS)
+handout: $(VENV)/.installed-classroom ## make what students get of a set, in build/handout/ (SET=01_inner_loop COURSE= ROSTER= for variants)
+	@$(VENV_PYTHON) -m classroom.handout $(if $(SET),--set "$(SET)") \
+	  $(if $(COURSE),--course $(call quoted,$(COURSE))) $(if $(ROSTER),--roster $(call quoted,$(ROSTER)))
+
+grade: $(VENV)/.installed-classroom ## grade what a class handed in (SUBMITTED=folder SET= ROSTER= DUE= LATE=)
+	@$(VENV_PYTHON) -m classroom.grade --workers $(WORKERS) --profile $(PROFILE) \
+	  $(if $(SUBMITTED),--submitted $(call quoted,$(SUBMITTED))) $(if $(SET),--set "$(SET)") \
+	  $(if $(ROSTER),--roster $(call quoted,$(ROSTER))) $(if $(DUE),--due "$(DUE)") \
+	  $(if $(LATE),--late "$(LATE)") $(if $(COURSE),--course $(call quoted,$(COURSE))) $(GRADE_ARGS)
 
 doctor: $(VENV)/.installed ## say what is installed and what is wrong, on one page, to read or to send
 	@$(VENV_PYTHON) -m mamlpp doctor

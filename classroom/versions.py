@@ -8,7 +8,7 @@ it: one for a class, without solutions, and one for people who study alone, with
 folded away.
 """
 
-import stopping
+from tools import stopping
 
 stopping.listen(__name__, "Each version that is there is whole; the same command makes them all.")
 

@@ -6,13 +6,22 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import exercises
 import nbformat
 import pytest
-from exercises import SourceError, cell_name, generate, grading, is_folded, is_test, read_source
 from nbformat import NotebookNode
 
-REAL = sorted(exercises.SOURCES.glob("*.ipynb"))
+from classroom import versions
+from classroom.versions import (
+    SourceError,
+    cell_name,
+    generate,
+    grading,
+    is_folded,
+    is_test,
+    read_source,
+)
+
+REAL = sorted(versions.SOURCES.glob("*.ipynb"))
 REGION = re.compile(
     r"^( *)### BEGIN SOLUTION\n.*?^ *### END SOLUTION$|"
     r"^ *### BEGIN HIDDEN TESTS\n.*?^ *### END HIDDEN TESTS\n?",
@@ -22,7 +31,7 @@ REGION = re.compile(
 
 def without_regions(source: str) -> str:
     return REGION.sub(
-        lambda found: found[1] + exercises.STUB if found[1] is not None else "", source
+        lambda found: found[1] + versions.STUB if found[1] is not None else "", source
     )
 
 
@@ -92,7 +101,7 @@ def test_links_to_the_chapters_are_right_where_the_versions_lie(sources: Path, t
     (kit / "notebooks" / "01_maml.ipynb").touch()
     source = shutil.copy(sources / "01_sums.ipynb", kit / "notebooks" / "exercises")
     shutil.copy(sources / "02_signs.ipynb", kit / "notebooks" / "exercises")
-    assert exercises.main(Path(source).parent, kit / "build") == 0
+    assert versions.main(Path(source).parent, kit / "build") == 0
     for path in kit.glob("build/**/01_sums.ipynb"):
         links = re.findall(r"\]\((.*?)\)", nbformat.read(path, 4).cells[0].source)
         assert [(path.parent / link).exists() for link in links] == [True, True], links
@@ -187,7 +196,7 @@ def test_all_faults_of_all_sources_are_printed_and_the_good_ones_made(
     folder = tmp_path / "sources"
     edited(source, folder, set_grading("mean-test", points=0, locked=False))
     shutil.copy(source, folder / "02_good.ipynb")
-    assert exercises.main(folder, tmp_path / "built") == 1
+    assert versions.main(folder, tmp_path / "built") == 1
     first, second = capsys.readouterr().out.splitlines()
     assert first == "01_sums.ipynb: test cell 'mean-test' has no points"
     assert second == "01_sums.ipynb: test cell 'mean-test' is not locked code"
@@ -195,5 +204,5 @@ def test_all_faults_of_all_sources_are_printed_and_the_good_ones_made(
 
 
 def test_no_source_at_all_is_a_failure(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    assert exercises.main(tmp_path, tmp_path / "built") == 1
+    assert versions.main(tmp_path, tmp_path / "built") == 1
     assert "No exercise set in" in capsys.readouterr().out
