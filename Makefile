@@ -35,7 +35,7 @@ unexport MPLBACKEND PIP_PREFIX PIP_TARGET PYTHONHOME PYTHONPATH PYTHONSTARTUP
 
 quoted = '$(subst ','\'',$(1))'
 
-.PHONY: help setup lab test browser walkthrough figures exercises handout grade doctor clean
+.PHONY: help setup lab test browser walkthrough figures exercises solutions handout grade doctor clean
 
 help: ## list these commands (what plain `make` does)
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -63,8 +63,11 @@ walkthrough: $(VENV)/.installed ## run every notebook into build/notebooks/ (PRO
 figures: $(VENV)/.installed ## draw every figure again from the numbers beside it
 	@$(VENV_PYTHON) tools/figures.py
 
-exercises: $(VENV)/.installed-classroom ## make the students' versions of the exercise sets in build/exercises/
+exercises: $(VENV)/.installed-classroom ## make notebooks/exercises/, what students open, from exercises/
 	@$(VENV_PYTHON) -m classroom.versions
+
+solutions: $(VENV)/.installed-classroom ## make the exercise sets with every answer, for teachers, in build/solutions/
+	@$(VENV_PYTHON) -m classroom.versions --solutions
 
 handout: $(VENV)/.installed-classroom ## make what students get of a set, in build/handout/ (SET=01_inner_loop COURSE= ROSTER= for variants)
 	@$(VENV_PYTHON) -m classroom.handout $(if $(SET),--set "$(SET)") \

@@ -35,7 +35,9 @@ def test_each_begun_day_costs_a_share(moment: str, points: float, words: tuple):
 
 
 def test_a_day_without_a_time_ends_at_midnight():
-    [result] = decide([handed_in("2027-03-05 23:59:58")], EMPTY, lateness("2027-03-05", "50% a day"), [])
+    [result] = decide(
+        [handed_in("2027-03-05 23:59:58")], EMPTY, lateness("2027-03-05", "50% a day"), []
+    )
     assert result.days_late == 0
 
 

@@ -65,10 +65,10 @@ def test_exercises(sources: Path, tmp_path: Path):
     for number in range(10, 30):
         shutil.copy(sources / "01_sums.ipynb", many / f"{number}_sums.ipynb")
     command = ["classroom.versions", "--sources", many, "--output", output]
-    began = (output / "class").exists
+    began = output.exists
     assert stopped(command, began, signal.SIGINT, tmp_path / "t") == (
         130,
-        "Stopped. Each version that is there is whole; the same command makes them all.",
+        "Stopped. Each notebook that is there is whole; the same command makes them all.",
     )
     files = [path for path in output.rglob("*") if path.is_file()]
     assert [path for path in files if not nbformat.read(path, 4).cells] == []
