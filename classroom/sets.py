@@ -15,14 +15,14 @@ import nbformat
 from nbformat import NotebookNode
 
 from classroom.versions import (
+    STUDENTS,
     SourceError,
     cell_name,
-    for_class,
+    for_students,
     grading,
     is_solution,
     is_test,
     read_source,
-    release,
 )
 from mamlpp.files import replacing
 
@@ -86,7 +86,7 @@ def load_set(path: Path, folder: Path, limits: Limits, secret: str = "") -> Exer
     A source may ask for more time, in its metadata: `"grading": {"seconds_per_cell": 300}`.
     """
     source = read_source(path)
-    released = nbformat.read(release(for_class(source), path.stem, folder), 4)
+    released = for_students(path, STUDENTS, folder)
     labels, most = exercises_by_name(released), dict[str, float]()
     for cell in filter(is_test, released.cells):
         label = labels[cell_name(cell)]
