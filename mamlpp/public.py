@@ -11,7 +11,7 @@ from mamlpp.profiles import check_profile
 from mamlpp.recipe import RECIPES, Recipe
 from mamlpp.run.evaluation import Evaluation, evaluate, evaluate_readings, evaluate_tasks
 from mamlpp.run.results import RecordedResult, RecordedRun, load_result
-from mamlpp.run.run import Run
+from mamlpp.run.run import Run, load_run
 from mamlpp.run.seeds import train_seeds
 from mamlpp.run.trainer import Trainer, default_device
 
@@ -39,5 +39,6 @@ __all__ = [
     "evaluate_tasks",
     "load_images",
     "load_result",
+    "load_run",
     "train_seeds",
 ]

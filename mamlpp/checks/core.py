@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mamlpp.checks.compare import same, text
 from mamlpp.checks.inputs import tensors_in
+from mamlpp.show import progress
 
 Function = Callable[..., Any]
 
@@ -219,5 +220,6 @@ def stopped(function: Function, call: str, error: Exception) -> Wrong:
 
 
 def passed(function: Function, words: str = "") -> None:
-    """Say so, in one line."""
+    """Say so, in one line, and keep it for the reader's page of progress."""
+    progress.keep("exercise", name_of(function), True)
     print(f"{name_of(function)}: passed{', ' if words else ''}{words}")

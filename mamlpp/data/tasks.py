@@ -15,7 +15,14 @@ from torch import Tensor
 
 from mamlpp.data.images import ImageSet
 from mamlpp.errors import InputError
-from mamlpp.input_checks import BRIGHTEST, as_tensor, check_finite, from_bytes, whole_number
+from mamlpp.input_checks import (
+    BRIGHTEST,
+    as_tensor,
+    check_finite,
+    from_bytes,
+    tasks_of,
+    whole_number,
+)
 from mamlpp.maml import Task
 from mamlpp.precision import torch_defaults
 
@@ -87,6 +94,17 @@ class TaskBatch:
             TaskBatch.unchecked(*some)
             for some in zip(*(x.split(tasks) for x in parts), strict=True)
         ]
+
+
+def as_batch(tasks: Any) -> TaskBatch:
+    """What a sampler has drawn as a batch: a `TaskBatch`, or a list of tasks of equal size.
+
+    Raises `InputError` for anything else.
+    """
+    if isinstance(tasks, TaskBatch):
+        return tasks
+    several = tasks_of(tasks)
+    return TaskBatch(*(list(part) for part in zip(*several, strict=True)))
 
 
 def _as_part(name: str, value: Any) -> Tensor:

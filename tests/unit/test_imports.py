@@ -71,7 +71,8 @@ def test_the_definition_stays_short():
         name: len((PACKAGE / f"{name}.py").read_text("utf-8").splitlines()) for name in ALGORITHM
     }
     assert lines["maml"] <= 120
-    assert sum(lines.values()) <= 850, lines
+    # 900: any network, loss and inner rule, and what each may be, took 45 lines more.
+    assert sum(lines.values()) <= 900, lines
     assert max(lines.values()) <= 250
 
 
