@@ -6,6 +6,7 @@
     python start.py book              the notebooks with their results, build/book/index.html
     python start.py exercises         what students open, notebooks/exercises/, from exercises/
     python start.py solutions         every answer, for teachers, into build/solutions/
+    python start.py handout           what students get of a set, a zip (--set 01_inner_loop)
     python start.py grade             grade what a class handed in (--submitted folder)
     python start.py test              check everything
     python start.py check             check what you changed, in less than a minute
@@ -27,7 +28,7 @@ OLDEST, NEWEST = (3, 11), (3, 13)
 NEEDED_BYTES = 3e9  # while packages are unpacked
 NOTEBOOK = "notebooks/00_start_here.ipynb"
 EXTRAS = {
-    **dict.fromkeys(("exercises", "solutions", "grade"), "classroom"),
+    **dict.fromkeys(("exercises", "solutions", "handout", "grade"), "classroom"),
     **{"book": "book", "test": "dev", "check": "dev"},
 }
 WORDS = {"classroom": "grading needs", "book": "the book needs", "dev": "the tests need"}
@@ -219,9 +220,11 @@ def commands(name, arguments):
         checks = [["ruff", "format", "--check", "."], ["ruff", "check", "."], ["mypy"]]
         tests = ["pytest", "-n", "2", "--dist", "loadgroup", "--durations=20", *arguments]
         return [["-m", *check] for check in [*checks, tests]]
-    if name == "solutions":
-        return [["tools/exercises.py", "--solutions", *arguments]]
-    if name in ("walkthrough", "figures", "exercises", "grade", "book", "check"):
+    if name in ("exercises", "solutions"):
+        return [["-m", "classroom.versions", *["--solutions"][: name == "solutions"], *arguments]]
+    if name in ("handout", "grade"):
+        return [["-m", f"classroom.{name}", *arguments]]
+    if name in ("walkthrough", "figures", "book", "check"):
         return [[f"tools/{name}.py", *arguments]]
     return []
 
