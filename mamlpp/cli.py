@@ -37,7 +37,15 @@ from mamlpp.run.schedule_words import describe_schedule
 from mamlpp.run.trainer import Trainer, default_device
 from mamlpp.terminal import STOPPED, exit_code, prepare, say
 
-Dataset = Literal["glyphs", "omniglot", "mini_imagenet"]
+Dataset = Annotated[
+    str,
+    tyro.conf.arg(
+        metavar="NAME|PATH",
+        help="glyphs (built in), omniglot (from MAMLPP_DATA, or downloaded), mini_imagenet (from "
+        "MAMLPP_DATA); or your own: a folder with a folder of pictures for each class, as "
+        "PATH@28x1 (squares of 28, in grey; 3 for RGB), or module:function, called with a split.",
+    ),
+]
 
 
 @dataclass
@@ -45,8 +53,6 @@ class Data:
     """Build or download a dataset, say what is in it, and draw a page of its images."""
 
     dataset: tyro.conf.Positional[Dataset] = "glyphs"
-    """glyphs is built in. omniglot is read from MAMLPP_DATA, or downloaded. mini_imagenet is read
-    from MAMLPP_DATA."""
     picture: Path | None = None
     """PNG or SVG file to draw 20 images of 20 classes of each split to."""
 
@@ -79,7 +85,6 @@ class Train:
         "maml"
     )
     dataset: Dataset = "glyphs"
-    """What to train on."""
     ways: int = 5
     """Classes in each task."""
     shots: int = 1
@@ -125,7 +130,7 @@ class Train:
     def _sampler(self, split: str, device: torch.device) -> TaskSampler:
         images = load_images(self.dataset, split).to(device)
         # The paper turns Omniglot's characters to make more of them; photographs stay upright.
-        rotate = split == "train" and self.dataset != "mini_imagenet"
+        rotate = split == "train" and self.dataset in ("glyphs", "omniglot")
         return TaskSampler(
             images, self.ways, self.shots, self.queries, seed=self.sampling_seed, rotate=rotate
         )

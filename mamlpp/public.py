@@ -1,7 +1,8 @@
 """The names that `mamlpp` itself offers: `mamlpp.Trainer`, `from mamlpp import load_images`."""
 
-from mamlpp.data import default_dataset, load_images
+from mamlpp.data import default_dataset, load_images, register_dataset
 from mamlpp.data.images import ImageSet
+from mamlpp.data.own import image_folder, image_set
 from mamlpp.data.sinusoids import SinusoidSampler
 from mamlpp.data.tasks import TaskBatch, TaskSampler
 from mamlpp.errors import InputError, InputWarning
@@ -37,8 +38,11 @@ __all__ = [
     "evaluate",
     "evaluate_readings",
     "evaluate_tasks",
+    "image_folder",
+    "image_set",
     "load_images",
     "load_result",
     "load_run",
+    "register_dataset",
     "train_seeds",
 ]

@@ -8,6 +8,7 @@ import itertools
 import json
 import logging
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -74,7 +75,8 @@ class Cell:
     @property
     def group(self) -> str:
         """Kind of tasks, such as `omniglot-20way-1shot`, and point: they share a table."""
-        kind = f"{self.dataset}-{self.ways}way-{self.shots}shot"
+        dataset = re.sub(r"\W+", "_", Path(self.dataset).name)  # which may be a path
+        kind = f"{dataset}-{self.ways}way-{self.shots}shot"
         return f"{kind}-{self.point}" if self.point else kind
 
     @property
@@ -189,7 +191,7 @@ def _measure(cell: Cell, folder: Path, device: str) -> Result:
     train, validation, test = (
         load_images(cell.dataset, split).to(device) for split in ("train", "validation", "test")
     )
-    rotate = cell.dataset != "mini_imagenet"  # As `mamlpp train` does.
+    rotate = cell.dataset in ("glyphs", "omniglot")  # As `mamlpp train` does.
     kind = (cell.ways, cell.shots, cell.queries)
     tasks, held_out = (
         TaskSampler(images, *kind, seed=cell.seed, rotate=rotate and images is train)
