@@ -168,7 +168,7 @@ def main(
         workers: Processes that share a meta-step's tasks in our code.
         output: A JSON file for the numbers; the figure goes beside it.
     """
-    about = report.provenance("benchmarks accuracy", workers)
+    about = report.provenance("benchmarks", workers)
     trainings = start(goal, contenders, seeds, against, meta_steps, workers)
     points = []
     for point in take_turns(trainings, turn, budget):
