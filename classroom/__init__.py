@@ -2,8 +2,8 @@
 
 It imports `mamlpp`, and nothing imports it. How a submission travels through it:
 
- 1. `handout`: the source of a set, in `exercises/`, becomes a zip without solutions (`versions`),
-    with a stamp (`stamps`) and an open question (`questions`).
+ 1. `handout`: the source of a set, in `exercises/`, becomes a zip without solutions
+    (`versions`), with a stamp (`stamps`) and an open question (`questions`).
  2. `grade` is the command. `sets` prepares each set: what was handed out, all of its tests, with the
     hidden ones on secret numbers, and the points.
  3. `handins`: which file is whose, and of which set; `recognise`: which cell is which. A file that

@@ -247,7 +247,7 @@ CAME_OUT = {
     "peeks": (
         "0",
         "0",
-        "1.1: SyntaxError: expected ':'; 1.2: PermissionError: reading 01_sums.ipynb outside its "
+        "1.1: SyntaxError: expected ':' (line 1); 1.2: PermissionError: reading 01_sums.ipynb outside its "
         "own folder: not allowed while a submission is graded.",
     ),
     "hangs": ("0", "0", "1.1: stopped after 6 s; 1.2: MemoryError."),
@@ -295,7 +295,7 @@ CAME_OUT = {
 @pytest.mark.parametrize("student", CAME_OUT)
 def test_each_gets_points_or_a_reason(student: str, graded: Class):
     row = graded.table[student]
-    reason = re.sub(r" \(\d+.py, line 1\)", "", row["reason"])  # where the SyntaxError is
+    reason = row["reason"]
     assert (row["1.1"], row["1.2"], reason) == CAME_OUT[student]
     assert row["total"] == str(int(row["1.1"]) + int(row["1.2"]))
     assert (row["set"], row["max"]) == ("01_sums", "5")
