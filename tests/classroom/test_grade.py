@@ -212,10 +212,11 @@ def other_ways(folder: Path, sources: Path, new: Callable[[], NotebookNode]) -> 
     (folder / "Lee Ann_71_assignsubmission_file_" / "01_sums.IPYNB").write_text(text, "utf-8-sig")
     (folder / "Lee Ann_71_assignsubmission_onlinetext_").mkdir()
     (folder / "Lee Ann_71_assignsubmission_onlinetext_" / "onlinetext.html").touch()
-    for age, (name, made) in enumerate({"01_sums": text, "01_sums-Copy1": new()}.items()):
+    copies = {"01_sums": text, "01_sums-Copy1": nbformat.writes(new())}
+    for age, (name, made) in enumerate(copies.items()):
         path = folder / "hurry" / f"{name}.ipynb"
         path.parent.mkdir(exist_ok=True)
-        path.write_text(made if age == 0 else nbformat.writes(made), encoding="utf-8")
+        path.write_text(made, encoding="utf-8")
         os.utime(path, (age, age))
     kit = folder / "kit" / "mamlpp-main"
     for name in ("mamlpp", "exercises", "notebooks/exercises"):
@@ -247,8 +248,8 @@ CAME_OUT = {
     "peeks": (
         "0",
         "0",
-        "1.1: SyntaxError: expected ':' (line 1); 1.2: PermissionError: reading 01_sums.ipynb outside its "
-        "own folder: not allowed while a submission is graded.",
+        "1.1: SyntaxError: expected ':' (line 1); 1.2: PermissionError: reading 01_sums.ipynb "
+        "outside its own folder: not allowed while a submission is graded.",
     ),
     "hangs": ("0", "0", "1.1: stopped after 6 s; 1.2: MemoryError."),
     "stubborn": (
