@@ -2,6 +2,7 @@
 
 python -m benchmarks                            on an otherwise idle machine
 python -m benchmarks --against PATH             also time a checkout of the authors' published code
+python -m benchmarks accuracy GOAL              time until a training reaches an accuracy
 """
 
 import os
@@ -14,7 +15,7 @@ from typing import Any, Literal, get_args
 
 import tyro
 
-from benchmarks import floor, published, report
+from benchmarks import accuracy, floor, published, report
 from benchmarks.contenders import PEERS, Name, start, start_published
 from benchmarks.race import Contender, race
 from benchmarks.workloads import WORKLOADS, Workload
@@ -146,4 +147,6 @@ def _installed(name: str) -> bool:
 
 
 if __name__ == "__main__":
+    if sys.argv[1:2] == ["accuracy"]:
+        sys.exit(tyro.cli(accuracy.main, args=sys.argv[2:]))
     sys.exit(tyro.cli(main))

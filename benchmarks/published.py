@@ -7,6 +7,8 @@ loader and its files. That part still runs unchanged on PyTorch 2.13.
 import importlib
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
+from math import ceil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,10 +18,12 @@ from torch import Tensor
 
 from benchmarks.race import Step
 from benchmarks.workloads import Workload
+from mamlpp.data.tasks import TaskBatch
 from mamlpp.errors import InputError
 from mamlpp.network import BLOCKS
 
 SYSTEM = "few_shot_learning_system"
+Batch = tuple[Tensor, ...]
 
 
 def check(checkout: Path) -> None:
@@ -33,29 +37,35 @@ def check(checkout: Path) -> None:
 
 def published(workload: Workload, checkout: Path) -> Step:
     """Its training iteration, on our tasks and with the settings of our recipe."""
-    system, sample = _system(workload, checkout)
-    return lambda: system.run_train_iter(sample(), epoch=0)
+    theirs, sample = _with_tasks(workload, checkout)
+    return lambda: theirs.run_train_iter(sample(), epoch=0)
 
 
 def evaluation(workload: Workload, checkout: Path) -> Step:
     """Its evaluation iteration, on one meta-batch of our tasks."""
-    system, sample = _system(workload, checkout)
-    return lambda: system.run_validation_iter(sample())
+    theirs, sample = _with_tasks(workload, checkout)
+    return lambda: theirs.run_validation_iter(sample())
 
 
-def _system(workload: Workload, checkout: Path) -> tuple[Any, Callable[[], tuple[Tensor, ...]]]:
+def _with_tasks(workload: Workload, checkout: Path) -> tuple[Any, Callable[[], Batch]]:
+    theirs, pack = system(workload, checkout)
+    sampler = workload.sampler()
+    return theirs, lambda: pack(sampler.sample(workload.recipe.meta_batch))
+
+
+def system(workload: Workload, checkout: Path) -> tuple[Any, Callable[[TaskBatch], Batch]]:
+    """Its learner, and what turns our tasks into its `[B, N, K or Q, …]`."""
     sys.path.insert(0, str(checkout))
     channels, height, width = workload.image_shape
     shape = (2, channels, height, width)
     make = importlib.import_module(SYSTEM).MAMLFewShotClassifier
-    sampler = workload.sampler()
 
-    def sample() -> tuple[Tensor, ...]:
-        batch = sampler.sample(workload.recipe.meta_batch)
+    def pack(batch: TaskBatch) -> Batch:
         parts = batch.support_x, batch.query_x, batch.support_y, batch.query_y
-        return tuple(x.unflatten(1, (workload.ways, -1)) for x in parts)  # [B, N, K or Q, …]
+        return tuple(x.unflatten(1, (workload.ways, -1)) for x in parts)
 
-    return make(shape, torch.device("cpu"), settings(workload)), sample
+    with redirect_stdout(None):  # It prints every parameter.
+        return make(shape, torch.device("cpu"), settings(workload)), pack
 
 
 def settings(workload: Workload) -> SimpleNamespace:
@@ -75,7 +85,7 @@ def settings(workload: Workload) -> SimpleNamespace:
         use_multi_step_loss_optimization=recipe.msl_epochs > 0,
         multi_step_loss_num_epochs=recipe.msl_epochs or 1,
         second_order=True,
-        first_order_to_second_order_epoch=-1,
+        first_order_to_second_order_epoch=ceil(recipe.second_order_from or 0) - 1,
         per_step_bn_statistics=per_step,
         learnable_bn_gamma=True,
         learnable_bn_beta=True,
@@ -87,5 +97,5 @@ def settings(workload: Workload) -> SimpleNamespace:
         max_pooling=True,
         dataset_name="noise",
         use_cuda=False,
-        seed=0,
+        seed=recipe.seed,
     )

@@ -5,6 +5,7 @@ import torch
 import mamlpp
 
 SHAPE, WAYS = (1, 16, 16), 3
+METHODS = [name for name in mamlpp.RECIPES if not name.endswith("-quick")]  # those differ in size
 
 
 def make_learner(name="maml", shape=SHAPE, ways=WAYS, kind=mamlpp.MetaLearner, **changes):

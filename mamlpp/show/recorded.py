@@ -5,10 +5,12 @@ from itertools import pairwise
 
 import ipywidgets  # type: ignore[import-untyped]
 import numpy as np
+import pandas
 import seaborn as sns
 from matplotlib.axes import Axes
 
 from mamlpp.errors import InputError
+from mamlpp.run.evaluation import READINGS
 from mamlpp.run.results import RecordedResult, RecordedRun
 from mamlpp.show.plots import COLOURS, METHODS
 from mamlpp.show.widgets import Explorer, Picture, make_figure
@@ -146,27 +148,58 @@ def cure_accuracies(result: RecordedResult, recipe: str, outer_rate: float) -> l
 def plot_rate_map(result: RecordedResult, axes: Sequence[Axes]) -> Sequence[Axes]:
     """Mean test accuracy in % over inner and outer rates, one of `axes` for each recipe."""
     recipes = list(dict.fromkeys(run.cell.recipe for run in result.runs))
-    settings = [run.cell.settings for run in result.runs]
-    inner = sorted({one.inner_rate for one in settings})
-    outer = sorted({one.outer_rate for one in settings}, reverse=True)
     chance = 100 / result.runs[0].cell.ways
     for ax, recipe in zip(axes, recipes, strict=True):
-        means = np.array(
-            [
-                [_mean_accuracy(result, recipe=recipe, inner_rate=i, outer_rate=o) for i in inner]
-                for o in outer
-            ]
-        )
-        labels = {
-            "xticklabels": [f"{i:g}" for i in inner],
-            "yticklabels": [f"{o:g}" for o in outer],
-        }
-        style = {"annot": True, "fmt": ".0f", "cmap": "cividis", "vmin": chance, "vmax": 100}
-        sns.heatmap(means, ax=ax, cbar=False, **style, **labels)
+        accuracies = rate_map(result, recipe)
+        sns.heatmap(
+            100 * accuracies, ax=ax, cbar=False, annot=True, fmt=".0f", cmap="cividis",
+            vmin=chance, vmax=100,
+        )  # fmt: skip
         ax.set(xlabel="inner rate α", ylabel="outer rate β", title=METHODS[recipe])
     return axes
 
 
-def _mean_accuracy(result: RecordedResult, **fields: float | str) -> float:
-    accuracies = [100 * run.accuracy() for run in result.select(**fields)]
-    return float(np.mean(accuracies)) if accuracies else float("nan")
+def rate_map(result: RecordedResult, recipe: str) -> pandas.DataFrame:
+    """Mean test accuracy in 0 … 1: a row for each outer rate, a column for each inner rate."""
+    rows = [
+        {
+            "outer": run.cell.settings.outer_rate,
+            "inner": run.cell.settings.inner_rate,
+            "accuracy": run.accuracy(),
+        }
+        for run in result.select(recipe=recipe)
+    ]
+    means = pandas.DataFrame(rows).groupby(["outer", "inner"])["accuracy"].mean().unstack()
+    return means.sort_index(ascending=False)
+
+
+def plot_readings(result: RecordedResult, ax: Axes) -> Axes:
+    """Test accuracy in % by each reading: a group for each kind of task, a dot for each run."""
+    groups = _by_task(result)
+    for shift, reading in zip((-0.2, 0.0, 0.2), READINGS, strict=True):
+        values = [[100 * run.accuracy(reading) for run in runs] for runs in groups.values()]
+        at = np.arange(len(groups)) + shift
+        ax.bar(at, [np.mean(some) for some in values], 0.19, alpha=0.6, label=f"by {reading}")
+        for x, some in zip(at, values, strict=True):
+            ax.plot([x] * len(some), some, ".", color="black", markersize=5)
+    ax.set_xticks(range(len(groups)), groups)
+    ax.set(ylim=(0, 100), ylabel="test accuracy, %")
+    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    return ax
+
+
+def reading_gaps(result: RecordedResult) -> dict[str, float]:
+    """For each kind of task: mean accuracy by the support's statistics minus by the running."""
+    return {
+        task: float(np.mean([run.accuracy() - run.accuracy("running") for run in runs]))
+        for task, runs in _by_task(result).items()
+    }
+
+
+def _by_task(result: RecordedResult) -> dict[str, list[RecordedRun]]:
+    """The runs that collected running statistics, by their kind of task: "5-way 1-shot"."""
+    groups: dict[str, list[RecordedRun]] = {}
+    for run in result.runs:
+        if "running" in run.results:
+            groups.setdefault(f"{run.cell.ways}-way {run.cell.shots}-shot", []).append(run)
+    return groups

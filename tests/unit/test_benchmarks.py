@@ -9,7 +9,7 @@ from torch.nn import Module
 
 import mamlpp
 from benchmarks import __main__ as table
-from benchmarks import busy, floor, gpu, growth, precision, report, small
+from benchmarks import accuracy, busy, floor, gpu, growth, precision, report, small
 from benchmarks.contenders import OURS, PEERS, start
 from benchmarks.workloads import W1, W2
 
@@ -165,3 +165,34 @@ def test_a_busy_loop_beside_a_training(monkeypatch, tmp_path, capsys):
     [row] = json.loads((tmp_path / "busy.json").read_text(encoding="utf-8"))["rows"]
     assert row["ratio"] == row["busy"] / row["quiet"]
     assert "1 worker: " in capsys.readouterr().out
+
+
+# Time to accuracy
+
+
+def test_trainings_take_turns_until_the_level_or_the_end(monkeypatch, tmp_path, capsys):
+    monkeypatch.setitem(accuracy.GOALS, "glyphs-5way", accuracy.Goal("glyphs", 5, 1, (0.0, 2.0)))
+    monkeypatch.setitem(
+        mamlpp.RECIPES, "maml", mamlpp.Recipe(filters=2, inner_steps=1, meta_batch=1, epochs=1)
+    )
+    path = tmp_path / "accuracy.json"
+    accuracy.main("glyphs-5way", ("maml",), (0, 1), meta_steps=3, turn=2, output=path)
+    points = [accuracy.Point(**point) for point in json.loads(path.read_text())["points"]]
+    assert [(p.seed, p.meta_steps) for p in points] == [(0, 2), (1, 2), (0, 3), (1, 3)]
+    assert all(set(p.accuracy) == {"support", "queries"} for p in points)
+    assert all(p.seconds > 0 and p.core_seconds > 0 for p in points)
+    *_, all_reach, none_reaches = capsys.readouterr().out.splitlines()
+    assert all_reach.startswith("maml: 0% in ")
+    assert all_reach.endswith("2 of 2 seeds")
+    assert none_reaches == "maml: 200% in –, 0 of 2 seeds"
+    assert path.with_suffix(".svg").read_text().startswith("<?xml")
+
+
+def test_seconds_to_a_level_are_those_of_the_first_point_that_reaches_it():
+    def point(meta_steps, **judged):
+        return accuracy.Point("maml", 0, meta_steps, 10.0 * meta_steps, 1.0, judged)
+
+    points = [point(1, support=0.5), point(2, support=0.9), point(3, support=0.8)]
+    assert accuracy.seconds_to(points, 0.7) == {("maml", 0): 20.0}
+    assert accuracy.seconds_to(points, 0.95) == {("maml", 0): None}
+    assert accuracy.seconds_to([point(4, queries=0.9)], 0.8) == {("maml", 0): 40.0}

@@ -12,9 +12,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
-import mamlpp
 from mamlpp.engine import Engine, batched, cuda_graph
 from tests.makers import (
+    METHODS,
     SHAPE,
     assert_identical,
     assert_same_statistics,
@@ -85,7 +85,7 @@ def check(learner, batch, epoch, engine):
 
 
 @pytest.mark.parametrize("pooling", ["max", "stride"])
-@pytest.mark.parametrize("name", list(mamlpp.RECIPES))
+@pytest.mark.parametrize("name", METHODS)
 def test_every_recipe(recordings, name, pooling):
     learner = make_perturbed_learner(name, SHAPE, pooling=pooling)
     engine = Engine(batched=True)
@@ -132,7 +132,7 @@ def test_a_training(recordings, monkeypatch, changes):
         assert rows[0][seen] == pytest.approx(one_by_one[0][seen], rel=1e-3)
 
 
-@pytest.mark.parametrize("name", list(mamlpp.RECIPES))
+@pytest.mark.parametrize("name", METHODS)
 def test_nothing_is_read_back_on_the_way(name):
     """Where Python would need to know a number, tensors without numbers raise."""
     learner, batch = make_perturbed_learner(name, SHAPE).to("meta"), on("meta", make_batch())

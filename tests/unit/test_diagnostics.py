@@ -11,7 +11,15 @@ import mamlpp
 from mamlpp.diagnostics import Diagnosis, diagnose
 from mamlpp.run.history import gradient_rows
 from mamlpp.show import plots
-from tests.makers import assert_identical, flat, gradients, make_batch, make_learner, snapshot
+from tests.makers import (
+    METHODS,
+    assert_identical,
+    flat,
+    gradients,
+    make_batch,
+    make_learner,
+    snapshot,
+)
 
 STEPS = 3
 LAYERS = ("blocks.0.conv", "blocks.1.conv", "blocks.2.conv", "blocks.3.conv", "head")
@@ -30,7 +38,7 @@ def diagnosis():
     return Diagnosis(1.5, LAYERS, norms, 0.25, -0.5)
 
 
-@pytest.mark.parametrize("name", list(mamlpp.RECIPES))
+@pytest.mark.parametrize("name", METHODS)
 def test_the_meta_norm_is_that_of_the_meta_loss(name, batch):
     learner = make_learner(name)
     diagnosis = diagnose(learner, batch)

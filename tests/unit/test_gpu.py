@@ -9,7 +9,7 @@ import torch
 import mamlpp
 from mamlpp.engine import Engine
 from mamlpp.precision import full_precision
-from tests.makers import advance, gradients, make_batch, make_perturbed_learner, on
+from tests.makers import METHODS, advance, gradients, make_batch, make_perturbed_learner, on
 from tests.unit.test_fast_network import SHAPES
 
 pytestmark = [
@@ -25,7 +25,7 @@ def take(engine, learner, batch, epoch):
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
-@pytest.mark.parametrize("name", list(mamlpp.RECIPES))
+@pytest.mark.parametrize("name", METHODS)
 def test_captured_or_not_the_gradient_is_that_of_a_cpu(name, shape, recwarn):
     here, there = make_perturbed_learner(name, shape), make_perturbed_learner(name, shape).cuda()
     batch, captured = make_batch(shape), Engine()

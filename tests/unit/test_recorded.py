@@ -12,7 +12,15 @@ from mamlpp.run.history import History
 from mamlpp.run.results import RecordedResult, RecordedRun
 from mamlpp.run.sweep import Cell
 from mamlpp.show.live import LivePanel
-from mamlpp.show.recorded import cure_accuracies, plot_cures, plot_rate_map, plot_recorded, replay
+from mamlpp.show.recorded import (
+    cure_accuracies,
+    plot_cures,
+    plot_rate_map,
+    plot_readings,
+    plot_recorded,
+    reading_gaps,
+    replay,
+)
 
 
 def recorded(recipe, accuracies, norms):
@@ -113,4 +121,26 @@ def test_the_map_has_the_mean_over_seeds_with_the_largest_outer_rate_on_top():
     assert [text.get_text() for text in axes[0].texts] == ["60", "90", "15", "45"]
     assert [text.get_text() for text in axes[1].get_yticklabels()] == ["0.1", "0.01"]
     assert axes[1].get_title() == "MAML++"
+    plt.close(figure)
+
+
+def test_readings_are_grouped_by_kind_of_task_and_runs_without_running_ones_are_left_out():
+    def judged(ways, **accuracies):
+        run = with_accuracy("maml++", 0.5)
+        results = {reading: {"single": {"accuracy": a}} for reading, a in accuracies.items()}
+        return replace(run, results=results, cell=replace(run.cell, ways=ways))
+
+    runs = [
+        judged(2, support=0.7, running=0.8, queries=0.9),
+        judged(5, support=0.6, running=0.4, queries=0.7),
+        judged(5, support=0.8, running=0.5, queries=0.9),
+        judged(5, support=0.1, queries=0.2),
+    ]
+    result = RecordedResult("readings", "", tuple(runs))
+    gaps = reading_gaps(result)
+    assert gaps == {"2-way 1-shot": pytest.approx(-0.1), "5-way 1-shot": pytest.approx(0.25)}
+    figure, ax = plt.subplots()
+    plot_readings(result, ax)
+    assert [bar.get_height() for bar in ax.patches] == pytest.approx([70, 70, 80, 45, 90, 80])
+    assert [text.get_text() for text in ax.get_xticklabels()] == list(gaps)
     plt.close(figure)

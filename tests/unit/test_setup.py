@@ -23,6 +23,8 @@ from rattler import MatchSpec
 from venv_here import made_here
 from walkthrough import run_notebook
 
+import start
+
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 CONDA = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
@@ -82,7 +84,7 @@ def test_torch_is_pinned_to_what_was_tested():
 
 @pytest.mark.parametrize(
     "requirement",
-    [*RUNTIME, *EXTRAS["benchmarks"], *EXTRAS["classroom"], *EXTRAS["dev"]],
+    [*RUNTIME, *EXTRAS["benchmarks"], *EXTRAS["classroom"], *EXTRAS["book"], *EXTRAS["dev"]],
     ids=lambda each: each.name,
 )
 def test_the_pin_lies_in_the_range_of_the_project(requirement: Requirement):
@@ -138,58 +140,38 @@ def test_help_lists_every_command():
 
 
 @needs_make
-def test_lab_opens_a_notebook_that_exists_and_keeps_the_token():
-    command = make("--dry-run", "lab").stdout.splitlines()[-1]
-    assert "-m jupyterlab" in command
-    assert "token" not in command.lower()
-    # The whole kit is served, so that a notebook's links to code and figures work.
-    assert "--ServerApp.root_dir=." in command
-    (opened,) = re.findall(r"default_url=/lab/tree/(\S+)", command)
-    assert (ROOT / opened).is_file()
-
-
-@needs_make
 @pytest.mark.parametrize("python", ["no-such-python", "false"])
-def test_a_python_that_will_not_do_is_refused_in_one_sentence(python: str, tmp_path: Path):
-    venv = tmp_path / "venv"
-    refused = make("setup", f"PYTHON={python}", f"VENV={venv}")
+def test_a_python_that_does_not_start_is_refused_in_one_sentence(python: str):
+    refused = make("setup", f"PYTHON={python}")
     assert refused.returncode != 0
     first, *rest = refused.stderr.splitlines()
-    assert first.startswith(f"This kit needs Python 3.11 to 3.13 with venv and pip, and '{python}'")
+    assert first.startswith(f"There is no Python that starts as '{python}'")
     assert all("Error" in line for line in rest)  # make's own last word
-    assert not venv.exists()
 
 
 @needs_make
-def test_an_installation_that_failed_leaves_no_stamp(tmp_path: Path):
-    venv = tmp_path / "venv"
-    failed = make("setup", f"PYTHON={sys.executable}", f"VENV={venv}", "PIP_INSTALL=false")
-    assert failed.returncode != 0
-    assert (venv / "bin").is_dir()
-    assert not (venv / ".installed").exists()
+@pytest.mark.parametrize(
+    "name", ["setup", "lab", "test", "walkthrough", "book", "figures", "exercises", "doctor"]
+)
+def test_make_calls_start(name: str):
+    assert f"start.py {name}" in make("--dry-run", name).stdout
 
 
-@needs_make
-def test_the_kernel_of_the_kit_comes_first_in_lab():
-    printed = make("--eval=print: ; @printenv JUPYTER_PATH", "print", JUPYTER_PATH="mine").stdout
-    assert printed.strip().split(os.pathsep) == [str(ROOT / ".venv" / "share" / "jupyter"), "mine"]
-
-
-@needs_make
 def test_what_students_do_not_need_is_an_extra_that_grading_installs():
     assert {each.name for each in EXTRAS["classroom"]} == {"nbgrader"}
     assert set(EXTRAS["classroom"]) <= set(EXTRAS["dev"])  # the tests grade
     assert "nbgrader" not in {each.name for each in RUNTIME}
-    for command in ("exercises", "grade"):
-        assert "'.[classroom]'" in make("--dry-run", command, "VENV=no-venv-yet").stdout
+    for command in ("exercises", "handout", "grade"):
+        assert start.EXTRAS[command] == "classroom"
 
 
 @needs_make
 def test_grade_passes_on_what_it_is_told():
     told = ["SUBMITTED=my class", "SET=01_inner_loop", "WORKERS=3", "PROFILE=smoke"]
+    told += ["ROSTER=my roster.csv", "DUE=2027-03-05 18:00", "LATE=10 % a day", "COURSE=spring 27"]
     told.append("GRADE_ARGS=--seconds 9")
     command = shlex.split(make("--dry-run", "grade", *told).stdout.replace("\\\n", ""))
-    start = command.index("tools/grade.py")
+    start = command.index("grade")
     passed = [
         "--workers",
         "3",
@@ -199,6 +181,14 @@ def test_grade_passes_on_what_it_is_told():
         "my class",
         "--set",
         "01_inner_loop",
+        "--roster",
+        "my roster.csv",
+        "--due",
+        "2027-03-05 18:00",
+        "--late",
+        "10 % a day",
+        "--course",
+        "spring 27",
     ]
     assert command[start + 1 :] == [*passed, "--seconds", "9"]
 
@@ -208,71 +198,6 @@ def test_a_folder_of_submissions_may_have_any_name():
     for name in ["it's", 'a "b" c', "a#b", "$HOME ü"]:
         told = make("--dry-run", "grade", f"SUBMITTED={name.replace('$', '$$')}")
         assert name in shlex.split(told.stdout.replace("\\\n", "")), told.stderr
-
-
-HOSTILE = {
-    "MPLBACKEND": "nowhere",
-    "PIP_USER": "1",
-    "PYTHONHOME": "nowhere",
-    "PYTHONSTARTUP": "nowhere",
-}
-
-
-@needs_make
-def test_what_the_user_has_set_for_other_programs_stays_out():
-    shown = make("--eval=print: ; @env", "print", **HOSTILE).stdout.splitlines()
-    found = dict(line.split("=", 1) for line in shown if "=" in line)
-    assert {name: found.get(name) for name in HOSTILE} == dict.fromkeys(HOSTILE) | {"PIP_USER": "0"}
-    assert Path(found["MATPLOTLIBRC"]).is_file()
-
-
-# A kit that was moved or copied
-
-
-@pytest.fixture
-def kit(tmp_path: Path) -> Path:
-    """What `make setup` reads, in a folder of a name that is hard to quote."""
-    folder = tmp_path / 'kit it\'s "q" # $x ü'
-    (folder / "tools").mkdir(parents=True)
-    for name in ("Makefile", "pyproject.toml", "constraints.txt", "tools/venv_here.py"):
-        shutil.copy(ROOT / name, folder / name)
-    return folder
-
-
-def setup(folder: Path) -> list[str]:
-    """Run `make setup` in `folder` with a pip that does nothing; return what it says."""
-    command = ["make", "--no-print-directory", "setup", f"PYTHON={sys.executable}"]
-    done = subprocess.run(
-        [*command, "PIP_INSTALL=true"], cwd=folder, capture_output=True, text=True, check=False
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout.splitlines()
-
-
-AGAIN = "(.venv is made again: it was made in another folder, or for a Python that is gone)"
-
-
-@needs_make
-def test_an_environment_that_was_moved_or_copied_is_made_again(kit: Path):
-    assert AGAIN not in setup(kit)
-    assert setup(kit) == ["Ready: type 'make lab'"]
-    (kit / ".venv" / "kept").touch()
-    copied = shutil.copytree(kit, kit.parent / "copied", symlinks=True)
-    moved = kit.rename(kit.parent / "moved")
-    for folder in (copied, moved):
-        assert AGAIN in setup(folder)
-        assert not (folder / ".venv" / "kept").exists()
-        assert setup(folder) == ["Ready: type 'make lab'"]
-
-
-@needs_make
-def test_an_environment_whose_python_is_gone_is_made_again(kit: Path):
-    setup(kit)
-    for program in (kit / ".venv" / "bin").glob("python*"):
-        program.unlink()
-        program.symlink_to("no-such-python")
-    assert AGAIN in setup(kit)
-    assert setup(kit) == ["Ready: type 'make lab'"]
 
 
 @pytest.mark.parametrize(

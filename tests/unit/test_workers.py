@@ -16,6 +16,7 @@ import torch
 import mamlpp
 from mamlpp.engine import Engine, workers
 from tests.makers import (
+    METHODS,
     advance,
     assert_identical,
     flat_weights,
@@ -55,7 +56,7 @@ def gone(processes, seconds=30):
     return not psutil.wait_procs(processes, timeout=seconds)[1]
 
 
-@pytest.mark.parametrize("name", list(mamlpp.RECIPES))
+@pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("epoch", [0.0, 60.0])
 def test_the_gradient_of_two_processes_is_that_of_one(two, name, epoch):
     batch = noise_sampler().sample(3)
