@@ -1,4 +1,4 @@
-"""Each example of YOUR_OWN.md is short, and runs."""
+"""Each example of your_own.md is short, and runs."""
 
 import re
 from pathlib import Path
@@ -12,7 +12,7 @@ from mamlpp.data import DATASETS
 from mamlpp.maml import inner_loop
 from tests.makers import noise_images
 
-PAGE = (Path(__file__).parents[2] / "YOUR_OWN.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "book/your_own.md").read_text(encoding="utf-8")
 SETUP, *EXAMPLES = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
 
@@ -29,7 +29,7 @@ def space(tmp_path, monkeypatch):
             pixels = np.random.default_rng(10 * i + k).integers(0, 255, (9, 9), dtype="uint8")
             Image.fromarray(pixels).save(tmp_path / "zoo" / str(i) / f"{k}.png")
     names = {}
-    exec(compile(SETUP, "YOUR_OWN.md", "exec"), names)
+    exec(compile(SETUP, "your_own.md", "exec"), names)
     return names
 
 
@@ -43,7 +43,7 @@ def test_every_example_is_short():
 def test_every_example_runs(space):
     before = None
     for code in EXAMPLES:
-        exec(compile(code, "YOUR_OWN.md", "exec"), space)
+        exec(compile(code, "your_own.md", "exec"), space)
         if "Trainer(" in code:
             assert space["run"] is not before, code
             assert space["run"].history.rows, code
@@ -61,7 +61,7 @@ def test_the_rule_of_torchopt_is_its_optimizer(space):
     torchopt = pytest.importorskip("torchopt")
     for code in EXAMPLES:
         if "class OfTorchopt" in code:
-            exec(compile(code, "YOUR_OWN.md", "exec"), space)
+            exec(compile(code, "your_own.md", "exec"), space)
     weights = {"w": torch.tensor([1.0, 2.0], requires_grad=True)}
     rule = space["OfTorchopt"](torchopt.sgd(lr=0.1, momentum=0.9))
     x, y = torch.eye(2), torch.zeros(2)
