@@ -1,4 +1,4 @@
-"""Train the learner that pages play with before anything else has been trained (10 minutes on a free core).
+"""Train the learner that pages play with before anything else has been trained (10 minutes).
 
 .venv/bin/python tools/ready_learner.py     rewrites mamlpp/show/ready.safetensors
 
