@@ -4,9 +4,12 @@
     python start.py doctor            say what is installed and what is wrong
     python start.py walkthrough       run every notebook into build/notebooks/
     python start.py book              the notebooks with their results, build/book/index.html
-    python start.py exercises         the students' versions of the exercises, into build/exercises/
+    python start.py exercises         what students open, notebooks/exercises/, from exercises/
+    python start.py solutions         every answer, for teachers, into build/solutions/
+    python start.py handout           what students get of a set, a zip (--set 01_inner_loop)
     python start.py grade             grade what a class handed in (--submitted folder)
     python start.py test              check everything
+    python start.py check             check what you changed, in less than a minute
     python start.py setup             install, and do nothing else
 
 What follows the name of a command is passed on to it. An installation that was interrupted goes on
@@ -24,7 +27,10 @@ KIT = Path(__file__).resolve().parent
 OLDEST, NEWEST = (3, 11), (3, 13)
 NEEDED_BYTES = 3e9  # while packages are unpacked
 NOTEBOOK = "notebooks/00_start_here.ipynb"
-EXTRAS = {"exercises": "classroom", "grade": "classroom", "book": "book", "test": "dev"}
+EXTRAS = {
+    **dict.fromkeys(("exercises", "solutions", "handout", "grade"), "classroom"),
+    **{"book": "book", "test": "dev", "check": "dev"},
+}
 WORDS = {"classroom": "grading needs", "book": "the book needs", "dev": "the tests need"}
 FOREIGN = (
     "MPLBACKEND", "PIP_PREFIX", "PIP_TARGET", "PYTHONHOME", "PYTHONPATH", "PYTHONSTARTUP",
@@ -212,9 +218,13 @@ def commands(name, arguments):
         return [["-m", "mamlpp", "doctor", *arguments]]
     if name == "test":
         checks = [["ruff", "format", "--check", "."], ["ruff", "check", "."], ["mypy"]]
-        tests = ["pytest", "-n", "2", "--dist", "loadgroup", *arguments]  # the last -n counts
+        tests = ["pytest", "-n", "2", "--dist", "loadgroup", "--durations=20", *arguments]
         return [["-m", *check] for check in [*checks, tests]]
-    if name in ("walkthrough", "figures", "exercises", "grade", "book"):
+    if name in ("exercises", "solutions"):
+        return [["-m", "classroom.versions", *["--solutions"][: name == "solutions"], *arguments]]
+    if name in ("handout", "grade"):
+        return [["-m", f"classroom.{name}", *arguments]]
+    if name in ("walkthrough", "figures", "book", "check"):
         return [[f"tools/{name}.py", *arguments]]
     return []
 
@@ -222,7 +232,7 @@ def commands(name, arguments):
 def start(name, arguments):
     """Run a command with the Python of .venv; return its exit status."""
     variables = environment(KIT)
-    if name == "test":
+    if name in ("test", "check"):
         variables.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
     python = str(python_of(KIT / ".venv"))
     for command in commands(name, arguments):

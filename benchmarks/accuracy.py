@@ -10,12 +10,12 @@ own; the published code can only be judged by the latter.
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
 from statistics import median
-from typing import Any, Literal
+from typing import Literal
 
 import matplotlib.pyplot as plt
 import psutil
@@ -27,7 +27,6 @@ from benchmarks import published, report
 from benchmarks.workloads import Workload
 
 RESULTS = Path(__file__).parent / "results"
-TURN = 20  # meta-steps
 
 
 @dataclass(frozen=True)
@@ -88,10 +87,10 @@ class Training:
         self._step, self._judge = start(recipe.with_(seed=seed), goal, seed, checkout or workers)
         self.taken, self.seconds, self.core_seconds = 0, 0.0, 0.0
 
-    def turn(self) -> Point:
-        """Take up to `TURN` meta-steps, and judge."""
+    def turn(self, meta_steps: int) -> Point:
+        """Take up to so many meta-steps, and judge."""
         start, used = time.perf_counter(), _processor_seconds()
-        for _ in range(min(TURN, self.total - self.taken)):
+        for _ in range(min(meta_steps, self.total - self.taken)):
             self._step(self.taken)
             self.taken += 1
         self.seconds += time.perf_counter() - start
@@ -152,9 +151,11 @@ def main(
     goal: tyro.conf.Positional[GoalName] = "glyphs-5way",
     contenders: tuple[str, ...] = ("maml", "maml++", "maml-quick", "maml++-quick"),
     seeds: tuple[int, ...] = (0, 1, 2), against: Path | None = None, budget: float = 1800.0,
-    meta_steps: int | None = None, workers: int = 1, output: Path | None = None,
+    meta_steps: int | None = None, turn: int = 50, workers: int = 1, output: Path | None = None,
 ) -> None:  # fmt: skip
     """Train, taking turns, and print when each contender reached each level.
+
+    Raises `InputError` where `against` is not a checkout of the published code.
 
     Args:
         goal: The kind of tasks, and with it the levels.
@@ -163,13 +164,14 @@ def main(
         against: A checkout of the authors' published code: trains each recipe there as well.
         budget: Seconds of meta-steps after which a training gives up.
         meta_steps: Length of a training; by default that of its recipe.
+        turn: Meta-steps between two validations.
         workers: Processes that share a meta-step's tasks in our code.
         output: A JSON file for the numbers; the figure goes beside it.
     """
     about = report.provenance("benchmarks accuracy", workers)
-    points = []
     trainings = start(goal, contenders, seeds, against, meta_steps, workers)
-    for point in take_turns(trainings, budget, max(GOALS[goal].levels)):
+    points = []
+    for point in take_turns(trainings, turn, budget):
         points.append(point)
         shown = ", ".join(f"{100 * a:.1f} % by {r}" for r, a in point.accuracy.items())
         print(
@@ -192,7 +194,7 @@ def start(
         published.check(against)
     trainings = []
     for name in contenders:
-        recipe = mamlpp.RECIPES[name].with_(validation_tasks=200)
+        recipe = mamlpp.RECIPES[name].with_(validation_tasks=100)
         if meta_steps is not None:
             recipe = recipe.with_(iterations_per_epoch=max(1, meta_steps // recipe.epochs))
         for seed in seeds:
@@ -203,15 +205,13 @@ def start(
     return trainings
 
 
-def take_turns(trainings: Sequence[Training], budget: float, level: float) -> Any:
-    """Yield a `Point` for each turn, until all are done, at the highest level or out of budget."""
+def take_turns(trainings: Sequence[Training], turn: int, budget: float) -> Iterator[Point]:
+    """Yield a `Point` for each turn, until all trainings are done or out of budget."""
     going = list(trainings)
     while going:
         for training in list(going):
-            point = training.turn()
-            yield point
-            late = training.taken >= training.total or training.seconds > budget
-            if late or point.judged >= level:
+            yield training.turn(turn)
+            if training.taken >= training.total or training.seconds > budget:
                 going.remove(training)
 
 

@@ -7,6 +7,7 @@ loader and its files. That part still runs unchanged on PyTorch 2.13.
 import importlib
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from math import ceil
 from pathlib import Path
 from types import SimpleNamespace
@@ -63,7 +64,8 @@ def system(workload: Workload, checkout: Path) -> tuple[Any, Callable[[TaskBatch
         parts = batch.support_x, batch.query_x, batch.support_y, batch.query_y
         return tuple(x.unflatten(1, (workload.ways, -1)) for x in parts)
 
-    return make(shape, torch.device("cpu"), settings(workload)), pack
+    with redirect_stdout(None):  # It prints every parameter.
+        return make(shape, torch.device("cpu"), settings(workload)), pack
 
 
 def settings(workload: Workload) -> SimpleNamespace:

@@ -5,15 +5,18 @@ connections, and the meta-gradient has to come all the way back through it (Anto
 section 3, "training instability"). Letters: S inner steps, L layers of adapted weights.
 """
 
+import copy
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from mamlpp.inner_rates import layer_of
+from mamlpp.input_checks import check_is_learner, tasks_of
 from mamlpp.learner import MetaLearner
-from mamlpp.maml import Model, Task, Weights, task_loss
+from mamlpp.maml import Model, Task, Weights
 from mamlpp.precision import full_precision, gradients_on
 
 
@@ -47,9 +50,11 @@ def diagnose(learner: MetaLearner, batch: Iterable[Task], epoch: float = 0.0) ->
     """Follow the gradient of the tasks' meta-loss back. The learner does not change.
 
     It costs about as much as a meta-step on the same tasks, so give it one of them now and then:
-    `diagnose(learner, batch.split()[0], epoch)`.
+    `diagnose(learner, batch.split()[0], epoch)`. Raises `InputError` for what is no learner or no
+    batch.
     """
-    traces = [_trace(learner, task, epoch) for task in batch]
+    check_is_learner(learner)
+    traces = [_trace(learner, task, epoch) for task in tasks_of(batch)]
     norms, whole, adapted, first_order = (
         torch.stack(each).mean(0) for each in zip(*traces, strict=True)
     )
@@ -64,13 +69,15 @@ def _trace(learner: MetaLearner, task: Task, epoch: float) -> tuple[Tensor, ...]
     """
     path: dict[int, Weights] = {}  # θ_i by step
     queried: list[Weights] = []
-    model, query_model = learner.models(task)
-    step_weights, second_order = learner.schedule(epoch)
-    loss, _ = task_loss(
-        _watched(model, path), learner.weights(), task, step_weights, learner.rule, second_order,
-        query_model=_watched(query_model, path, queried),
-    )  # fmt: skip
-    outer: Weights = dict(learner.named_parameters())
+
+    def models(task: Task, collect: Any = None) -> tuple[Model, Model]:
+        model, query_model = learner.models(task, collect)
+        return _watched(model, path), _watched(query_model, path, queried)
+
+    follower = copy.copy(learner)  # with the same parameters, and models that are watched
+    vars(follower)["models"] = models
+    loss = follower.task_loss(task, epoch).loss
+    outer: Weights = {n: p for n, p in learner.named_parameters() if p.requires_grad}
     *along, whole = _gradients(loss, [*path.values(), *queried, outer])
     steps, direct = along[: len(path)], along[len(path) :]
     norms = torch.stack([_layer_norms(gradient) for gradient in steps])

@@ -1,7 +1,19 @@
-"""The α of an inner step `θ' = θ − α ∇θ`: one number, or one for each layer and step, or weight.
+"""The inner rule: what a step does with the gradient of a weight.
 
-A rule is called with the name of a weight and the number of the step (from 0), and returns α. What
-it learns are its parameters, which the outer loop moves like all others.
+The simplest is the α of `θ' = θ − α ∇θ`: a function of the name of a weight and the number of the
+step (from 0). One number for all, one for each layer and step, or one for each weight are below. A
+rule with an `update` decides the whole step, and remembers what it returns (None at first):
+
+    class Momentum:
+        def update(self, name, weight, gradient, step, velocity):
+            velocity = gradient if velocity is None else 0.9 * velocity + gradient
+            return weight - 0.1 * velocity, velocity
+
+    learner = MetaLearner(recipe, images.shape, ways=5, rule=lambda weights: Momentum())
+
+With weight decay: `weight - 0.1 * (gradient + 0.01 * weight), None`. Sign descent: `weight - 0.01 *
+gradient.sign(), None`. Preconditioned: `weight - self.scale[name] * gradient, None`, where `scale`
+are parameters of the rule, a module: the outer loop moves what a rule learns like all others.
 """
 
 import warnings

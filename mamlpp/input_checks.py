@@ -8,13 +8,15 @@ the classifier that it returns, and a `TaskBatch` made by hand.
 
 import math
 import operator
-from collections.abc import Callable, Iterable
+import warnings
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from mamlpp.errors import InputError
+from mamlpp.errors import InputError, InputWarning
 
 BRIGHTEST = 2.0  # Images in 0 … 1 may overshoot a little, after interpolation, say.
 
@@ -39,11 +41,42 @@ def check_recipe(recipe: Any) -> None:
         )
     if recipe.msl_floor and not recipe.msl_epochs:
         raise InputError("msl_floor acts only with a multi-step loss: give msl_epochs too")
+    if recipe.outer_rate_min is not None and recipe.outer_rate is None:
+        raise InputError("outer_rate_min anneals outer_rate, which is None: give both, or neither")
     if recipe.outer_rate_min is not None and recipe.outer_rate_min > recipe.outer_rate:
         raise InputError(
             f"outer_rate_min {recipe.outer_rate_min} is above outer_rate {recipe.outer_rate}, "
             f"but the rate is annealed down to it"
         )
+
+
+def as_step_weights(step_weights: Sequence[Any]) -> Sequence[Any]:
+    """The weights of the query losses; `InputError` where they are not.
+
+    Tensors, which may be on a GPU, are taken as they are.
+    """
+    weights = list(step_weights)
+    if not weights:
+        raise InputError("step_weights must have a number for each inner step, at least one")
+    numbers = [weight for weight in weights if not isinstance(weight, Tensor)]
+    if not all(_is_number(number) and 0 <= number < math.inf for number in numbers):
+        raise InputError(f"step_weights must be finite numbers from 0 on, not {weights}")
+    if not isinstance(weights[-1], Tensor) and not weights[-1]:
+        raise InputError(
+            f"the last of step_weights must be above 0, not {weights}: the outputs after the last "
+            f"step are what a task is judged by"
+        )
+    return weights
+
+
+def class_labels(labels: Any) -> Tensor:
+    """Labels as one row; `InputError` where they are not whole numbers."""
+    if labels.dtype.is_floating_point:
+        raise InputError(
+            f"cross-entropy needs class labels, whole numbers, not {_name(labels.dtype)} targets; "
+            f"of a regression give another loss: loss=F.mse_loss"
+        )
+    return labels.flatten()
 
 
 # Images and labels of a task ------------------------------------------------------------------
@@ -52,19 +85,46 @@ def check_recipe(recipe: Any) -> None:
 def check_learner(recipe: Any, image_shape: Any, ways: Any, seed: Any, network: Any) -> None:
     """Raise `InputError` where a learner cannot be made of these."""
     check_is_recipe(recipe)
+    if not isinstance(network, nn.Module | None):
+        raise InputError(f"network must be an nn.Module, not {_kind(network)}")
     shape = image_shape if isinstance(image_shape, tuple | list | torch.Size) else ()
-    if not shape or (network is None and len(shape) != 3):
+    free = network is not None and image_shape is None
+    if not free and (not shape or (network is None and len(shape) != 3)):
         raise InputError(
             f"image_shape must be (channels, height, width), such as ImageSet.shape, not "
             f"{image_shape!r}"
         )
     for size in shape:
         whole_number("each number of image_shape", size)
-    whole_number("ways", ways)
+    if network is None or ways is not None:
+        whole_number("ways", ways)
     if seed is not None:
         whole_number("seed", seed, least=0)
-    if not isinstance(network, nn.Module | None):
-        raise InputError(f"network must be an nn.Module, not {_kind(network)}")
+
+
+def frozen_parameters(network: nn.Module) -> frozenset[str]:
+    """Names of the parameters of a network that require no gradient; it warns of them.
+
+    Raises `InputError` where nothing can be learned, and for PyTorch's running batch norm.
+    """
+    for name, module in network.named_modules():
+        if isinstance(module, _BatchNorm | nn.InstanceNorm2d) and module.track_running_stats:
+            raise InputError(
+                f"{name or 'the network'} is a {_kind(module)} with running statistics, which each "
+                f"forward pass of the inner loop would move; use mamlpp.network.BatchNorm, "
+                f"nn.GroupNorm, or track_running_stats=False"
+            )
+    every = dict(network.named_parameters())
+    frozen = frozenset(name for name, parameter in every.items() if not parameter.requires_grad)
+    if len(frozen) == len(every):
+        raise InputError("the network has no parameter that requires a gradient: nothing to learn")
+    if frozen:
+        warnings.warn(
+            f"frozen, so that neither loop moves them: {', '.join(sorted(frozen))}",
+            InputWarning,
+            stacklevel=3,
+        )
+    return frozen
 
 
 def check_is_recipe(recipe: Any) -> None:
@@ -93,7 +153,7 @@ def as_task(learner: Any, task: Any) -> Any:
     support = _examples(learner, "support", task.support_x, task.support_y)
     check_task(learner, *support)
     query = _examples(learner, "query", task.query_x, task.query_y)
-    if query[1].device.type == "cpu":
+    if query[1].device.type == "cpu" and learner.ways is not None:
         check_labels(learner, query[1])
     return type(task)(*support, *query)
 
@@ -106,18 +166,10 @@ def as_support(learner: Any, images: Any, labels: Any, steps: Any) -> tuple[Tens
     if steps is not None:
         whole_number("steps", steps, least=0)
     x, y = _examples(learner, "support", images, labels, read=True)
-    check_labels(learner, y)
-    check_classes(learner, y)
+    if learner.ways is not None:
+        check_labels(learner, y)
+        check_classes(learner, y)
     return x, y
-
-
-def checked(learner: Any, classify: Callable[[Tensor], Tensor]) -> Callable[[Any], Tensor]:
-    """The same classifier for arrays and lists too, with all values checked."""
-
-    def classify_checked(images: Any) -> Tensor:
-        return classify(_images(learner, "images", images, read=True))
-
-    return classify_checked
 
 
 def check_task(learner: Any, images: Tensor, labels: Tensor) -> None:
@@ -127,7 +179,7 @@ def check_task(learner: Any, images: Tensor, labels: Tensor) -> None:
     """
     _check_device(learner, "images", images)
     _check_shape(learner, images)
-    if labels.device.type == "cpu":
+    if labels.device.type == "cpu" and learner.ways is not None:
         check_labels(learner, labels)
         check_classes(learner, labels)
 
@@ -173,16 +225,21 @@ def check_is_sampler(sampler: Any) -> None:
         )
 
 
+def check_is_learner(learner: Any) -> None:
+    """Raise `InputError` for what is no `MetaLearner`, such as a network or a run."""
+    if not hasattr(learner, "adapted_path"):
+        raise InputError(
+            f"a MetaLearner is expected, not {_kind(learner)}; of a run, give run.learner; of a "
+            f"network, MetaLearner(recipe, network=…)"
+        )
+
+
 def check_sampler(learner: Any, sampler: Any) -> None:
     """Raise `InputError` where a sampler draws no tasks for this learner."""
-    if not hasattr(learner, "image_shape"):
-        raise InputError(
-            f"a MetaLearner, or a list of them, is expected, not {_kind(learner)}; of a run, give "
-            f"run.learner"
-        )
+    check_is_learner(learner)
     check_is_sampler(sampler)
-    ways = getattr(sampler, "ways", learner.ways)
-    if ways != learner.ways:
+    ways = getattr(sampler, "ways", None)
+    if ways is not None and learner.ways is not None and ways != learner.ways:
         raise InputError(
             f"the learner was made for {learner.ways}-way tasks, but these are {ways}-way; give "
             f"a sampler with ways={learner.ways}"
@@ -234,9 +291,15 @@ def check_finite(name: str, numbers: Tensor, brightest: float = math.inf) -> Non
 def _examples(
     learner: Any, part: str, images: Any, labels: Any, read: bool = False
 ) -> tuple[Tensor, Tensor]:
-    x, y = _images(learner, f"{part}_x", images, read), as_tensor(f"{part}_y", labels)
+    x, y = as_images(learner, f"{part}_x", images, read), as_tensor(f"{part}_y", labels)
     if isinstance(labels, Tensor):
         _check_device(learner, f"{part}_y", labels)
+    if learner.ways is None:
+        if y.shape[:1] != x.shape[:1]:
+            raise InputError(
+                f"{part}_y must have a target for each of the {len(x)} inputs, not {list(y.shape)}"
+            )
+        return x, y.to(x.device, x.dtype if y.dtype.is_floating_point else y.dtype)
     if y.dtype.is_floating_point or y.dtype.is_complex:
         raise InputError(
             f"{part}_y must be whole numbers, 0 … {learner.ways - 1}, not {_name(y.dtype)}; give "
@@ -250,7 +313,7 @@ def _examples(
     return x, y.to(x.device, torch.int64)
 
 
-def _images(learner: Any, name: str, images: Any, read: bool) -> Tensor:
+def as_images(learner: Any, name: str, images: Any, read: bool) -> Tensor:
     """Images as floats on the learner's device; their values are read on a CPU, or with `read`."""
     x, weight = as_tensor(name, images), next(learner.parameters())
     if isinstance(images, Tensor):
@@ -260,7 +323,7 @@ def _images(learner: Any, name: str, images: Any, read: bool) -> Tensor:
     if not len(x):
         raise InputError(f"{name} has no images; give at least one")
     own = learner._own_network  # which may expect any numbers
-    if x.dtype == torch.uint8 and len(learner.image_shape) == 3:
+    if x.dtype == torch.uint8 and len(learner.image_shape or ()) == 3:
         x = from_bytes(name, x, read, weight.dtype)
     elif x.dtype == torch.bool:
         x = x.to(weight.dtype)
@@ -285,7 +348,7 @@ def _check_device(learner: Any, name: str, numbers: Tensor) -> None:
 
 def _check_shape(learner: Any, images: Tensor) -> None:
     expected, found = learner.image_shape, tuple(images.shape)
-    if found[1:] == expected:
+    if expected is None or found[1:] == expected:
         return
     advice = f"give [images, {', '.join(map(str, expected))}]"
     if found == expected:
@@ -378,14 +441,14 @@ _EXPECTED: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
         lambda value: type(value) is int and value >= 2,
         "2 or more, for an interval over them",
     ),
-    (("inner_rate", "outer_rate"), lambda value: _is_number(value) and value > 0, "positive"),
+    (("inner_rate",), lambda value: _is_number(value) and value > 0, "positive"),
     (
         ("second_order_from", "msl_epochs", "msl_floor", "outer_rate_min"),
         lambda value: value is None or (_is_number(value) and value >= 0),
         "0 or more",
     ),
     (
-        ("clip_norm", "clip_value"),
+        ("outer_rate", "clip_norm", "clip_value"),
         lambda value: value is None or (_is_number(value) and value > 0),
         "positive or None",
     ),

@@ -4,7 +4,9 @@ Letters: B tasks, M images, N ways, K shots, F filters, S inner steps.
 """
 
 import inspect
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -12,12 +14,14 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from mamlpp import input_checks, schedules
+from mamlpp.classifier import Classifier
 from mamlpp.inner_rates import LSLR, FixedRate, MetaSGD
-from mamlpp.maml import Model, Report, Task, Weights, cross_entropy, inner_loop, task_loss
+from mamlpp.maml import Loss, Model, Rule, Task, Weights, cross_entropy, inner_loop, task_loss
+from mamlpp.naming import describe
 from mamlpp.network import BatchNorm, BatchStatistics, ConvNet, Statistics
 from mamlpp.precision import full_precision, gradients_on, torch_defaults
 from mamlpp.recipe import Recipe
-from mamlpp.task_result import TaskResult, as_statistics, stack
+from mamlpp.task_result import Report, TaskResult, as_statistics, stack
 
 Path = list[Weights]  # θ_0 … θ_S
 Reading = Literal["support", "running", "queries"]  # whose statistics normalise a query
@@ -27,21 +31,29 @@ class MetaLearner(nn.Module):
     """The initial weights that MAML learns, and how a task adapts them.
 
     `image_shape` is (channels, height, width). The outer loop learns all parameters of the module;
-    the inner loop adapts `weights()`: all of the network but batch norm (section 4). `network`
-    takes the place of the recipe's `ConvNet`. It is called with images, and with `step`,
-    `statistics` and `collect` where its `forward` has parameters of these names.
+    the inner loop adapts `weights()`: all of the network but batch norm (section 4).
 
         learner = MetaLearner(RECIPES["maml++"], images.shape, ways=5)
         classify = learner.adapt(support_x, support_y)  # a function: images to logits
+
+    `network`, any module, takes the place of the recipe's `ConvNet`. It is called with inputs, and
+    with `step`, `statistics` and `collect` where its `forward` has parameters of these names.
+    Neither loop moves what is frozen when the learner is made. `image_shape` None lets inputs have
+    any shape, `ways` None is for targets that are no classes, with a `loss` of outputs and targets.
+    `metrics` are more such functions, which validation and evaluation report; `rule` makes the
+    inner rule of the weights (`inner_rates`). To change more, override a method in a subclass.
     """
 
     def __init__(
-        self, recipe: Recipe, image_shape: tuple[int, ...], ways: int, seed: int | None = None,
-        network: nn.Module | None = None,
+        self, recipe: Recipe, image_shape: tuple[int, ...] | None = None, ways: int | None = None,
+        seed: int | None = None, network: nn.Module | None = None, *, loss: Loss = cross_entropy,
+        metrics: Mapping[str, Loss] | None = None, rule: Callable[[Weights], Rule] | None = None,
     ) -> None:  # fmt: skip
         input_checks.check_learner(recipe, image_shape, ways, seed, network)
         super().__init__()
-        self.recipe, self.image_shape, self.ways = recipe, tuple(image_shape), ways
+        self.recipe, self.ways, self._loss = recipe, ways, loss
+        self.image_shape = None if image_shape is None else tuple(image_shape)
+        self.metrics = dict(metrics or {})
         self._own_network = network is not None
         sets = {"shared": 1, "per_step": recipe.inner_steps + 1, "batch": 0}
         norm_sets = sets[recipe.norm_weights], sets[recipe.norm_statistics]
@@ -51,13 +63,16 @@ class MetaLearner(nn.Module):
                 sizes = self.image_shape, ways, recipe.filters
                 network = ConvNet(*sizes, recipe.pooling, norm_sets)
             self.network = network
-            self.rule = _rule(recipe, self.weights())
+            self.frozen = input_checks.frozen_parameters(network)
+            self.rule = (rule or recipe_rule(recipe))(self.weights())
+
+    __repr__ = describe
 
     def weights(self) -> Weights:
         """θ: the parameters that the inner loop adapts, by their names in `network`."""
         norms = {id(p) for norm in self.norms() for p in norm.parameters()}
         named = self.network.named_parameters()
-        return {name: parameter for name, parameter in named if id(parameter) not in norms}
+        return {n: p for n, p in named if id(p) not in norms and n not in self.frozen}
 
     def norms(self) -> list[BatchNorm]:
         """The batch-norm layers of the network."""
@@ -74,6 +89,10 @@ class MetaLearner(nn.Module):
         if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted):
             options = {p.name: options[p.name] for p in accepted if p.name in options}
         return functional_call(self.network, weights, (x,), options)
+
+    def features(self, images: Any) -> Tensor:
+        """What the head is given of images before any inner step, `[M, F]`, without a graph."""
+        return Classifier(self, self.weights(), 0, checks=True).features(images)
 
     def meta_loss(self, batch: Iterable[Task], epoch: float = 0.0) -> tuple[Tensor, Report]:
         """The mean over B tasks of their weighted query losses, to call `.backward()` on.
@@ -94,10 +113,23 @@ class MetaLearner(nn.Module):
         model, query_model = self.models(task, statistics if self.has_running else None)
         step_weights, second_order = self.schedule(epoch)
         loss, logits = task_loss(
-            model, self.weights(), task, step_weights, self.rule, second_order, cross_entropy,
-            query_model,
+            model, self.weights(), task, step_weights, self.rule, second_order, self.loss,
+            query_model, self.query_loss,
         )  # fmt: skip
-        return TaskResult(loss, (logits.argmax(-1) == task.query_y).float().mean(), statistics)
+        return TaskResult(loss, self.accuracy(logits, task.query_y), statistics)
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """A scalar: the loss of the inner loop, on the support set; cross-entropy by default."""
+        return self._loss(outputs, targets)
+
+    def query_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """A scalar: the loss of the query set, which the outer loop lowers; by default `loss`."""
+        return self.loss(outputs, targets)
+
+    def accuracy(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """A scalar: how many are of the right class, in 0 … 1; NaN where there are no classes."""
+        hits = outputs.argmax(-1) == targets if self.ways else outputs.new_tensor(math.nan)
+        return hits.float().mean()
 
     def models(
         self, task: Task, collect: list[BatchStatistics] | None = None
@@ -149,7 +181,7 @@ class MetaLearner(nn.Module):
     def adapt(
         self, support_x: Tensor, support_y: Tensor, steps: int | None = None,
         reading: Reading = "support",
-    ) -> Callable[[Tensor], Tensor]:  # fmt: skip
+    ) -> Classifier:  # fmt: skip
         """Learn one task from support images `[N·K, C, H, W]` with labels `[N·K]`: a classifier.
 
         Arrays and lists serve too. Raises `InputError` where they are not of an N-way task. The
@@ -162,7 +194,7 @@ class MetaLearner(nn.Module):
         support_x, support_y = input_checks.as_support(self, support_x, support_y, steps)
         path = self.adapted_path(support_x, support_y, steps)
         classify = self.classifier(path, len(path) - 1, support_x, reading)
-        return input_checks.checked(self, classify)
+        return replace(classify, checks=True)
 
     @full_precision()
     def adapted_path(self, support_x: Tensor, support_y: Tensor, steps: int | None = None) -> Path:
@@ -172,22 +204,16 @@ class MetaLearner(nn.Module):
         start = {name: weight.detach().requires_grad_() for name, weight in self.weights().items()}
         with gradients_on():
             model = self.models(Task(support_x, support_y, None, support_y))[0]
-            path = inner_loop(model, start, (support_x, support_y), steps, self.rule, False)
+            support = support_x, support_y
+            path = inner_loop(model, start, support, steps, self.rule, False, self.loss)
         return [{name: w.detach() for name, w in weights.items()} for weights in path]
 
     def classifier(
         self, path: Path, step: int, support_x: Tensor, reading: Reading = "support"
-    ) -> Callable[[Tensor], Tensor]:
+    ) -> Classifier:
         """The classifier of `adapt` after `step` steps of an adapted path."""
         statistics = self.statistics(path[step], support_x, step, reading)
-
-        @full_precision()
-        @torch.no_grad()
-        def classify(images: Tensor) -> Tensor:
-            options = {} if statistics is None else {"statistics": statistics}
-            return self(path[step], images, step, **options)
-
-        return classify
+        return Classifier(self, path[step], step, statistics)
 
     @full_precision()
     @torch.no_grad()
@@ -211,9 +237,10 @@ class MetaLearner(nn.Module):
             self.rule.rate = recipe.inner_rate
 
 
-def _rule(recipe: Recipe, weights: Weights) -> nn.Module:
-    if recipe.inner_rule == "lslr":
-        return LSLR(weights, recipe.inner_steps, recipe.inner_rate)
-    if recipe.inner_rule == "meta-sgd":
-        return MetaSGD(weights, recipe.inner_rate)
-    return FixedRate(recipe.inner_rate)
+def recipe_rule(recipe: Recipe) -> Callable[[Weights], Rule]:
+    """The recipe's inner rule, as a function of the weights."""
+    return {
+        "lslr": lambda weights: LSLR(weights, recipe.inner_steps, recipe.inner_rate),
+        "meta-sgd": lambda weights: MetaSGD(weights, recipe.inner_rate),
+        "fixed": lambda weights: FixedRate(recipe.inner_rate),
+    }[recipe.inner_rule]

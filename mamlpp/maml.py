@@ -11,12 +11,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mamlpp.gradients import clip, first_nonfinite, gradient_norm
+from mamlpp.gradients import clip, first_nonfinite, gradient_norm, inner_gradients, set_rate
+from mamlpp.input_checks import as_step_weights, class_labels
+from mamlpp.precision import gradients_on
 from mamlpp.schedules import outer_rate
+from mamlpp.task_result import Report
 
 Weights = dict[str, Tensor]
 Model = Callable[[Weights, Any, int], Tensor]  # (weights, inputs, inner steps taken) -> outputs
-Rule = Callable[[str, int], Tensor | float]  # (name of a weight, inner step) -> α
+Rule = Any  # (name of a weight, inner step) -> α; or what has an `update` (`inner_rates`)
 Loss = Callable[[Tensor, Tensor], Tensor]  # (outputs, targets) -> a scalar, or `[B]`
 
 
@@ -29,59 +32,56 @@ class Task(NamedTuple):
     query_y: Tensor
 
 
-class Report(NamedTuple):
-    """Query loss and accuracy of a meta-batch: means over its tasks, detached scalars."""
-
-    loss: Tensor
-    accuracy: Tensor
-
-
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Mean over M examples: logits `[(B,) M, N]` and labels `[(B,) M]` to a scalar, or `[B]`."""
-    losses = F.cross_entropy(logits.flatten(0, -2), labels.flatten(), reduction="none")
+    losses = F.cross_entropy(logits.flatten(0, -2), class_labels(labels), reduction="none")
     return losses.view(labels.shape).mean(-1)
 
 
 def inner_step(
-    loss: Tensor, weights: Weights, rule: Rule, step: int, second_order: bool
-) -> Weights:
+    loss: Tensor, weights: Weights, rule: Rule, step: int, second_order: bool,
+    states: dict[str, Any] | None = None,
+) -> Weights:  # fmt: skip
     """`θ' = θ − α ∇θ loss`. With `second_order` the gradient itself stays part of the graph."""
-    gradients = torch.autograd.grad(loss.sum(), list(weights.values()), create_graph=second_order)
-    return {
-        name: weight - rule(name, step) * gradient
-        for (name, weight), gradient in zip(weights.items(), gradients, strict=True)
-    }
+    moved, states = {}, {} if states is None else states
+    for n, gradient in inner_gradients(loss, weights, second_order).items():
+        if hasattr(rule, "update"):  # and remembers something of each weight: momentum, say
+            moved[n], states[n] = rule.update(n, weights[n], gradient, step, states.get(n))
+        else:
+            moved[n] = weights[n] - rule(n, step) * gradient
+    return moved
 
 
+@gradients_on()
 def inner_loop(
     model: Model, weights: Weights, support: tuple[Any, Tensor], steps: int, rule: Rule,
     second_order: bool, loss: Loss = cross_entropy,
 ) -> list[Weights]:  # fmt: skip
     """Weights before and after each step on the support set (x, y): θ_0, θ_1, …, θ_S."""
-    x, y = support
-    path = [weights]
+    (x, y), path, states = support, [weights], dict[str, Any]()
     for step in range(steps):
         support_loss = loss(model(path[step], x, step), y)
-        path.append(inner_step(support_loss, path[step], rule, step, second_order))
+        path.append(inner_step(support_loss, path[step], rule, step, second_order, states))
     return path
 
 
 def task_loss(
     model: Model, weights: Weights, task: Task, step_weights: Sequence[float | Tensor], rule: Rule,
     second_order: bool, loss: Loss = cross_entropy, query_model: Model | None = None,
+    query_loss: Loss | None = None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """What a task adds to the meta-loss, and the query outputs after the last step.
 
     `step_weights` weigh the query loss after each of the steps 1 … S (MSL; the paper's equation 3);
-    one of weight 0 is not computed. `query_model` answers for the query set if `model` does not.
+    one of weight 0 is not computed. The query set may have a model and a loss of its own.
     """
     support, steps = (task.support_x, task.support_y), len(step_weights)
     path = inner_loop(model, weights, support, steps, rule, second_order, loss)
     losses = []
-    for step, weight in enumerate(step_weights, start=1):
+    for step, weight in enumerate(as_step_weights(step_weights), start=1):
         if isinstance(weight, Tensor) or weight > 0:
             outputs = (query_model or model)(path[step], task.query_x, step)
-            losses.append(weight * loss(outputs, task.query_y))
+            losses.append(weight * (query_loss or loss)(outputs, task.query_y))
     return torch.stack(losses).sum(0), outputs
 
 
@@ -105,12 +105,12 @@ def meta_step(
     """
     recipe, before = learner.recipe, {n: b.clone() for n, b in learner.named_buffers()}
     rate = outer_rate(recipe.outer_rate, recipe.outer_rate_min, recipe.epochs, epoch)
-    optimizer.param_groups[0]["lr"] = rate
+    row: dict[str, Any] = {"outer_rate": set_rate(optimizer, rate)}
     optimizer.zero_grad()
     report = meta_gradient(learner, batch, epoch)
     norm, finite = gradient_norm(learner)
     loss, accuracy, size, ok = torch.stack([*report, norm, finite]).tolist()  # a GPU waits here
-    row = {"outer_rate": rate, "loss": loss, "accuracy": accuracy, "gradient_norm": size}
+    row |= {"loss": loss, "accuracy": accuracy, "gradient_norm": size}
     if ok:
         clip(learner, norm, recipe)
         optimizer.step()

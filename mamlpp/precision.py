@@ -10,6 +10,7 @@ from contextlib import ContextDecorator, contextmanager
 from typing import Any
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 CONVOLUTIONS: Any = torch.backends.cudnn.conv  # type: ignore[attr-defined]
 
@@ -54,6 +55,9 @@ def torch_defaults() -> Iterator[None]:
 
 @contextmanager
 def gradients_on() -> Iterator[None]:
-    """With gradients, also where the caller has turned them off."""
-    with torch.inference_mode(False), torch.enable_grad():
+    """With gradients, also where the caller has turned them off; and with gradients of those.
+
+    PyTorch's fast kernels for attention have no second derivative.
+    """
+    with torch.inference_mode(False), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
         yield

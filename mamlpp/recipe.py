@@ -10,8 +10,10 @@ from typing import Any, Literal
 
 from mamlpp.errors import InputError
 from mamlpp.input_checks import check_recipe
+from mamlpp.naming import Named, documented
 
 
+@documented
 @dataclass(frozen=True)
 class Recipe:
     """Everything that defines a training but the data. Defaults are the paper's for Omniglot."""
@@ -46,8 +48,8 @@ class Recipe:
 
     meta_batch: int = 16
     """Tasks per meta-step: 16 (1-shot), 8 (5-shot) for Omniglot; 4, 2 for Mini-ImageNet [A]."""
-    outer_rate: float = 1e-3
-    """Learning rate of the meta-optimizer, Adam: beta [A]."""
+    outer_rate: float | None = 1e-3
+    """Learning rate of the meta-optimizer, Adam: beta [A]; None: what the optimizer has itself."""
     outer_rate_min: float | None = None
     """Cosine annealing of beta to this rate over all epochs (CA) [A]; None: beta stays [F]."""
     epochs: int = 150
@@ -128,7 +130,7 @@ _FIELDS: dict[str, dict[str, Any]] = {
     "maml-quick": _QUICK,
     "maml++-quick": _ALL | _QUICK | {"msl_epochs": 3.0, "second_order_from": 3.0},
 }
-RECIPES: dict[str, Recipe] = {
-    name: _with_milestones(Recipe(**fields), "msl_epochs", "second_order_from")
+RECIPES: dict[str, Recipe] = Named(
+    (name, _with_milestones(Recipe(**fields), "msl_epochs", "second_order_from"))
     for name, fields in _FIELDS.items()
-}
+)

@@ -25,13 +25,15 @@ def step_weights(steps: int, msl_epochs: float, msl_floor: float, epoch: float) 
     return [other] * (steps - 1) + [1 - other * (steps - 1)]
 
 
-def outer_rate(rate: float, minimum: float | None, epochs: float, epoch: float) -> float:
+def outer_rate(
+    rate: float | None, minimum: float | None, epochs: float, epoch: float
+) -> float | None:
     """Learning rate of the meta-optimizer: β = β_min + ½(β_max − β_min)(1 + cos(π·T/T_max)) (CA).
 
     T is the epoch, bounded by T_max = `epochs`: the rate never rises again. `minimum` None keeps it
-    at `rate` throughout.
+    at `rate` throughout; `rate` None leaves it to the optimizer.
     """
-    if minimum is None:
+    if rate is None or minimum is None:
         return rate
     turn = math.pi * min(epoch, epochs) / epochs
     return minimum + (rate - minimum) * (1 + math.cos(turn)) / 2

@@ -9,6 +9,16 @@ from torch import Tensor
 from mamlpp.network import BatchStatistics, Statistics
 
 
+class Report(NamedTuple):
+    """Query loss and accuracy of a meta-batch: means over its tasks, detached scalars.
+
+    The accuracy is NaN where the tasks have no classes.
+    """
+
+    loss: Tensor
+    accuracy: Tensor
+
+
 class TaskResult(NamedTuple):
     """Weighted query loss, query accuracy after the last step, and batch-norm statistics, of one
     task; or of B tasks, with one more dimension in front.

@@ -17,6 +17,8 @@ for name, handler in (("SIGINT", signal.default_int_handler), ("SIGHUP", signal.
 matplotlib.use("Agg")
 # The claims that notebooks check in tests are not the user's.
 os.environ.setdefault("MAMLPP_CLAIMS", f"{tempfile.mkdtemp()}/claims.jsonl")
+# Nor is what tests answer and solve.
+os.environ.setdefault("MAMLPP_PROGRESS", f"{tempfile.mkdtemp()}/progress.json")
 hypothesis.settings.register_profile("mamlpp", deadline=None)  # shared cores make times jump
 hypothesis.settings.load_profile("mamlpp")
 

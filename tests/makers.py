@@ -50,17 +50,19 @@ def plain_images(split="train", value=7):
     return mamlpp.ImageSet(images, (*"abc",), "small", split)
 
 
-def noise_images(split="train", classes=6, samples=4, size=16, dataset="noise"):
-    """Images of noise, for a training that need not learn anything."""
-    draw = torch.Generator().manual_seed(0)
+def noise_images(split="train", classes=6, samples=4, size=16, dataset="noise", seed=None):
+    """Images of noise, for a training that need not learn anything; others in each split."""
+    seed = ("train", "validation", "test").index(split) if seed is None else seed
+    draw = torch.Generator().manual_seed(seed)
     shape = (classes, samples, 1, size, size)
     noise = torch.randint(0, 256, shape, generator=draw, device="cpu")
     return mamlpp.ImageSet(noise.byte(), tuple(map(str, range(classes))), dataset, split)
 
 
-def noise_sampler(split="train", ways=WAYS, shots=1, queries=2, seed=0, **images):
-    """Tasks of these; further options are those of `noise_images`."""
-    return mamlpp.TaskSampler(noise_images(split, **images), ways, shots, queries, seed=seed)
+def noise_sampler(split="train", ways=WAYS, shots=1, queries=2, seed=0, drawn=None, **images):
+    """Tasks of these; further options are those of `noise_images`, whose seed is `drawn`."""
+    pictures = noise_images(split, seed=drawn, **images)
+    return mamlpp.TaskSampler(pictures, ways, shots, queries, seed=seed)
 
 
 def noise_trainer(

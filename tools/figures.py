@@ -1,9 +1,7 @@
-"""Draw the figures of the README and the notebooks: SVG files in `figures/`, from the JSON there.
+"""Draw the figures of the README and the notebooks, SVG files in `figures/`, and write its tables.
 
-make figures                                redraw every SVG from its JSON
+make figures                                redraw every SVG and table from the numbers kept
 .venv/bin/python tools/figures.py measure   the same, after training (minutes) for one of the JSONs
-mamlpp sweep sweeps/laptop.toml             train for an hour; then --table json --output
-                                            figures/laptop.json rewrites `laptop.json`
 """
 
 import stopping
@@ -37,7 +35,7 @@ from mamlpp.show.schedule_plots import (
     plot_outer_rate,
     plot_step_weights,
 )
-from mamlpp.show.tables import draw_tables
+from mamlpp.show.tables import as_markdown, draw_tables, recorded_tables
 from mamlpp.terminal import say
 
 FIGURES = Path(__file__).parent.parent / "figures"
@@ -102,9 +100,9 @@ def draw_first_hour(data: dict[str, Any]) -> Figure:
     return figure
 
 
-def draw_laptop(data: dict[str, Any]) -> Figure:
+def draw_laptop() -> Figure:
     """Omniglot 20-way 1-shot: each improvement in the paper and in our laptop-sized training."""
-    return draw_tables(data["tables"])
+    return draw_tables(recorded_tables(mamlpp.load_result("laptop")))
 
 
 def draw_cures() -> Figure:
@@ -156,7 +154,7 @@ DRAWN: dict[str, tuple[Callable[..., Figure], list[str]]] = {
     "maml_graph": (draw_maml_graph, []),
     "mamlpp_graph": (draw_mamlpp_graph, []),
     "schedules": (draw_schedules, []),
-    "laptop": (draw_laptop, ["laptop"]),
+    "laptop": (draw_laptop, []),
 }
 
 MEASURED = {"first_hour": measure_first_hour}
@@ -180,6 +178,25 @@ def read_numbers(source: str) -> dict[str, Any]:
     return json.loads((FIGURES / f"{source}.json").read_text(encoding="utf-8"))
 
 
+# Pages with a table between two marks: (the page, its columns; None: all of them).
+PAGES: dict[str, list[str] | None] = {
+    "README.md": ["method", "paper", "others", "meta-steps", "by support"],
+    "book/results.md": None,
+}
+MARKS = "<!-- made by `make figures` from results/ -->\n", "<!-- the end of it -->\n"
+
+
+def page_with_table(name: str) -> str:
+    """The text of a page with its table made anew from the recorded results."""
+    text = (FIGURES.parent / name).read_text(encoding="utf-8")
+    before, rest = text.split(MARKS[0])
+    after = rest.split(MARKS[1])[1]
+    [table] = recorded_tables(mamlpp.load_result("laptop"))
+    kinds = ("single",) if PAGES[name] else ("single", "ensemble")
+    parts = [as_markdown(table, kind, PAGES[name]) for kind in kinds]
+    return before + MARKS[0] + "\n" + "\n\n".join(parts) + "\n\n" + MARKS[1] + after
+
+
 def main(arguments: list[str]) -> None:
     """Draw every figure; with the argument `measure`, first measure their numbers again."""
     matplotlib.use("agg")
@@ -191,6 +208,11 @@ def main(arguments: list[str]) -> None:
         sys.exit(f"unknown argument {' '.join(arguments)!r}; use 'measure' or no argument.")
     for name in DRAWN:
         say(draw(name, FIGURES).relative_to(FIGURES.parent).as_posix())
+    for name in PAGES:
+        text = page_with_table(name)
+        with replacing(FIGURES.parent / name) as part:
+            part.write_text(text, encoding="utf-8", newline="\n")
+        say(name)
 
 
 if __name__ == "__main__":

@@ -153,10 +153,16 @@ def run_all(notebooks: list[Path], folder: Path, parameters: Mapping[str, object
     with tqdm(notebooks, unit="notebook") as bar:
         for path in bar:
             bar.set_description(path.stem)
-            results.append(_run_one(path, folder / path.name, parameters))
+            own = parameters if is_chapter(path) else {}
+            results.append(_run_one(path, folder / path.name, own))
             if results[-1].error:
                 tqdm.write(results[-1].error)
     return results
+
+
+def is_chapter(path: Path) -> bool:
+    """Whether a notebook is a chapter, which has a profile; the others compute for seconds."""
+    return path.name[0].isdigit()
 
 
 def _run_one(path: Path, output: Path, parameters: Mapping[str, object]) -> Result:

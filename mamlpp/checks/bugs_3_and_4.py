@@ -123,6 +123,7 @@ ALIAS = Bug(
             _clones, result=lambda found, statistics: statistics
         ),
         "it evaluates twice": _twice,
+        "`evaluate` is never called: its result is asked for": lambda statistics, _: statistics,
         "`evaluate` should see the statistics as they are": _on_zeros,
     },
     observe=_with_statistics_after,
@@ -185,6 +186,9 @@ EARLY_STOP = Bug(
         "the fall ends an epoch too late": _line(lambda epoch, e: min(epoch / (e + 1), 1)),
         "`msl_epochs` is an argument: it is not always 10": _line(
             lambda epoch, e: min(epoch / 10, 1)
+        ),
+        "`msl_epochs` is an argument in both places: divide by it, too": _line(
+            lambda epoch, e: min(epoch, e) / 10
         ),
         "`floor` is an argument: it is not always 0.02": _line(end=lambda floor: 0.02),
         "it is at the floor from the start": _line(lambda epoch, e: 1.0),

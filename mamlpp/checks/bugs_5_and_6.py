@@ -108,6 +108,18 @@ def _neighbours(classes: int, ways: int, draw: Draw) -> list[int]:
     return [(start + i) % classes for i in range(ways)]
 
 
+def _in_a_row(classes: int, ways: int, draw: Draw) -> list[int]:
+    start = int(torch.randint(classes - ways + 1, (), generator=draw))
+    return list(range(start, start + ways))
+
+
+def _into_a_set(classes: int, ways: int, draw: Draw) -> list[int]:
+    task: set[int] = set()
+    while len(task) < ways:
+        task.add(int(torch.randint(classes, (), generator=draw)))
+    return list(task)
+
+
 def _moved_apart(classes: int, ways: int, draw: Draw) -> list[int]:
     """A class that comes twice is exchanged for the next one that is free."""
     task: list[int] = []
@@ -140,12 +152,15 @@ def _deal(program: Function, classes: int, ways: int, draw: Draw) -> Observed:
     tasks = [program(classes, ways, draw) for _ in range(75 * classes)]
     draw.set_state(start)
     again = [program(classes, ways, draw) for _ in range(5)]
-    if not all(isinstance(task, list) for task in tasks):
+    if not all(isinstance(task, list | tuple) for task in tasks):
         return Observed({"a task": Words(kind(tasks[0]))})
     drawn = [c for task in tasks for c in task]
+    if not all(isinstance(c, int) for c in drawn):
+        return Observed({"a class in a task": Words(kind(drawn[0]))})
     return Observed(
         {
             "a task": Words("a list"),
+            "a class in a task": Words("a number"),
             "the number of entries in a task": _unless_all(ways, map(len, tasks)),
             "the number of different classes in a task": _unless_all(
                 ways, (len(set(task)) for task in tasks)
@@ -153,6 +168,7 @@ def _deal(program: Function, classes: int, ways: int, draw: Draw) -> Observed:
             "of many tasks, [the smallest class, the largest class]": [min(drawn), max(drawn)],
             "whether, with the same generator, the same tasks come again": again == tasks[:5],
             "whether with one generator, the tasks differ": any(task != tasks[0] for task in tasks),
+            "whether the classes come in any order": any(task != sorted(task) for task in tasks),
             "whether all classes come equally often": _evenly(drawn, range(classes)),
             "whether all pairs of classes come equally often": _evenly(
                 [pair for task in tasks for pair in combinations(sorted(task), 2)],
@@ -188,8 +204,14 @@ REPEATED_CLASS = Bug(
         lambda: (12, 2, generator(seed + 2)),
     ],
     mistakes={
+        "sorting changes nothing: a class still comes twice": lambda classes, ways, draw: sorted(
+            _with_replacement(classes, ways, draw)
+        ),
         "leaving out what comes twice leaves too few classes": _as_a_set,
         "it always takes the first classes": _the_first,
+        "the classes are in a row: any classes may come together": _in_a_row,
+        "a set puts its numbers into an order of its own, so that a class keeps its label: use a "
+        "list": _into_a_set,
         "the classes are neighbours: any classes may come together": _neighbours,
         "exchanging a class that comes twice for the next one makes neighbours more likely: "
         "shuffle all classes instead": _moved_apart,

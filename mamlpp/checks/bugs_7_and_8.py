@@ -80,6 +80,9 @@ TRANSDUCTIVE = Bug(
         "it divides by the variance: take the square root": _by_running(
             lambda variance: variance + 1e-5
         ),
+        "mean and variance line up with the width of the images: view them as [1, F, 1, 1]": (
+            lambda images, mean, variance: (images - mean) / torch.sqrt(variance + 1e-5)
+        ),
         "eps is missing below the root: 1e-5, as in F.batch_norm": _by_running(Tensor.sqrt),
         "eps is outside of the root: √(variance + eps)": _by_running(
             lambda variance: variance.sqrt() + 1e-5
@@ -168,6 +171,9 @@ DEVIATION_OVER_HITS = Bug(
         ),
         "it averages the deviations within the tasks: the deviation between the tasks is asked "
         "for": _interval(lambda hits: 1.96 * hits.std(1).mean() / math.sqrt(len(hits))),
+        "it is the deviation of a coin, √(p(1 − p)): take .std() of the tasks' accuracies": (
+            _interval(lambda hits: 1.96 * math.sqrt(hits.mean() * (1 - hits.mean()) / len(hits)))
+        ),
         "the factor 1.96 is missing": _interval(lambda hits: _over_tasks(hits) / 1.96),
         "it is the whole width: half of it is asked for": _interval(
             lambda hits: 2 * _over_tasks(hits)

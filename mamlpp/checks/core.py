@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mamlpp.checks.compare import same, text
 from mamlpp.checks.inputs import tensors_in
+from mamlpp.show import progress
 
 Function = Callable[..., Any]
 
@@ -43,6 +44,22 @@ _ERRORS = {
     "must match the size of tensor": (
         "two tensors do not fit together; print their shapes, and use view or keepdim=True to "
         "line up their dimensions"
+    ),
+    "'str' and 'Tensor'": (
+        "it computes with a name: a loop over a dict gives names; .items() gives names and tensors"
+    ),
+    "can't multiply sequence by non-int": (
+        "it multiplies a tuple; torch.autograd.grad returns a tuple, even of a single gradient"
+    ),
+    "only one element tensors can be converted": (
+        "it makes one number of a tensor that holds many; which of them, or which mean, is it?"
+    ),
+    "not compiled with CUDA": (
+        "it asks for a GPU that is not there; new tensors belong where the inputs are "
+        "(torch.zeros_like, or device=x.device)"
+    ),
+    "shapes cannot be multiplied": (
+        "@ is a matrix product, whose shapes must fit; * multiplies number by number"
     ),
     "index out of range": "it reads beyond the last entry",
     "is out of bounds for dimension": "it reads beyond the last entry of a tensor",
@@ -102,12 +119,35 @@ class _Watched:
         return getattr(self.stream, name)
 
 
+def check_call(function: Function, inputs: Sequence[Any]) -> None:
+    """Raise `Wrong` if this is no function, or not one of so many arguments."""
+    if not callable(function):
+        raise Wrong(
+            f"this is {text(function)}, not a function: give the check the function itself, and "
+            f"do not call it"
+        )
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return
+    try:
+        signature.bind(*inputs)
+    except TypeError:
+        count = len(inputs)
+        raise Wrong(
+            f"{name_of(function)} should take {count} argument{'' if count == 1 else 's'}: keep "
+            f"its first line as it was given",
+            [f"it is now: def {name_of(function)}{signature}"],
+        ) from None
+
+
 def attempt(function: Function, *inputs: Any, may_change: bool = False) -> Any:
     """What the student's function returns for `inputs`.
 
     Raises `Wrong` where it stops with an error, changes an input (unless it `may_change` them), or
     returns nothing; and the NotImplementedError of an answer that is not written yet.
     """
+    check_call(function, inputs)
     call, output = call_text(function, inputs), _Watched(sys.stdout)
     before = {place: (t, t.detach().clone()) for place, t in tensors_of(function, inputs).items()}
     structure = _structure(inputs)
@@ -130,7 +170,10 @@ def attempt(function: Function, *inputs: Any, may_change: bool = False) -> Any:
         )
     if found is None:
         hint = "it prints its result, but only `return` hands it to the caller"
-        hint = hint if output.used else "does it end with `return`?"
+        if not output.used:
+            hint = "does every way through it end with `return`?"
+            if None in [value for value in inputs if not isinstance(value, Tensor)]:
+                hint += " (`x and …` is None where x is None)"
         raise Wrong(f"{name_of(function)} returned None: {hint}", [f"called {call}"])
     return found
 
@@ -177,5 +220,6 @@ def stopped(function: Function, call: str, error: Exception) -> Wrong:
 
 
 def passed(function: Function, words: str = "") -> None:
-    """Say so, in one line."""
+    """Say so, in one line, and keep it for the reader's page of progress."""
+    progress.keep("exercise", name_of(function), True)
     print(f"{name_of(function)}: passed{', ' if words else ''}{words}")

@@ -1,17 +1,31 @@
 """Compare a student's function with a right one: results, and the gradients through them."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from mamlpp.checks.compare import Raised, first_difference, in_words, kind, other_kind, same
+from mamlpp.checks.compare import (
+    Observed,
+    Raised,
+    first_difference,
+    in_words,
+    kind,
+    other_kind,
+    same,
+)
 from mamlpp.checks.core import Function, Wrong, attempt, call_text, is_stub, name_of, tensors_of
 from mamlpp.checks.inputs import tensors_in
 
 Trial = tuple[Any, ...] | Callable[[], tuple[Any, ...]]
-"""The inputs of one call, or a function that makes them anew for each call."""
+"""The inputs of one call, or a function that makes them anew (what has a graph is not copied)."""
+
+
+def inputs_of(trial: Trial) -> tuple[Any, ...]:
+    """The inputs of one call, which may be changed without harm to the next call."""
+    return trial() if callable(trial) else deepcopy(trial)
 
 
 class Outcome(NamedTuple):
@@ -49,7 +63,7 @@ def outcome(function: Function, trial: Trial, named: Function, gradients: bool) 
 
     `named` has the names of the parameters.
     """
-    inputs = trial() if callable(trial) else trial
+    inputs = inputs_of(trial)
     tensors = tensors_of(named, inputs) if gradients else {}
     leaves = {place: t for place, t in tensors.items() if t.is_leaf and t.requires_grad}
     try:
@@ -95,7 +109,8 @@ def judge_trials(
 
     `observe` runs a program on the inputs and returns what is compared, by default the program's
     result. A mistake is a function too, and is named if it explains what was found in all trials.
-    If none does, `otherwise` may make a sentence of the first trial that differs and its result.
+    If none does, `otherwise` may make a sentence of the first trial that differs and its result, or
+    the numbers themselves suggest what is wrong (`suggested`).
     `gradients` says whether gradients are compared too, `may_change` whether a program may change
     its inputs in place.
     """
@@ -117,14 +132,15 @@ def judge_trials(
     trial, first, should = different[0]
     if first.error and not isinstance(first.result, Wrong):
         raise first.error
-    inputs = trial() if callable(trial) else trial
+    inputs = inputs_of(trial)
     hint, shown = _described(student, inputs, first, should)
     for sentence, wrong in mistakes.items():
         if all(map(Outcome.agrees_with, found, run(wrong))):
             hint = f"{name_of(student)}: {sentence}"
             break
     else:
-        if not first.error and (said := otherwise(inputs, first.result)):
+        said = None if first.error else otherwise(inputs, first.result)
+        if said or (NO_CLUE in hint and (said := suggested(found, expected))):
             hint = f"{name_of(student)}: {said}"
     raise Wrong(hint, shown) from first.error
 
@@ -146,12 +162,71 @@ def _described(
     return f"{name_of(student)}: {_guess(*parts)}", [call, what, f"expected {should}"]
 
 
+def suggested(found: Sequence[Outcome], expected: Sequence[Outcome]) -> str | None:
+    """What the numbers of all trials have in common with the right ones, in any exercise."""
+    if any(outcome.error for outcome in found):
+        return None
+    both = [(_like(f.result, e.result), e.result) for f, e in zip(found, expected, strict=True)]
+    (first, _), *others = both
+    if isinstance(first, Observed):
+        return None
+    if len(others) > 1 and all(same(f, first) for f, _ in others):
+        return "it gives the same answer to every call: does it use all of its arguments?"
+    if all(isinstance(f, list | tuple) and same(f[::-1], e) for f, e in both):
+        return "the order is the other way round"
+    pairs = [(numbers_in(f), numbers_in(e)) for f, e in both]
+    if any(len(a) != len(b) for a, b in pairs) or sum(len(a) for a, _ in pairs) < MANY:
+        return None
+    a, b = (torch.tensor([n for pair in pairs for n in pair[i]]).double() for i in (0, 1))
+    return _in_common(a, b) if b.unique().numel() > 2 else None
+
+
+MANY = 3  # numbers; a pattern in fewer may be chance
+
+
+def numbers_in(value: Any) -> list[float]:
+    """All numbers in nested dicts, lists and tensors, in order."""
+    if isinstance(value, Tensor):
+        return value.detach().double().flatten().tolist()
+    if isinstance(value, Mapping):
+        return [n for name in sorted(value, key=str) for n in numbers_in(value[name])]
+    if isinstance(value, list | tuple):
+        return [n for part in value for n in numbers_in(part)]
+    return [float(value)] if isinstance(value, int | float) else []
+
+
+def _in_common(a: Tensor, b: Tensor) -> str | None:
+    """How all numbers `a` differ from all numbers `b`, if there is one way in which they do."""
+    ratio, shift = a[b != 0] / b[b != 0], a - b
+    if not a.any():
+        return "every number is 0"
+    if torch.allclose(a, -b):
+        return "the sign: every number is minus what it should be"
+    if torch.allclose(ratio, ratio[0].expand_as(ratio)) and not a[b == 0].any():
+        return f"every number is {ratio[0]:.3g} times what it should be"
+    if torch.allclose(shift, shift[0].expand_as(shift)):
+        side = "large" if shift[0] > 0 else "small"
+        return f"every number is too {side} by {abs(shift[0]):.3g}"
+    if torch.equal(a, a.round()) and bool(((a - b).abs() <= 1).all()):
+        return "these are whole numbers: do not round, and use / instead of //"
+    if torch.allclose(a, b, rtol=0.01, atol=0.01):
+        return "the numbers are close, but not exact: is something rounded on the way?"
+    return None
+
+
+NO_CLUE = "this is none of the usual mistakes; work out this call by hand and compare"
+
+
 def _guess(found: Any, expected: Any) -> str:
     """What a difference suggests that none of an exercise's own mistakes explains."""
     if isinstance(expected, Raised):
         return f"it should raise {expected}"
     if isinstance(expected, Tensor) and kind(found) == "a number":
         return "it should return the tensor itself: .item() and float() throw its graph away"
+    if isinstance(expected, tuple) and other_kind(found, expected):
+        return f"it should return {len(expected)} values (return a, b)"
+    if kind(expected) == "a number" and isinstance(found, Tensor):
+        return "one number is asked for: add up, or average, what is left"
     if other_kind(found, expected):
         return f"it should give {kind(expected)}, not {kind(found)}"
     if isinstance(expected, Mapping):
@@ -165,7 +240,7 @@ def _guess(found: Any, expected: Any) -> str:
             "the dtype is not that of the inputs (torch.zeros and torch.tensor make float32 unless "
             "they are told dtype=…)"
         )
-    return "this is none of the usual mistakes; work out this call by hand and compare"
+    return NO_CLUE
 
 
 def _gradients_described(

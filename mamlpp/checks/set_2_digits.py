@@ -49,6 +49,15 @@ _DIGIT_MISTAKES: dict[str, Function] = {
     "it averages the digits of the single numbers: take norms of the whole tensors first": (
         lambda x, exact: -((x.double() - exact) / exact).abs().log10().mean().item()
     ),
+    "it divides number by number and takes the norm of that: take the norms first, then divide": (
+        lambda x, exact: -math.log10(((x.double() - exact) / exact).norm().item())
+    ),
+    "it compares the lengths of the two tensors: take the length of their difference": (
+        lambda x, exact: -math.log10((x.double().norm() - exact.norm()).abs() / exact.norm())
+    ),
+    "it takes the mean of the differences, in which they cancel: take their norm": (
+        lambda x, exact: -math.log10((x.double() - exact).mean().abs() / exact.norm())
+    ),
     "it divides the 1-norms (.abs().sum()): a norm is the root of the sum of squares": (
         lambda x, exact: -math.log10(((x.double() - exact).abs().sum() / exact.abs().sum()).item())
     ),

@@ -125,9 +125,8 @@ _GROWTH_MISTAKES: dict[str, Function] = {
     "it looks at the largest curvature alone: a negative one makes the gradient grow too": (
         _growth(choose=lambda curvatures: [max(curvatures)])
     ),
-    "it looks at the smallest curvature alone: a large one makes the gradient grow too": (
-        _growth(choose=lambda curvatures: [min(curvatures)])
-    ),
+    "it looks at the smallest curvature alone (is abs() outside of max()?): a large one makes the "
+    "gradient grow too": (_growth(choose=lambda curvatures: [min(curvatures)])),
     "it looks at the first curvature alone: compare all of them": _growth(
         choose=lambda curvatures: curvatures[:1]
     ),

@@ -69,6 +69,9 @@ _WEIGHT_MISTAKES: dict[str, Function] = {
     "`msl_epochs` is an argument: E is not always the same": _weights(
         lambda n, e, epoch: (1 - min(epoch / 10, 1)) / n
     ),
+    "`msl_epochs` is an argument in both places: divide by it, too": _weights(
+        lambda n, e, epoch: (1 - min(epoch, e) / 10) / n
+    ),
     "it returns the weight of the earlier steps alone: a list of all N is asked for": (
         lambda n, e, epoch: (1 - min(epoch / e, 1)) / n
     ),

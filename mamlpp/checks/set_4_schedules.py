@@ -83,6 +83,17 @@ _TIME_MISTAKES: dict[str, Function] = {
     "None means that no epoch is of second order: all are of first order": _seconds(
         lambda epochs, start: min(start, epochs), for_none=0
     ),
+    "0 means always, None means never: `if not second_order_from` takes 0 for None": (
+        lambda n, start, first, second: _right_seconds(n, start or None, first, second)
+    ),
+    "None stands for a switch at epoch 150: a training may be longer": (
+        lambda n, start, first, second: _right_seconds(
+            n, 150 if start is None else start, first, second
+        )
+    ),
+    "it counts wrongly where the training ends before the switch, and None is no number": (
+        lambda n, start, first, second: start * first + (n - start) * second
+    ),
     "a training cannot have more epochs of first order than it has epochs: it may end before the "
     "switch": _seconds(lambda epochs, start: start),
     "the two times are swapped: the epochs before the switch are of first order": (
@@ -124,7 +135,7 @@ _TIME_MISTAKES: dict[str, Function] = {
 def training_time(student: Function, seed: int = 0) -> None:
     """Exercise 4.2: `training_time(epochs, second_order_from, …, …)`, in seconds."""
     draw, trials = generator(seed), []
-    for epochs, start in ((150, 50), (4, 1), (60, 0), (80, 80), (30, 400), (100, None)):
+    for epochs, start in ((150, 50), (4, 1), (60, 0), (80, 80), (30, 400), (400, None)):
         first = pick(draw, [1.5, 2.0, 3.0])
         trials.append((epochs, start, first, pick(draw, [4.5, 5.0, 7.0])))
     judge_trials(student, trials, _right_seconds, _TIME_MISTAKES)

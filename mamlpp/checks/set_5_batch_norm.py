@@ -76,6 +76,9 @@ _NORM_MISTAKES: dict[str, Function] = {
     "it averages over images and channels: average over dimensions 0, 2 and 3": _batch_norm(
         dims=(0, 1)
     ),
+    "each place of an image is normalised over its channels: average over all but the channels": (
+        _batch_norm(dims=1)
+    ),
     "it divides by the variance: take the square root": _batch_norm(
         scale=lambda variance, eps: variance + eps
     ),
@@ -134,6 +137,12 @@ def _all_rows(running: Tensor, step: int, batch: Tensor, momentum: float) -> Ten
     return (1 - momentum) * running + momentum * batch
 
 
+def _column(running: Tensor, step: int, batch: Tensor, momentum: float) -> Tensor:
+    new, place = running.clone(), min(step, len(running) - 1)
+    new[:, place] = (1 - momentum) * running[:, place] + momentum * batch
+    return new
+
+
 def _one_row(running: Tensor, step: int, batch: Tensor, momentum: float) -> Tensor:
     return _moved()(running, step, batch, momentum)[min(step, len(running) - 1)]
 
@@ -160,6 +169,7 @@ _UPDATE_MISTAKES: dict[str, Function] = {
     ),
     "it always moves the first row: `step` says which one": _moved(row=lambda step, rows: 0),
     "it always moves the last row: `step` says which one": _moved(row=lambda step, rows: -1),
+    "it moves a column: the rows are the steps, running[step] and not running[:, step]": _column,
     "all rows moved: only the row of the step should": _all_rows,
     "old and new are swapped: `momentum` is the batch's share, and the old values keep the rest": (
         _moved(blend=lambda old, new, m: m * old + (1 - m) * new)

@@ -84,7 +84,12 @@ def _blind_spot(missed: list[str], all_leaks: list[str]) -> str:
         return "misses a leak into all images but the first: compare the logits of every image"
     if missed == by_place[1:]:
         return "misses a leak into all images but the last: compare the logits of every image"
-    return "misses a leak"
+    if missed == by_statistics[2:]:
+        return (
+            "misses a leak that shows only when one particular image is away: compare each image "
+            "with itself alone"
+        )
+    return "misses a leak: compare the logits of every image with those that it gets alone"
 
 
 def _answer(student: Function, classify: Classifier, images: Tensor, calls: list[int]) -> bool:
@@ -164,6 +169,9 @@ _SEAL_MISTAKES: dict[str, Function] = {
     "one mean for all features: each feature has its own (.mean(0))": _logits(_of_all_numbers),
     "without any normalisation there is no leak, but it is another network": _logits(
         lambda q, s, f: (torch.zeros(()), torch.ones(()).double()), eps=0.0
+    ),
+    "each query is normalised by itself alone, which makes all its features 0": _logits(
+        lambda q, s, f: (q @ f, torch.zeros(()).double())
     ),
     "each query is normalised by itself, over its features: that is layer norm": _logits(
         _layer_norm

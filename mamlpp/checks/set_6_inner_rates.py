@@ -1,13 +1,15 @@
 """Checks of set 6: counting rates, and LSLR (6.1 and 6.2; the paper, section 4)."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import permutations
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from mamlpp.checks.compare import same
 from mamlpp.checks.core import Function, passed
 from mamlpp.checks.inputs import check, generator, normal, pick
 from mamlpp.checks.judging import judge_trials
@@ -58,6 +60,10 @@ def _counts(
     return numbers_learned
 
 
+def _without_usual_ends(name: str) -> str:
+    return name.replace(".weight", "").replace(".bias", "")
+
+
 def _built(shapes: Shapes, steps: int) -> tuple[int, int]:
     """The right answer, by building both."""
     tensors = {name: torch.zeros(shape) for name, shape in shapes.items()}
@@ -82,6 +88,8 @@ _COUNT_MISTAKES: dict[str, Function] = {
     "the layer of 'blocks.0.conv.weight' is 'blocks.0.conv': yours takes one word of it": _counts(
         lambda s, n: len({name.split(".")[-2] for name in s}) * n
     ),
+    "a layer may have other tensors than weight and bias: its name is what comes before the last "
+    "dot": _counts(lambda s, n: len({_without_usual_ends(name) for name in s}) * n),
     "LSLR learns rates for the N steps that are taken: yours has N + 1, as published code does": (
         _counts(lambda s, n: len(_layers(s)) * (n + 1))
     ),
@@ -167,6 +175,9 @@ _LSLR_MISTAKES: dict[str, Function] = {
     "it counts tensors where it should count layers: the tensors of a layer share a row": _lslr(
         _rate, row=lambda names, name: names.index(name)
     ),
+    "it takes two tensors for a layer: a layer may have one or three": _lslr(
+        _rate, row=lambda names, name: names.index(name) // 2
+    ),
     "it sorts the layers: the rows are in the order in which the layers first appear": _lslr(
         _rate, row=lambda names, name: sorted(_layers(names)).index(layer_of(name))
     ),
@@ -194,6 +205,23 @@ _LSLR_MISTAKES: dict[str, Function] = {
 }
 
 
+def _other_order(inputs: tuple[Any, ...], found: Any) -> str | None:
+    """What to say where the rows belong to the layers in any other order."""
+    weights, _, _, _ = inputs
+    names = _layers(weights)
+    for order in permutations(names):
+
+        def row(_: list[str], name: str, order: Sequence[str] = order) -> int:
+            return order.index(layer_of(name))
+
+        if list(order) != names and same(found, _lslr(_rate, row=row)(*inputs)):
+            return (
+                "the layers are in another order than they first appear in: a set has no order, "
+                "dict.fromkeys keeps it"
+            )
+    return None
+
+
 @check
 def lslr_step(student: Function, seed: int = 0) -> None:
     """Exercise 6.2: `lslr_step(weights, gradients, rates, step)`, rates `[L, S]`."""
@@ -211,5 +239,5 @@ def lslr_step(student: Function, seed: int = 0) -> None:
         ("plain", 2, 3, torch.float64),
     ]
     trials = [partial(inputs, *kind) for kind in kinds]
-    judge_trials(student, trials, _lslr(_rate), _LSLR_MISTAKES)
+    judge_trials(student, trials, _lslr(_rate), _LSLR_MISTAKES, _other_order)
     passed(student)

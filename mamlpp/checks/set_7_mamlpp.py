@@ -8,8 +8,12 @@ marks.
 import copy
 import os
 import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache, partial
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +23,6 @@ from mamlpp.checks.core import Function, Wrong, is_stub, name_of, not_written, p
 from mamlpp.checks.inputs import check, generator
 from mamlpp.checks.judging import judge_trials
 from mamlpp.data import load_images
-from mamlpp.data.images import ImageSet
 from mamlpp.data.tasks import TaskBatch, TaskSampler
 from mamlpp.errors import InputError
 from mamlpp.learner import MetaLearner
@@ -177,28 +180,29 @@ BUDGETS = {
 """By profile. 5-way 1-shot on glyphs; the seconds are twice what the text gives."""
 
 
-class BudgetedSampler(TaskSampler):
-    """Training tasks, 5-way 1-shot with 5 queries a class, of which only so many can be drawn."""
+@contextmanager
+def limited(most: int) -> Iterator[None]:
+    """Let all samplers together draw `most` tasks of each split, and none of the test split.
 
-    def __init__(self, images: ImageSet, tasks: int, seed: int = 0) -> None:
-        super().__init__(images, 5, 1, 5, seed=seed, rotate=True)
-        self.tasks, self.drawn = tasks, [0]
+    A sampler that the student makes counts like the one that is given.
+    """
+    draw, drawn = TaskSampler.sample, Counter[str]()
 
-    def with_seed(self, seed: int) -> "BudgetedSampler":
-        """Another seed, the same budget."""
-        other = BudgetedSampler(self.images, self.tasks, seed)
-        other.drawn = self.drawn
-        return other
-
-    def sample(self, tasks: int) -> TaskBatch:
-        """The next tasks; raises `Wrong` beyond the budget."""
-        self.drawn[0] += tasks
-        if self.drawn[0] > self.tasks:
+    def counted(sampler: TaskSampler, tasks: int) -> TaskBatch:
+        split = sampler.images.split
+        drawn[split] += tasks
+        if split == "test":
+            raise Wrong("the characters of the test split are for the judge: train without them")
+        if drawn[split] > most:
             raise Wrong(
-                f"the training draws more than its {self.tasks} tasks: meta_batch × "
-                f"iterations_per_epoch × epochs must stay within them"
+                f"the training draws more than {most} tasks of the {split} characters: keep "
+                f"meta_batch × iterations_per_epoch × epochs within them, and so validation_tasks "
+                f"× epochs"
             )
-        return super().sample(tasks)
+        return draw(sampler, tasks)
+
+    with patch.object(TaskSampler, "sample", counted):
+        yield
 
 
 @check
@@ -243,11 +247,12 @@ def _trained(student: Function, budget: Budget) -> MetaLearner | Wrong:
 
 def _train(student: Function, budget: Budget) -> MetaLearner:
     """The learner that the student's training returns, within its budget."""
-    train = BudgetedSampler(load_images("glyphs", "train"), budget.tasks)
+    train = TaskSampler(load_images("glyphs", "train"), 5, 1, 5, rotate=True)
     validation = TaskSampler(load_images("glyphs", "validation"), 5, 1, 5)
     start = time.monotonic()
     try:
-        found = student(train, validation, budget.tasks)
+        with limited(budget.tasks):
+            found = student(train, validation, budget.tasks)
     except InputError as error:
         raise Wrong(f"{name_of(student)} stopped: {error}") from error
     except NotImplementedError as error:

@@ -3,8 +3,11 @@
 Which departures these are is told in chapter 10; the programs are in the modules `bugs_…`.
 """
 
+from difflib import get_close_matches
+
 from mamlpp.checks import bugs_1_and_2, bugs_3_and_4, bugs_5_and_6, bugs_7_and_8
 from mamlpp.checks.bug import Bug
+from mamlpp.checks.compare import kind
 from mamlpp.checks.core import Function, Wrong, attempt, name_of, passed
 from mamlpp.checks.inputs import check
 from mamlpp.checks.judging import judge_trials
@@ -42,8 +45,12 @@ BUGS: dict[int, Bug] = {
 def found(number: int, student: Function) -> None:
     """Part a of exercise 8.`number`: the name of the defect."""
     answer = attempt(student)
-    if not isinstance(answer, str) or answer not in KINDS:
-        raise Wrong(f"{name_of(student)}: {answer!r} is not in the list of kinds")
+    if not isinstance(answer, str):
+        raise Wrong(f"{name_of(student)}: return one of the kinds as a string, not {kind(answer)}")
+    if answer not in KINDS:
+        [close] = get_close_matches(answer.lower(), KINDS, 1) or [""]
+        meant = f"; did you mean {close!r}?" if close else ""
+        raise Wrong(f"{name_of(student)}: {answer!r} is not in the list of kinds{meant}")
     if answer != BUGS[number].kind:
         raise Wrong(f"{name_of(student)}: it is not {answer!r}: {KINDS[answer]}")
     passed(student)

@@ -14,14 +14,26 @@ class SinusoidSampler:
     """Draws regression tasks `y = amplitude · sin(x + phase)`.
 
     The amplitude is uniform in [0.1, 5], the phase in [0, π], x in [-5, 5]. A task shows `shots`
-    points and asks for `queries` others. Raises `InputError` where these are not whole numbers, 1
-    or more (0 or more for `seed`).
+    points and asks for `queries` others. These are no classes: `ways` is None. Raises `InputError`
+    where the numbers are not whole ones, 1 or more (0 or more for `seed`).
     """
 
     def __init__(self, shots: int = 10, queries: int = 10, *, seed: int = 0) -> None:
         self.shots = whole_number("shots", shots)
         self.queries = whole_number("queries", queries)
-        self.generator = torch.Generator().manual_seed(stream_seed(seed, "sinusoids"))
+        self.ways, self.seed, self._seed = None, seed, stream_seed(seed, "sinusoids")
+        self.restart()
+
+    def __repr__(self) -> str:
+        return f"<SinusoidSampler {self.shots} shots, {self.queries} queries, seed {self.seed}>"
+
+    def restart(self) -> None:
+        """Start over: the next tasks are the first ones again."""
+        self.generator = torch.Generator().manual_seed(self._seed)
+
+    def with_seed(self, seed: int) -> "SinusoidSampler":
+        """The same sampler with another seed, at its first task."""
+        return SinusoidSampler(self.shots, self.queries, seed=seed)
 
     @torch_defaults()
     def sample(self, tasks: int) -> TaskBatch:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from mamlpp import learner as definition
 from mamlpp import maml
-from mamlpp.data.tasks import TaskBatch
+from mamlpp.data.tasks import PARTS, TaskBatch
 from mamlpp.engine import batched
 from mamlpp.inner_rates import LSLR, FixedRate, MetaSGD
 from mamlpp.learner import MetaLearner
@@ -28,6 +28,7 @@ TOLERANCE = 1e-6  # relative, in float64, whose rounding is a millionth of that
 METHODS = (
     *("weights", "norms", "forward", "meta_loss", "task_loss", "models", "schedule"),
     *("update_running", "adapted_path", "classifier", "statistics"),
+    *("loss", "query_loss", "accuracy"),
 )
 _CHECKED: "WeakKeyDictionary[MetaLearner, tuple[list[Any], bool]]" = WeakKeyDictionary()
 
@@ -54,9 +55,12 @@ def engine_agrees(learner: MetaLearner, recompute: bool = False) -> bool:
     return answer
 
 
-def definition_result(learner: MetaLearner) -> list[Tensor]:
-    """What the definition makes of a tiny drawn task: logits, accuracy, loss, meta-gradient."""
-    learner, batch = _tiny(learner)
+def definition_result(learner: MetaLearner, batch: TaskBatch | None = None) -> list[Tensor]:
+    """What the definition makes of a tiny drawn task: logits, accuracy, loss, meta-gradient.
+
+    Or of a batch, for a network of the user's own, whose inputs nobody else can draw.
+    """
+    learner, batch = _tiny(learner, batch)
     with torch_defaults(), torch.random.fork_rng(devices=[]), gradients_on():
         torch.manual_seed(0)
         task = next(iter(batch))
@@ -66,7 +70,8 @@ def definition_result(learner: MetaLearner) -> list[Tensor]:
             for reading in learner.readings
         ]
         loss, report = learner.meta_loss(batch)
-        gradients = torch.autograd.grad(loss, list(learner.parameters()), materialize_grads=True)
+        learned = [parameter for parameter in learner.parameters() if parameter.requires_grad]
+        gradients = torch.autograd.grad(loss, learned, materialize_grads=True)
     return [*logits, report.accuracy, loss.detach(), *gradients]
 
 
@@ -106,13 +111,18 @@ def _engine_result(learner: MetaLearner, recompute: bool) -> list[Tensor]:
     return [*logits[:, 0, 0], result.accuracy.mean(), result.loss.mean(), *filled]
 
 
-def _tiny(learner: MetaLearner) -> tuple[MetaLearner, TaskBatch]:
+def _tiny(learner: MetaLearner, batch: TaskBatch | None = None) -> tuple[MetaLearner, TaskBatch]:
     """A small copy in float64 on the CPU, two steps and second order; a batch of one small task."""
     tiny = copy.deepcopy(learner).cpu().double()
     _shrink(tiny)
     steps = min(2, learner.recipe.inner_steps)
     floor = min(learner.recipe.msl_floor, 1 / steps)
     tiny.recipe = learner.recipe.with_(inner_steps=steps, second_order_from=0.0, msl_floor=floor)
+    if batch is not None:
+        parts = (getattr(batch, name).cpu() for name in PARTS)
+        return tiny, TaskBatch.unchecked(
+            *(x.double() if x.is_floating_point() else x for x in parts)
+        )
     draw = torch.Generator().manual_seed(0)
     x = torch.rand(2, 1, 2, *learner.image_shape, generator=draw, dtype=torch.float64, device="cpu")
     tiny.ways = min(2, learner.ways)  # Two classes do, though the network has outputs for more.
@@ -150,8 +160,11 @@ def _first_filters(learner: MetaLearner, name: str, numbers: Tensor) -> Tensor:
 def learner_parts(learner: MetaLearner) -> list[Any]:
     """What is replaced when somebody edits this learner, its classes or the inner loop."""
     parts = [part for name in METHODS for part in _definitions(learner, name)]
+    parts += [learner._loss, type(learner.rule), getattr(type(learner.rule), "update", None)]
+    parts += [f"{n}: {list(p.shape)}, {p.requires_grad}" for n, p in learner.named_parameters()]
     for module in learner.modules():
         parts += [type(module), *_definitions(module, "forward"), module.extra_repr()]
+        parts += [getattr(type(module), "features", None), vars(module).get("features")]
         parts += [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
     parts += [maml.inner_step, maml.inner_loop, maml.task_loss, maml.cross_entropy]
     return [*parts, definition.inner_loop, definition.task_loss, definition.cross_entropy]

@@ -45,7 +45,7 @@ class Engine:
         check_task(learner, batch.support_x[0], batch.support_y)
         if self.recompute is None:
             self.recompute = self._choose_memory(learner, batch)
-        if self.workers != 1 and self._start_workers(learner):
+        if self.workers != 1 and self._start_workers(learner, batch):
             return self.workers.meta_gradient(self, learner, batch, epoch)  # type: ignore[union-attr]
         if not engine_agrees(learner, self.recompute):
             return maml.meta_gradient(learner, batch, epoch)
@@ -96,6 +96,7 @@ class Engine:
         for reading in readings:
             check_reading(learner, reading)
         check_task(learner, batch.support_x[0], batch.support_y)
+        batch = _in_dtype(batch, next(learner.parameters()).dtype)
         steps = learner.recipe.inner_steps if steps is None else steps
         if engine_agrees(learner, bool(self.recompute)):
             parts = [batch] if self.takes_tasks_at_once(batch) else batch.split()
@@ -103,9 +104,15 @@ class Engine:
                 batched.batch_logits(learner, part, steps, readings, every_step) for part in parts
             ]
             return torch.cat(each, 2)
-        return torch.stack(
-            [_definition_logits(learner, task, steps, readings, every_step) for task in batch], 2
-        )
+        training = learner.network.training
+        learner.network.eval()  # A network of the user's own may have dropout.
+        try:
+            each = [
+                _definition_logits(learner, task, steps, readings, every_step) for task in batch
+            ]
+        finally:
+            learner.network.train(training)
+        return torch.stack(each, 2)
 
     def dismiss(self) -> None:
         """Let worker processes end: the training is over."""
@@ -122,17 +129,19 @@ class Engine:
             results.append(result)
         return stack(results)
 
-    def _start_workers(self, learner: MetaLearner) -> bool:
+    def _start_workers(self, learner: MetaLearner, batch: TaskBatch) -> bool:
         """Whether worker processes share the tasks: not where they compute something else."""
         if isinstance(self.workers, int):
             self.workers = start_workers(self.workers)
-        if not self.workers.agree(learner):
+        if not self.workers.agree(learner, batch):
             self.workers.dismiss()
             self.workers = 1
         return self.workers != 1
 
     def _choose_memory(self, learner: MetaLearner, batch: TaskBatch) -> bool:
         """Whether to recompute: the graphs of all inner steps would take half of free memory."""
+        if not engine_agrees(learner):
+            return False  # Only the fast network takes a step again.
         processes = self.workers if isinstance(self.workers, int) else self.workers.size
         graphs = -(-len(batch) // processes) if self.takes_tasks_at_once(batch) else processes
         need = graphs * batched.graph_bytes(learner, batch.split()[0])
@@ -144,6 +153,14 @@ class Engine:
             file=sys.stderr,
         )
         return recompute
+
+
+def _in_dtype(batch: TaskBatch, dtype: torch.dtype) -> TaskBatch:
+    """The batch with inputs of a learner's own precision."""
+    parts = (batch.support_x, batch.support_y, batch.query_x, batch.query_y)
+    if not batch.support_x.is_floating_point() or batch.support_x.dtype == dtype:
+        return batch
+    return TaskBatch.unchecked(*(x.to(dtype) if x.is_floating_point() else x for x in parts))
 
 
 def _definition_logits(

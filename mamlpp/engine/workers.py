@@ -62,18 +62,20 @@ class Workers:
 
     # The main process ------------------------------------------------------------------------
 
-    def agree(self, learner: MetaLearner) -> bool:
+    def agree(self, learner: MetaLearner, batch: TaskBatch) -> bool:
         """Whether the others compute what this process computes with this learner.
 
         They get a copy of it. What was changed in this process alone, a function of the kit that a
-        notebook replaced, say, does not reach them. Warns in one sentence if so.
+        notebook replaced, say, does not reach them. Warns in one sentence if so. A network of the
+        user's own is asked about the first task of the batch.
         """
         parts = [learner, learner.recipe, *learner_parts(learner)]
         if self.lost:
             return True  # `meta_gradient` says so.
         if unchanged(self._sent, parts):
             return self._agrees
-        self._sent, self._agrees = parts, self._send_learner(learner)
+        one = batch.split()[0] if learner._own_network else None
+        self._sent, self._agrees = parts, self._send_learner(learner, one)
         if not self._agrees:
             warnings.warn(
                 "the worker processes do not compute what this process does, since something was "
@@ -84,11 +86,11 @@ class Workers:
             )
         return self._agrees
 
-    def _send_learner(self, learner: MetaLearner) -> bool:
+    def _send_learner(self, learner: MetaLearner, one: TaskBatch | None) -> bool:
         if type(learner).meta_loss is not MetaLearner.meta_loss or "meta_loss" in vars(learner):
             return False  # Workers take `task_loss`, task by task.
         try:
-            pickled = cloudpickle.dumps((learner, definition_result(learner)))
+            pickled = cloudpickle.dumps((learner, one, definition_result(learner, one)))
         except Exception:  # Whatever a learner of the user's own holds that cannot be sent.
             return False
         with self._losses_in_words():
@@ -148,8 +150,8 @@ class Workers:
     def _receive_learner(self) -> MetaLearner | None:
         pickled = self._spread_bytes(b"")
         try:
-            learner, expected = pickle.loads(pickled)
-            agrees = same(definition_result(learner), expected)
+            learner, one, expected = pickle.loads(pickled)
+            agrees = same(definition_result(learner, one), expected)
             learner.to(self.device)
         except Exception:  # A class that this process cannot import, say.
             learner, agrees = None, False
@@ -177,6 +179,8 @@ class Workers:
         It holds the gradient, and a row for each task that only one process fills in: loss,
         accuracy, batch-norm statistics. The rest is 0, so that the sum has everything.
         """
+        if self.rank:
+            torch.manual_seed(round(epoch * 1e6) * self.size + self.rank)  # for dropout, say
         learner.zero_grad()
         own = TaskBatch.unchecked(
             *(x[self.rank :: self.size].contiguous() for x in _tensors(batch))

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from mamlpp.errors import InputError
+from mamlpp.inner_rates import FixedRate
 from mamlpp.recipe import Recipe
 from mamlpp.run.history import History, Row
 
@@ -22,7 +23,7 @@ CHANGEABLE = (
 MILESTONES = ("second_order_from", "msl_epochs")  # What may move with the length.
 
 
-def changed(recipe: Recipe, fields: Mapping[str, float | None]) -> Recipe:
+def changed(recipe: Recipe, fields: Mapping[str, float | None], rule: Any = None) -> Recipe:
     """Return the recipe with these fields changed.
 
     Raises `InputError` for a field that cannot change during training, and for an invalid value.
@@ -34,6 +35,11 @@ def changed(recipe: Recipe, fields: Mapping[str, float | None]) -> Recipe:
         raise InputError(
             f"inner_rate cannot change during training: the inner rule {recipe.inner_rule!r} "
             f"learns its rates, and inner_rate only initialises them"
+        )
+    if "inner_rate" in fields and rule is not None and not isinstance(rule, FixedRate):
+        raise InputError(
+            f"inner_rate cannot change during training: the inner rule is {type(rule).__name__}, "
+            f"which does not read it"
         )
     return recipe.with_(**{name: _to_float(value) for name, value in fields.items()})
 

@@ -9,15 +9,15 @@ holds a checksum of its contents.
 import hashlib
 import json
 import warnings
+from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor, nn
+from torch import Tensor
 
 from mamlpp.errors import InputError, InputWarning
 from mamlpp.files import replacing
@@ -27,7 +27,10 @@ State = dict[str, Tensor]
 
 
 class Best(NamedTuple):
-    """Weights that are among the best on validation, and their validation accuracy in 0 … 1."""
+    """Weights that are among the best on validation, and their validation accuracy in 0 … 1.
+
+    Where there are no classes, the accuracy is minus the validation loss.
+    """
 
     accuracy: float
     iteration: int
@@ -35,38 +38,17 @@ class Best(NamedTuple):
 
 
 class Checkpoint(NamedTuple):
-    """Everything that training resumes from: `state` has "learner", "adam" and "sampler"."""
+    """Everything that training resumes from: `state` has "learner", "adam" and "sampler".
+
+    Where the optimizer is not the recipe's, "adam" has its tensors all the same, and `plain` what
+    are no tensors.
+    """
 
     iteration: int
     history_size: int  # length of `history.csv` in bytes at this iteration
     state: dict[str, State]
     best: list[Best]
-
-
-def training_state(
-    learner: nn.Module, optimizer: torch.optim.Optimizer, generator: torch.Generator
-) -> dict[str, State]:
-    """All tensors that the next meta-step depends on, by part and name."""
-    adam = optimizer.state_dict()["state"]
-    return {
-        "learner": learner.state_dict(),
-        "adam": {f"{i}/{name}": x for i, some in adam.items() for name, x in some.items()},
-        "sampler": {"generator": generator.get_state()},
-    }
-
-
-def restore_state(
-    state: dict[str, State], learner: nn.Module, optimizer: torch.optim.Optimizer,
-    generator: torch.Generator,
-) -> None:  # fmt: skip
-    """Load what `training_state` returned, in place."""
-    learner.load_state_dict(state["learner"])
-    adam: dict[int, State] = {}
-    for name, tensor in state.get("adam", {}).items():
-        index, _, rest = name.partition("/")
-        adam.setdefault(int(index), {})[rest] = tensor
-    optimizer.load_state_dict(optimizer.state_dict() | {"state": adam})
-    generator.set_state(state["sampler"]["generator"])
+    plain: dict[str, Any]
 
 
 def save_checkpoint(directory: Path, checkpoint: Checkpoint) -> None:
@@ -79,7 +61,8 @@ def save_checkpoint(directory: Path, checkpoint: Checkpoint) -> None:
     }
     best = [[best.accuracy, best.iteration] for best in checkpoint.best]
     about = {"iteration": checkpoint.iteration, "history_size": checkpoint.history_size}
-    _write(path, tensors, about | {"best": best})
+    plain = {"plain": checkpoint.plain} if checkpoint.plain else {}
+    _write(path, tensors, about | {"best": best} | plain)
     others = [other for other in _checkpoints(directory) if other != path]
     previous = [other for other in others if other < path][-1:]
     _remove(set(others) - set(previous))
@@ -115,7 +98,8 @@ def _read_checkpoint(path: Path) -> Checkpoint:
     history = path.with_name("history.csv")
     if not history.exists() or history.stat().st_size < about["history_size"]:
         raise InputError(f"{history} is shorter than it was when {path.name} was written")
-    return Checkpoint(about["iteration"], about["history_size"], parts, best)
+    numbers = about["iteration"], about["history_size"]
+    return Checkpoint(*numbers, parts, best, about.get("plain", {}))
 
 
 def _all_parts(checkpoint: Checkpoint) -> dict[str, State]:
@@ -170,6 +154,8 @@ def read_best(directory: Path) -> tuple[Best, ...]:
 def _write(path: Path, tensors: State, about: dict[str, Any]) -> None:
     """Write tensors and plain data to one safetensors file, atomically; raises `OSError`."""
     tensors = {name: tensor.detach().cpu() for name, tensor in tensors.items()}
+    shared = Counter(tensor.data_ptr() for tensor in tensors.values())  # Tied weights are.
+    tensors = {n: x.clone() if shared[x.data_ptr()] > 1 else x for n, x in tensors.items()}
     text = json.dumps(about)
     with replacing(path) as part:
         part.write_bytes(save(tensors, {"about": text, "checksum": _checksum(tensors, text)}))

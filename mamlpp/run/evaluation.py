@@ -4,9 +4,9 @@ Letters: R readings, S inner steps, T tasks, M query images per task, N ways.
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,12 +14,17 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from mamlpp.data.images import ImageSet
-from mamlpp.data.tasks import TaskBatch, TaskSampler, stream_seed
+from mamlpp.data.tasks import TaskBatch, TaskSampler, as_batch, stream_seed
 from mamlpp.engine import Engine
 from mamlpp.errors import InputError
-from mamlpp.input_checks import check_sampler, is_whole
+from mamlpp.input_checks import check_is_sampler, check_sampler, is_whole
 from mamlpp.learner import MetaLearner, Reading
+from mamlpp.maml import cross_entropy
+from mamlpp.run.outer import validation_tasks
 from mamlpp.run.run import Run
+
+if TYPE_CHECKING:
+    import pandas
 
 EVALUATION_SEED = 600
 BINS = 15  # confidence bins, as in Guo et al. 2017
@@ -65,6 +70,8 @@ class Evaluation:
     """Probability of the predicted class after the last step: `[T, M]`."""
     hits: Tensor = field(default_factory=lambda: torch.empty(0))
     """Whether the predicted class is the correct one: `[T, M]`."""
+    metrics: dict[str, Tensor] = field(default_factory=dict)
+    """What the learner's own metrics give: each `[S + 1, T]`."""
 
     @classmethod
     def of(cls, logits: Tensor, labels: Tensor, reading: Reading = "support") -> "Evaluation":
@@ -77,9 +84,49 @@ class Evaluation:
         accuracies, losses = hits.double().mean(-1), losses.view_as(hits).mean(-1)
         return cls(accuracies, losses, reading, confidences, hits[-1])
 
+    @classmethod
+    def by(
+        cls, learner: MetaLearner, outputs: Tensor, targets: Tensor, reading: Reading
+    ) -> "Evaluation":
+        """Score outputs `[S + 1, T, M, …]` by the learner's own loss and metrics.
+
+        Where there are no classes, accuracies are NaN.
+        """
+        device = next(learner.parameters()).device
+
+        def aim(y: Tensor, x: Tensor) -> Tensor:
+            return y.to(x.dtype) if y.is_floating_point() else y
+
+        def each(score: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+            pairs = (zip(step, targets, strict=True) for step in outputs)
+            rows = [[score(x.to(device), aim(y, x).to(device)) for x, y in row] for row in pairs]
+            return torch.tensor([[float(value) for value in row] for row in rows]).double()
+
+        losses = each(learner.query_loss)
+        scores = {name: each(metric) for name, metric in learner.metrics.items()}
+        if learner.ways is None:
+            return cls(torch.full_like(losses, math.nan), losses, reading, metrics=scores)
+        return replace(cls.of(outputs, targets, reading), losses=losses, metrics=scores)
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """Mean over tasks after the last step: loss, accuracy where there are classes, metrics."""
+        accuracy = {} if self.accuracies.isnan().any() else {"accuracy": self.accuracy}
+        metrics = {name: values[-1].mean().item() for name, values in self.metrics.items()}
+        return {"loss": self.loss} | accuracy | metrics
+
+    def frame(self) -> "pandas.DataFrame":
+        """A row for each task: its number, loss, accuracy and metrics after the last step."""
+        import pandas
+
+        columns = {"loss": self.losses[-1]} | {n: x[-1] for n, x in self.metrics.items()}
+        if not self.accuracies.isnan().any():
+            columns = {"accuracy": self.accuracies[-1]} | columns
+        return pandas.DataFrame({name: values.numpy() for name, values in columns.items()})
+
     @property
     def accuracy(self) -> float:
-        """Mean accuracy over tasks after the last step, in 0 … 1."""
+        """Mean accuracy over tasks after the last step, in 0 … 1; NaN without classes."""
         return self.accuracies[-1].mean().item()
 
     @property
@@ -130,20 +177,28 @@ class Evaluation:
         return {
             "tasks": self.tasks,
             "reading": self.reading,
-            "accuracy": self.accuracy,
+            "accuracy": _finite(self.accuracy),
             "interval": _finite(self.interval),
             "loss": _finite(self.loss),
-            "accuracy_by_step": self.accuracy_by_step,
+            "accuracy_by_step": [_finite(value) for value in self.accuracy_by_step],
             "loss_by_step": [_finite(loss) for loss in self.loss_by_step],
             "calibration_error": _finite(self.calibration_error),
             "calibration": {
                 name: [_finite(value) for value in values.tolist()]
                 for name, values in calibration.items()
             },
-            "accuracies": self.accuracies[-1].tolist(),
+            "accuracies": [_finite(value) for value in self.accuracies[-1].tolist()],
+            **({"metrics": metrics} if (metrics := self._metrics()) else {}),
         }
 
+    def _metrics(self) -> dict[str, float | None]:
+        return {name: _finite(self.scores[name]) for name in self.metrics}
+
     def __str__(self) -> str:
+        if "accuracy" not in self.scores:
+            spread = 1.96 * self.losses[-1].std().item() / math.sqrt(self.tasks)
+            metrics = "".join(f", {name} {self.scores[name]:.4g}" for name in self.metrics)
+            return f"loss {self.loss:.4g} ± {spread:.2g}{metrics} (over {self.tasks} tasks)"
         return (
             f"{100 * self.accuracy:.2f} ± {100 * self.interval:.2f} % "
             f"(95 % interval over {self.tasks} tasks), {READINGS[self.reading]}"
@@ -151,13 +206,14 @@ class Evaluation:
 
 
 def evaluate(
-    run: Run, images: ImageSet, tasks: int = 600, *, steps: int | None = None,
+    run: Run, images: "ImageSet | Any", tasks: int = 600, *, steps: int | None = None,
     reading: Reading = "support", ensemble: int = 1, seed: int = EVALUATION_SEED,
     shots: int | None = None, queries: int | None = None,
 ) -> Evaluation:  # fmt: skip
     """Evaluate a run after every inner step, on tasks with the run's ways.
 
-    `shots` and `queries` default to those of training.
+    `shots` and `queries` default to those of training. In the place of images, a sampler draws
+    tasks of its own, from its first on.
 
         result = mamlpp.evaluate(run, mamlpp.load_images("glyphs", "test"))
         print(result)  # accuracy, its 95 % interval, the number of tasks, the reading
@@ -188,12 +244,13 @@ def evaluate_tasks(
     members = list(learners) if isinstance(learners, Sequence) else [learners]
     engine = engine or Engine()
     logits, labels = _predict(engine, members, sampler, tasks, steps, [reading], every_step)
-    return Evaluation.of(logits.mean(0)[0], labels, reading)
+    return _scored(members[0], logits.mean(0)[0], labels, reading)
 
 
 def evaluate_readings(
-    run: Run, images: ImageSet, tasks: int = 600, *, steps: int | None = None, ensemble: int = 1,
-    seed: int = EVALUATION_SEED, shots: int | None = None, queries: int | None = None,
+    run: Run, images: "ImageSet | Any", tasks: int = 600, *, steps: int | None = None,
+    ensemble: int = 1, seed: int = EVALUATION_SEED, shots: int | None = None,
+    queries: int | None = None,
 ) -> dict[Reading, dict[str, Evaluation]]:  # fmt: skip
     """Evaluate a run by all its readings, single and ensemble, in the time of the ensemble alone.
 
@@ -207,25 +264,52 @@ def evaluate_readings(
     sizes = {"single": 1} | ({"ensemble": ensemble} if ensemble > 1 else {})
     return {
         reading: {
-            kind: Evaluation.of(logits[:size, row].mean(0), labels, reading)
+            kind: _scored(members[0], logits[:size, row].mean(0), labels, reading)
             for kind, size in sizes.items()
         }
         for row, reading in enumerate(readings)
     }
 
 
+def _scored(learner: MetaLearner, outputs: Tensor, targets: Tensor, reading: Reading) -> Evaluation:
+    """By cross-entropy and accuracy, at once; or by what the learner has of its own."""
+    methods = ("loss", "query_loss", "accuracy")
+    plain = all(getattr(type(learner), name) is getattr(MetaLearner, name) for name in methods)
+    if plain and learner._loss is cross_entropy and learner.ways and not learner.metrics:
+        return Evaluation.of(outputs, targets, reading)
+    return Evaluation.by(learner, outputs, targets, reading)
+
+
 def _sampler(
-    run: Run, images: ImageSet, seed: int, shots: int | None = None, queries: int | None = None
-) -> TaskSampler:
+    run: Run, images: Any, seed: int, shots: int | None = None, queries: int | None = None
+) -> Any:
     if not isinstance(run, Run):
         raise InputError(
             f"a Run is expected, such as Trainer.fit returns, not {type(run).__name__}; "
             f"evaluate_tasks evaluates a learner"
         )
+    if not isinstance(images, ImageSet):
+        return _own_sampler(images, seed, shots, queries)
     seed = stream_seed(seed, "evaluation")  # Never the tasks that selected the best checkpoint.
+    if run.ways is None or run.shots is None:
+        raise InputError("the run was trained on tasks of a sampler of its own; give a sampler")
     shots = run.shots if shots is None else shots
     queries = run.queries if queries is None else queries
     return TaskSampler(images, run.ways, shots, queries, seed=seed)
+
+
+def _own_sampler(sampler: Any, seed: int, shots: int | None, queries: int | None) -> Any:
+    if isinstance(sampler, str):
+        raise InputError(
+            f"images must be an ImageSet, not the name {sampler!r}; give "
+            f"load_images({sampler!r}, 'test')"
+        )
+    check_is_sampler(sampler)
+    if seed != EVALUATION_SEED or shots is not None or queries is not None:
+        raise InputError("a sampler has a seed, shots and queries of its own; leave these out")
+    own = validation_tasks(sampler, stream_seed(seed, "evaluation"))
+    own.restart()
+    return own
 
 
 def _members(run: Run, ensemble: int) -> list[MetaLearner]:
@@ -267,10 +351,10 @@ def _predict(
     return torch.cat(logits, dim=-3).cpu(), torch.cat(labels).cpu()
 
 
-def _batches(sampler: TaskSampler, tasks: int, size: int) -> Iterator[TaskBatch]:
+def _batches(sampler: Any, tasks: int, size: int) -> Iterator[TaskBatch]:
     """Draw `tasks` tasks, in batches of at most `size`."""
     for done in range(0, tasks, 50):
-        yield from sampler.sample(min(50, tasks - done)).split(size)
+        yield from as_batch(sampler.sample(min(50, tasks - done))).split(size)
 
 
 def _finite(value: float) -> float | None:

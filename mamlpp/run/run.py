@@ -7,11 +7,15 @@ recipe or its length was changed, and the checkpoints and best weights (see `che
 import copy
 import json
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from mamlpp.errors import InputError
-from mamlpp.files import replacing
+from mamlpp.files import code_version, replacing
 from mamlpp.learner import MetaLearner, Reading
 from mamlpp.precision import gradients_on
 from mamlpp.recipe import Recipe
@@ -22,20 +26,23 @@ from mamlpp.run.history import GRADIENT_COLUMNS, History
 
 @dataclass(frozen=True)
 class DataSettings:
-    """The data of a run: images (as dataset-split-checksum), the kind of tasks, sampler seeds."""
+    """The data of a run: images (as dataset-split-checksum), the kind of tasks, sampler seeds.
+
+    Of a sampler of the user's own it has the name of its class, and what the sampler says.
+    """
 
     dataset: str
-    ways: int
-    shots: int
-    queries: int
-    image_shape: tuple[int, int, int]
+    ways: int | None
+    shots: int | None
+    queries: int | None
+    image_shape: tuple[int, ...] | None
     training_images: str
-    training_seed: int
+    training_seed: int | None
     training_rotate: bool
     validation_images: str
-    validation_seed: int
+    validation_seed: int | None
     validation_rotate: bool
-    validation_queries: int
+    validation_queries: int | None
 
 
 @dataclass(eq=False)
@@ -60,19 +67,30 @@ class Run:
     """The reading whose validation accuracy selected the weights."""
 
     @property
-    def ways(self) -> int:
+    def ways(self) -> int | None:
         """Classes per task."""
         return self.data.ways
 
     @property
-    def shots(self) -> int:
+    def shots(self) -> int | None:
         """Support images per class."""
         return self.data.shots
 
     @property
-    def queries(self) -> int:
+    def queries(self) -> int | None:
         """Query images per class."""
         return self.data.queries
+
+    def __repr__(self) -> str:
+        """What was trained, how far, and how well, in a few lines."""
+        found = self.history.column("validation_accuracy")
+        score = f", best validation accuracy {100 * max(found):.2f} %" if found else ""
+        where = "in memory" if self.directory is None else f"in {self.directory}"
+        tasks = "" if self.ways is None else f" {self.ways}-way {self.shots}-shot"
+        return (
+            f"<Run of {self.data.dataset}{tasks}, {len(self.history.rows)} meta-steps{score}, "
+            f"{where}\n  {self.learner!r}>"
+        )
 
     def best(self, k: int = KEPT_BEST) -> list[MetaLearner]:
         """The up to `k` learners with the best validation accuracy, best first.
@@ -94,10 +112,15 @@ class Run:
         return self.kept or (read_best(self.directory) if self.directory else ())
 
     @classmethod
-    def load(cls, directory: Path | str, weights: str = "best") -> "Run":
+    def load(
+        cls, directory: Path | str, weights: str = "best",
+        learner: "MetaLearner | MakeLearner | None" = None,
+    ) -> "Run":  # fmt: skip
         """Load the run in a folder with its `"best"` or `"latest"` weights.
 
-        Raises `InputError` if the folder holds no run or its files are damaged.
+        What was trained with a `learner` of your own needs the same one, to load the weights into,
+        or its class. Raises `InputError` if the folder holds no run, was trained with another
+        learner, or if its files are damaged.
         """
         if weights not in ("best", "latest"):
             raise InputError(f"weights must be 'best' or 'latest', not {weights!r}")
@@ -105,7 +128,19 @@ class Run:
         recipe, data = read_about(directory)
         kept = read_best(directory) if weights == "best" else ()
         state = kept[0].weights if kept else latest_weights(directory)
-        learner = MetaLearner(recipe, data.image_shape, data.ways)
+        used = read_used(directory, recipe)
+        if learner is None and {k: used[k] for k in KIT} != _kit(recipe):
+            raise InputError(
+                f"the run in {directory} was trained with {_said(used)}, which only you have; give "
+                f"it: load_run({directory.name!r}, learner=…)"
+            )
+        learner = make_learner(learner, recipe, data.image_shape, data.ways).eval()
+        found = names_of(learner, used["optimizer"])
+        if found != used:
+            raise InputError(
+                f"the run in {directory} was trained with {_said(used)}, and this is "
+                f"{_said(found)}; give the same"
+            )
         try:
             learner.load_state_dict(state)
         except RuntimeError as error:
@@ -125,7 +160,77 @@ class Run:
         return run
 
 
-def open_directory(directory: Path, recipe: Recipe, data: DataSettings, workers: int) -> Recipe:
+def load_run(
+    directory: Path | str, weights: str = "best",
+    learner: "MetaLearner | MakeLearner | None" = None,
+) -> Run:  # fmt: skip
+    """`Run.load`: the run in a folder, with its `"best"` or `"latest"` weights.
+
+    What was trained with a `learner` of your own needs the same one, or its class. Raises
+    `InputError` if the folder holds no run, one of another learner, or damaged files.
+    """
+    return Run.load(directory, weights, learner)
+
+
+MakeLearner = Callable[[Recipe, Any, Any], MetaLearner]  # of a recipe, image_shape and ways
+KIT = ("learner", "network", "rule", "loss")  # what a learner consists of
+
+
+def make_learner(
+    given: MetaLearner | MakeLearner | None, recipe: Recipe, shape: Any, ways: int | None
+) -> MetaLearner:
+    """The kit's learner, the one that is given, or what its class or function makes.
+
+    Raises `InputError` where it is no learner, or one of another recipe.
+    """
+    if given is None and shape is None:
+        raise InputError(
+            "these tasks have no images of one shape, for which the kit has a network; give yours: "
+            "learner=MetaLearner(recipe, network=…, loss=…)"
+        )
+    if given is None:
+        return MetaLearner(recipe, shape, ways)
+    learner = given if isinstance(given, MetaLearner) else None
+    if learner is None and callable(given) and not isinstance(given, torch.nn.Module):
+        learner = given(recipe, shape, ways)
+    if not isinstance(learner, MetaLearner):
+        raise InputError(
+            f"learner must be a MetaLearner, or its class, or a function of (recipe, image_shape, "
+            f"ways) that makes one, not {type(given).__name__}; of a network, "
+            f"MetaLearner(recipe, network=…)"
+        )
+    if learner.recipe != recipe:
+        raise InputError("the learner was made with another recipe; give both the same one")
+    return learner
+
+
+def names_of(learner: MetaLearner, optimizer: str) -> dict[str, str]:
+    """The names of what a run uses, which it writes down."""
+    loss = getattr(learner._loss, "__name__", type(learner._loss).__name__)
+    parts = {"learner": learner, "network": learner.network, "rule": learner.rule}
+    names = {part: type(value).__name__ for part, value in parts.items()}
+    return names | {"loss": loss, "optimizer": optimizer}
+
+
+def _kit(recipe: Recipe) -> dict[str, str]:
+    rule = {"fixed": "FixedRate", "lslr": "LSLR", "meta-sgd": "MetaSGD"}[recipe.inner_rule]
+    names = ("MetaLearner", "ConvNet", rule, "cross_entropy")
+    return dict(zip(KIT, names, strict=True))
+
+
+def read_used(directory: Path, recipe: Recipe) -> dict[str, str]:
+    """The names of what a run uses; earlier versions had the kit's own alone."""
+    about = json.loads((directory / "run.json").read_text(encoding="utf-8"))
+    return about.get("used") or _kit(recipe) | {"optimizer": "Adam"}
+
+
+def _said(used: dict[str, str]) -> str:
+    return ", ".join(f"{part} {name}" for part, name in used.items())
+
+
+def open_directory(
+    directory: Path, recipe: Recipe, data: DataSettings, workers: int, used: dict[str, str]
+) -> Recipe:
     """Create the folder of a new run, or check that an existing folder holds this run.
 
     The recipe that the run began with: it may differ in its length, and in milestones that follow
@@ -134,12 +239,12 @@ def open_directory(directory: Path, recipe: Recipe, data: DataSettings, workers:
     """
     about = directory / "run.json"
     if about.exists():
-        return _check_same(directory, recipe, data)
-    plain = {"recipe": asdict(recipe), "data": asdict(data)}
+        return _check_same(directory, recipe, data, used)
+    plain = {"recipe": asdict(recipe), "data": asdict(data), **code_version()}
     try:
         with replacing(about) as part:
             part.write_text(
-                json.dumps(plain | {"workers": workers, "selected_by": "support"}),
+                json.dumps(plain | {"workers": workers, "selected_by": "support", "used": used}),
                 encoding="utf-8",
             )
     except OSError as error:
@@ -178,7 +283,8 @@ def read_about(directory: Path) -> tuple[Recipe, DataSettings]:
     try:
         about = json.loads(path.read_text(encoding="utf-8"))
         data = about.get("data") or about["setting"]  # "setting" in earlier versions.
-        data["image_shape"] = tuple(data["image_shape"])  # JSON has no tuples.
+        if data["image_shape"] is not None:
+            data["image_shape"] = tuple(data["image_shape"])  # JSON has no tuples.
         return Recipe(**about["recipe"]), DataSettings(**data)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise InputError(
@@ -188,9 +294,12 @@ def read_about(directory: Path) -> tuple[Recipe, DataSettings]:
         raise InputError(f"{path} is damaged ({error}); train the run again") from error
 
 
-def _check_same(directory: Path, recipe: Recipe, data: DataSettings) -> Recipe:
+def _check_same(
+    directory: Path, recipe: Recipe, data: DataSettings, used: dict[str, str]
+) -> Recipe:
     first, first_data = read_about(directory)
-    there, here = ({**asdict(r), **asdict(d)} for r, d in ((first, first_data), (recipe, data)))
+    there = {**asdict(first), **asdict(first_data), **read_used(directory, first)}
+    here = {**asdict(recipe), **asdict(data), **used}
     free = {"epochs", *(name for name in MILESTONES if same_milestone(name, recipe, first))}
     differing = [
         f"{name} is {there[name]} there and {here[name]} here"

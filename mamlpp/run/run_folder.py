@@ -4,7 +4,7 @@ import errno
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -58,17 +58,20 @@ class RunFolder:
         """The number of processes that this run has been trained with; None if it is new."""
         return None if self.directory is None else read_workers(self.directory)
 
-    def open(self, recipe: Recipe, data: DataSettings, workers: int) -> Checkpoint | None:
+    def open(
+        self, recipe: Recipe, data: DataSettings, workers: int, used: dict[str, str],
+        columns: Sequence[str],
+    ) -> Checkpoint | None:  # fmt: skip
         """Begin, or read what is there up to the latest checkpoint, which is returned.
 
         A training on a background thread of this process, which a notebook's cell that runs again
         would continue, is stopped first. Raises `InputError` where the folder holds another run, or
         another process trains in it.
         """
-        self.first_recipe = recipe
+        self.first_recipe, self.history = recipe, History(columns=columns)
         if self.directory is None:
             return None
-        self.first_recipe = open_directory(self.directory, recipe, data, workers)
+        self.first_recipe = open_directory(self.directory, recipe, data, workers, used)
         if (background := IN_BACKGROUND.get(self.directory)) is not None:
             background.leave()
         history, gradients = self.directory / "history.csv", self.directory / "gradients.csv"
@@ -76,7 +79,7 @@ class RunFolder:
             remove_leftovers(self.directory)
             checkpoint = latest_checkpoint(self.directory)
             if checkpoint is None:
-                self.history = History(history)
+                self.history = History(history, columns)
                 self.gradients = History(gradients, GRADIENT_COLUMNS)
                 return None
             self._saved = iteration = checkpoint.iteration
@@ -106,13 +109,15 @@ class RunFolder:
         """Whether the last checkpoint is too old to risk what came after it."""
         return time.monotonic() - self._saved_at >= CHECKPOINT_SECONDS
 
-    def save(self, iteration: int, state: dict[str, State], best: list[Best]) -> None:
+    def save(
+        self, iteration: int, state: dict[str, State], best: list[Best], plain: dict[str, Any]
+    ) -> None:
         """Write a checkpoint, unless there is no folder or the last one is of this iteration."""
         if self.directory is None or self._saved == iteration:
             return
         with self._writing():
             size = (self.directory / "history.csv").stat().st_size
-            save_checkpoint(self.directory, Checkpoint(iteration, size, state, best))
+            save_checkpoint(self.directory, Checkpoint(iteration, size, state, best, plain))
         self._saved_at, self._saved = time.monotonic(), iteration
 
     @contextmanager

@@ -1,5 +1,7 @@
 """What a recipe's schedules come to in a training of its length, in words."""
 
+from typing import Any
+
 from mamlpp.recipe import Recipe
 from mamlpp.run.changes import MILESTONES
 
@@ -16,7 +18,9 @@ def describe_schedule(recipe: Recipe) -> str:
         parts.append("second order throughout")
     if recipe.msl_epochs:
         parts.append(f"multi-step loss until epoch {recipe.msl_epochs:.3g}")
-    if recipe.outer_rate_min is None:
+    if recipe.outer_rate is None:
+        parts.append("outer rate of the optimizer")
+    elif recipe.outer_rate_min is None:
         parts.append(f"outer rate {recipe.outer_rate:g}")
     else:
         parts.append(f"outer rate {recipe.outer_rate:g} annealed to {recipe.outer_rate_min:g}")
@@ -45,7 +49,7 @@ def late_milestones(recipe: Recipe) -> list[str]:
     return sentences
 
 
-def failed_to_learn(recipe: Recipe, rows: list[dict[str, float]], ways: int) -> str | None:
+def failed_to_learn(recipe: Recipe, rows: list[dict[str, float]], ways: int | None) -> str | None:
     """A sentence, with what to try, where a finished training has learned nothing; else None."""
     skipped = sum("nonfinite" in row for row in rows)
     if skipped > len(rows) / 2:
@@ -54,13 +58,24 @@ def failed_to_learn(recipe: Recipe, rows: list[dict[str, float]], ways: int) -> 
             f"finite: nothing was learned there; try a lower inner_rate or outer_rate, or clip_norm"
         )
     found = [row["validation_accuracy"] for row in rows if "validation_accuracy" in row]
-    if len(rows) >= LONG_ENOUGH and found and max(found) < 1.15 / ways:
+    if len(rows) >= LONG_ENOUGH and found and ways and max(found) < 1.15 / ways:
         return (
             f"the best validation accuracy, {100 * max(found):.1f} %, is about that of guessing "
             f"({100 / ways:.1f} %): nothing was learned; try another inner_rate or outer_rate, or "
             f"a longer training"
         )
     return None
+
+
+def nonfinite_end(recipe: Recipe, rows: list[dict[str, Any]]) -> str | None:
+    """Why a training ends here, at a meta-gradient that is not finite; None where it goes on."""
+    bad = rows[-1].get("nonfinite") if rows else None
+    if bad is None or recipe.nonfinite != "stop":
+        return None
+    return (
+        f"the meta-gradient of iteration {len(rows)} is not finite, first in {bad}, and the recipe "
+        f"says stop; train with nonfinite='skip', a lower outer_rate or clip_norm"
+    )
 
 
 LONG_ENOUGH = 50  # meta-steps, before a training that knows nothing is worth a word

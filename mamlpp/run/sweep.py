@@ -8,6 +8,7 @@ import itertools
 import json
 import logging
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -32,7 +33,7 @@ from mamlpp.data import load_images
 from mamlpp.data.tasks import TaskSampler
 from mamlpp.engine import definition_result, keep_priority, same
 from mamlpp.errors import InputError
-from mamlpp.files import read_text, replacing
+from mamlpp.files import code_version, read_text, replacing
 from mamlpp.learner import MetaLearner
 from mamlpp.recipe import RECIPES, Recipe
 from mamlpp.run.evaluation import Evaluation, evaluate_readings
@@ -74,7 +75,8 @@ class Cell:
     @property
     def group(self) -> str:
         """Kind of tasks, such as `omniglot-20way-1shot`, and point: they share a table."""
-        kind = f"{self.dataset}-{self.ways}way-{self.shots}shot"
+        dataset = re.sub(r"\W+", "_", Path(self.dataset).name)  # which may be a path
+        kind = f"{dataset}-{self.ways}way-{self.shots}shot"
         return f"{kind}-{self.point}" if self.point else kind
 
     @property
@@ -189,7 +191,7 @@ def _measure(cell: Cell, folder: Path, device: str) -> Result:
     train, validation, test = (
         load_images(cell.dataset, split).to(device) for split in ("train", "validation", "test")
     )
-    rotate = cell.dataset != "mini_imagenet"  # As `mamlpp train` does.
+    rotate = cell.dataset in ("glyphs", "omniglot")  # As `mamlpp train` does.
     kind = (cell.ways, cell.shots, cell.queries)
     tasks, held_out = (
         TaskSampler(images, *kind, seed=cell.seed, rotate=rotate and images is train)
@@ -206,7 +208,7 @@ def _measure(cell: Cell, folder: Path, device: str) -> Result:
         "nonfinite": len(run.history.column("nonfinite")),
         "device": torch.cuda.get_device_name() if device != "cpu" else "one core",
         "torch": torch.__version__,
-        "commit": _commit(),
+        **code_version(),
         "date": datetime.now(UTC).date().isoformat(),
     }
 
@@ -219,15 +221,6 @@ def _check_length(cell: Cell, folder: Path) -> None:
             f"{folder} holds another run: epochs is {there} there and {cell.settings.epochs} here; "
             f"choose another folder"
         )
-
-
-def _commit() -> str | None:
-    """The git commit of this code; None if it is not in a git checkout."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
 
 
 def _results(run: Run, cell: Cell, test: Any) -> dict[str, dict[str, Any]]:

@@ -5,6 +5,8 @@ import math
 import sys
 import time
 import warnings
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,23 +14,38 @@ import psutil
 import torch
 from tqdm.auto import tqdm
 
-from mamlpp.data.tasks import TaskBatch, TaskSampler
+from mamlpp.data.tasks import TaskBatch
 from mamlpp.diagnostics import Diagnosis, diagnose
 from mamlpp.engine import Engine, Workers, one_thread
 from mamlpp.errors import InputError, InputWarning
-from mamlpp.input_checks import check_is_recipe, check_is_sampler, is_whole
+from mamlpp.input_checks import check_sampler
 from mamlpp.learner import MetaLearner
 from mamlpp.maml import meta_step
 from mamlpp.precision import full_precision, gradients_on
 from mamlpp.recipe import Recipe
 from mamlpp.run.changes import as_rows, changed, in_force, with_length
-from mamlpp.run.checkpoints import Best, keep_best, restore_state, training_state
-from mamlpp.run.evaluation import evaluate_tasks
-from mamlpp.run.history import History, Row, gradient_rows
+from mamlpp.run.history import COLUMNS, History, Row, gradient_rows
 from mamlpp.run.interrupts import interrupts
-from mamlpp.run.run import DataSettings, Run, read_selection
+from mamlpp.run.outer import Fixed, MakeOptimizer, Outer, TrainingTasks, at_start, seeded
+from mamlpp.run.run import MakeLearner, Run, make_learner, names_of, read_selection
 from mamlpp.run.run_folder import RunFolder
-from mamlpp.run.schedule_words import describe_length, failed_to_learn, late_milestones
+from mamlpp.run.schedule_words import (
+    describe_length,
+    failed_to_learn,
+    late_milestones,
+    nonfinite_end,
+)
+from mamlpp.run.training_checks import (
+    check_other_classes,
+    check_training,
+    check_unchanged,
+    check_workers,
+    data_settings,
+    device_of,
+    shape_of,
+    ways_of,
+)
+from mamlpp.run.validation import Validation
 from mamlpp.run.worker_count import available_cores, choose_workers
 
 if sys.platform != "win32":
@@ -39,19 +56,26 @@ class Trainer:
     """Trains one recipe on the tasks of one sampler, on the device where its images are.
 
     Each sampler is copied and starts at its first task. With a `directory` everything is also
-    written there as it happens, and a `Trainer` made with the same arguments continues from the
-    latest checkpoint in it: on a CPU to the same weights, bit for bit, as if it had never stopped.
-    With other `epochs` it goes on to those, under the schedules of that length from there on, which
-    is a row of `changes`. Raises `InputError` where the folder holds another run, or a longer one.
+    written there, and a `Trainer` made with the same arguments continues from the latest checkpoint
+    in it: on a CPU to the same weights, bit for bit, as if it had never stopped. With other
+    `epochs` it goes on to those, under the schedules of that length from there on, which is a row
+    of `changes`. Raises `InputError` where the folder holds another run, or a longer one.
 
-    With `diagnose_every` the gradient of every so many meta-steps is followed back through the
-    inner loop, for the first of their tasks: `gradients` (and `gradients.csv`) has its norm
-    at each inner step and layer, `diagnosis` is the latest. A meta-gradient that is not finite is
-    always followed.
+    Every `diagnose_every` meta-steps the gradient of the first task is followed back through the
+    inner loop: `gradients` (and `gradients.csv`) has its norm at each inner step and layer,
+    `diagnosis` is the latest. A meta-gradient that is not finite is always followed.
 
     `workers` processes share the tasks of each meta-batch, one thread each; "auto" is as many as
     pay on this machine. The same number gives the same bits every time, another number the same up
     to rounding, so a run that is resumed keeps its number. `Workers` are those of `torchrun`.
+
+    `learner` is what is trained, in place: a `MetaLearner` with a network or methods of your own,
+    or its class. `optimizer` makes one of a list of parameters, or (optimizer, scheduler).
+    A sampler is any object with `sample(tasks)`. Of several for `validation`, by name, each is a
+    column, and the first selects weights: by accuracy, or by loss where there are no classes.
+    `callbacks` are called with the trainer and the row of the history after each meta-step, and may
+    `stop()` it; so do `patience` validations without a better one. A folder goes on with the same
+    learner and optimizer only.
 
     `fit` trains to the end. To do something between meta-steps, or to `change` the recipe:
 
@@ -62,48 +86,46 @@ class Trainer:
         run = trainer.result()
     """
 
+    learner = Fixed[MetaLearner]("learner=…")
+    optimizer = Fixed[torch.optim.Optimizer]("optimizer=lambda parameters: …")
+
     def __init__(
-        self, recipe: Recipe, train: TaskSampler, validation: TaskSampler,
+        self, recipe: Recipe, train: Any, validation: Any,
         directory: Path | str | None = None, diagnose_every: int | None = None,
-        workers: int | Workers | Literal["auto"] = "auto",
+        workers: int | Workers | Literal["auto"] = "auto", *,
+        learner: MetaLearner | MakeLearner | None = None, optimizer: MakeOptimizer | None = None,
+        callbacks: Sequence[Callable[["Trainer", Row], Any]] = (), patience: int | None = None,
     ) -> None:  # fmt: skip
-        _check(recipe, train, validation, diagnose_every)
-        _check_workers(workers, recipe, train.device)
+        check_training(recipe, train, validation, diagnose_every, patience)
+        check_workers(workers, recipe, device_of(train))
         for sentence in late_milestones(recipe):
             warnings.warn(sentence, InputWarning, stacklevel=2)
         self.initial_recipe, self.recipe = recipe, recipe  # `recipe` changes with `change`
-        self.train, self.validation = _at_start(train), _at_start(validation)
-        self.data = _data_settings(train, validation)
-        self.diagnose_every = diagnose_every
+        self.train, self._validation = at_start(train), Validation(validation, recipe.seed)
+        self._tasks = TrainingTasks(self.train, recipe.seed)
+        self.diagnose_every, self.callbacks, self.patience = diagnose_every, callbacks, patience
         self.diagnosis: Diagnosis | None = None
         with gradients_on():
-            self.learner = MetaLearner(recipe, train.images.shape, train.ways).to(train.device)
-        fused = train.device.type == "cuda"  # One kernel instead of one for each operation.
-        self.optimizer = torch.optim.Adam(
-            self.learner.parameters(), lr=recipe.outer_rate, fused=fused or None
-        )
-        self.iteration = 0
+            self.learner = make_learner(learner, recipe, shape_of(train), ways_of(train))
+            self.learner.to(device_of(train))
+            self._outer = Outer(self.learner, recipe, optimizer)
+        self.optimizer, self.validation = self._outer.optimizer, self._validation.first
+        for sampler in [train, *self._validation.samplers.values()]:
+            check_sampler(self.learner, sampler)
+        self.data = data_settings(train, self.validation, self.learner)
+        self.used = names_of(self.learner, self._outer.name)
+        self.iteration, self._stopped = 0, False
         self._row: Row | None = None  # of a meta-step that is not yet in the history
         self._gradient_rows: list[Row] = []  # and of its diagnosis
-        self._best: list[Best] = []
         self.folder = RunFolder(directory)
         self.alone = self.folder.alone  # keeps other threads and processes out of this training
         self.selected_by = read_selection(self.folder.directory)
         self.workers = _decide(workers, self.folder, self.learner, self.train)
         self.engine = Engine(recipe.memory, self.workers)
-        self._resume()
+        _resume(self)
         self.directory, self.history = self.folder.directory, self.folder.history
         self.gradients, self.changes = self.folder.gradients, self.folder.changes
-
-    def _resume(self) -> None:
-        workers = self.workers if isinstance(self.workers, int) else self.workers.size
-        checkpoint = self.folder.open(self.initial_recipe, self.data, workers)
-        if checkpoint is not None:
-            generator = self.train.generator
-            restore_state(checkpoint.state, self.learner, self.optimizer, generator)
-            self.iteration, self._best = checkpoint.iteration, checkpoint.best
-        self._use(in_force(self.folder.first_recipe, self.folder.changes, self.iteration + 1))
-        self._change_to(_at_length(self.initial_recipe, self.recipe, self.folder, self.iteration))
+        self._stopped = self._validation.out_of_patience(self.history, patience)
 
     @property
     def epoch(self) -> float:
@@ -112,18 +134,21 @@ class Trainer:
 
     @property
     def done(self) -> bool:
-        """Whether every meta-step has been taken, with everything that is due after it."""
+        """Whether every meta-step has been taken, or it was told to stop, with all that is due."""
         total = self.recipe.epochs * self.recipe.iterations_per_epoch
-        return self._row is None and self.iteration >= total
+        return self._row is None and (self._stopped or self.iteration >= total)
+
+    def stop(self) -> None:
+        """End the training after this meta-step, as if it were the last one."""
+        self._stopped = True
 
     def fit(self) -> Run:
         """Train to the end; the run's learner has the weights that were best on validation.
 
-        Ctrl-C (in a notebook: interrupting the kernel) ends the current meta-step, saves it, and
-        raises `KeyboardInterrupt`, which says how to continue; a second one interrupts at once.
-        Calling `fit` again continues after the last whole meta-step. Raises `InputError` where the
-        folder cannot be written or another process trains in it, and where the recipe stops at a
-        meta-gradient that is not finite.
+        Ctrl-C (or interrupting the kernel) ends the current meta-step, saves it, and raises
+        `KeyboardInterrupt`, which says how to continue; a second one interrupts at once. `fit`
+        again continues. Raises `InputError` where the folder cannot be written or another process
+        trains in it, and where the recipe stops at a meta-gradient that is not finite.
         """
         total = self.recipe.epochs * self.recipe.iterations_per_epoch
         with (
@@ -136,10 +161,10 @@ class Trainer:
                 bar.set_postfix(_summary(self.history), refresh=False)
                 bar.update()
                 if pressed:
-                    self._stop()
+                    self._interrupt()
             self.save()
             self.engine.dismiss()
-            failure = failed_to_learn(self.recipe, self.history.rows, self.train.ways)
+            failure = failed_to_learn(self.recipe, self.history.rows, self.learner.ways)
             if failure is not None:
                 warnings.warn(failure, InputWarning, stacklevel=2)
             return self.result()
@@ -149,7 +174,7 @@ class Trainer:
 
         Raises `InputError` like `fit`.
         """
-        self._refuse_nonfinite()
+        self._stop_at_nonfinite()
         self._finish_step()
 
     def _finish_step(self) -> None:
@@ -161,47 +186,41 @@ class Trainer:
         self._row, self._gradient_rows = None, []
         if ends_epoch or self.folder.due:
             self.save()
+        if ends_epoch:
+            self._stopped |= self._validation.out_of_patience(self.history, self.patience)
+        for callback in self.callbacks:
+            callback(self, row)
 
     @one_thread()
     @full_precision()
     @gradients_on()
     def step(self) -> Row:
         """One meta-step: its row of the history."""
+        check_unchanged(self.used, names_of(self.learner, self._outer.name))
+        self._outer.check_nothing_attached(self.recipe)
         start, epoch = time.perf_counter(), self.epoch
-        batch = self.train.sample(self.recipe.meta_batch)
-        result = meta_step(self.learner, self.optimizer, batch, epoch, self.engine.meta_gradient)
+        batch = self._tasks.sample(self.recipe.meta_batch, self.iteration)
+        random = seeded(self.recipe.seed, f"meta-step {self.iteration}")  # for dropout, say
+        with random if self.learner._own_network else nullcontext():
+            arguments = self.learner, self.optimizer, batch, epoch, self.engine.meta_gradient
+            result = meta_step(*arguments)
+        self._outer.after_step()
+        if self.learner.ways is None:
+            del result["accuracy"]
         self.iteration += 1
         row: Row = {"iteration": self.iteration, "epoch": epoch} | result
-        row |= self._diagnose(batch, epoch, "nonfinite" in result)
+        due = bool(every := self.diagnose_every) and (self.iteration - 1) % every == 0
+        found = _followed(self.learner, batch, epoch, "nonfinite" in row, due)
+        if found is not None:
+            self.diagnosis, self._gradient_rows = found, gradient_rows(found, self.iteration)
+            row |= _said_of(found)
         seconds = time.perf_counter() - start
-        return row | {"seconds": seconds, "memory_mb": _peak_memory(self.train.device) / 1e6}
-
-    def _diagnose(self, batch: TaskBatch, epoch: float, nonfinite: bool) -> Row:
-        """Of the first task, if it is due; of a bad meta-gradient, of the first bad task."""
-        if nonfinite:
-            looks = (diagnose(self.learner, task, epoch) for task in batch.split())
-            found = next((look for look in looks if look.first_nonfinite), None)
-        elif self.diagnose_every and (self.iteration - 1) % self.diagnose_every == 0:
-            found = diagnose(self.learner, batch.split()[0], epoch)
-        else:
-            return {}
-        if found is None:
-            return {}
-        self.diagnosis, self._gradient_rows = found, gradient_rows(found, self.iteration)
-        bad = found.first_nonfinite
-        return {"first_order_cosine": found.cosine} if bad is None else {"nonfinite_step": bad[0]}
+        return row | {"seconds": seconds, "memory_mb": _peak_memory(batch.support_x.device) / 1e6}
 
     def validate(self) -> Row:
-        """Accuracy on the same validation tasks each time; keeps the weights of the best few."""
-        self.validation.restart()
-        tasks = self.recipe.validation_tasks
-        result = evaluate_tasks(
-            self.learner, self.validation, tasks, reading=self.selected_by, engine=self.engine
-        )
-        state = self.learner.state_dict()
-        weights = {name: tensor.to("cpu", copy=True) for name, tensor in state.items()}
-        self._best = keep_best(self._best, Best(result.accuracy, self.iteration, weights))
-        return {"validation_loss": result.loss, "validation_accuracy": result.accuracy}
+        """Scores on the same validation tasks each time; keeps the weights of the best few."""
+        at = self.recipe, self.iteration, self.selected_by, self.engine
+        return self._validation.row(self.learner, *at)
 
     def change(self, **fields: float | None) -> None:
         """Change the recipe by hand, from the next meta-step on: the fields in `CHANGEABLE`.
@@ -210,7 +229,7 @@ class Trainer:
         resumed continues with it. Raises `InputError`, and changes nothing, where the recipe does
         not allow it.
         """
-        self._change_to(changed(self.recipe, fields))
+        self._change_to(changed(self.recipe, fields, self.learner.rule))
 
     def _change_to(self, recipe: Recipe) -> None:
         with self.alone():
@@ -232,40 +251,97 @@ class Trainer:
 
         Raises `InputError` where the recipe stops at a meta-gradient that is not finite.
         """
-        self._refuse_nonfinite()
-        learner = copy.deepcopy(self.learner)
-        if self._best:
-            learner.load_state_dict(self._best[0].weights)
-            iteration = self._best[0].iteration
+        self._stop_at_nonfinite()
+        learner = copy.deepcopy(self.learner).eval()
+        if best := self._validation.best:
+            learner.load_state_dict(best[0].weights)
+            iteration = best[0].iteration
             learner.update_recipe(in_force(self.folder.first_recipe, self.changes, iteration))
         return Run(
             self.folder.first_recipe, self.data, learner, self.history, self.directory,
-            tuple(self._best), self.gradients, self.changes, self.selected_by,
+            tuple(self._validation.best), self.gradients, self.changes, self.selected_by,
         )  # fmt: skip
 
     def save(self) -> None:
         """Write a checkpoint, unless there is no folder or the last one is of this iteration."""
-        state = training_state(self.learner, self.optimizer, self.train.generator)
-        self.folder.save(self.iteration, state, self._best)
+        if self.folder.directory is not None:
+            tensors, plain = self._outer.state()
+            state = {"learner": self.learner.state_dict(), "adam": tensors}
+            state |= {"sampler": self._tasks.state()}
+            self.folder.save(self.iteration, state, self._validation.best, plain)
 
-    def _stop(self) -> None:
+    def _interrupt(self) -> None:
         self.save()
         again = "fit()" if self.directory is None else "the same command"
         raise KeyboardInterrupt(
             f"stopped after iteration {self.iteration}; {again} continues from there"
         )
 
-    def _refuse_nonfinite(self) -> None:
-        """Where the recipe says so, end at a meta-gradient that is not finite, resumed or not."""
-        rows = self.history.rows
-        bad = rows[-1].get("nonfinite") if rows else None
-        if bad is not None and self.recipe.nonfinite == "stop":
+    def _stop_at_nonfinite(self) -> None:
+        if (sentence := nonfinite_end(self.recipe, self.history.rows)) is not None:
             self.save()
-            raise InputError(
-                f"the meta-gradient of iteration {self.iteration} is not finite, first in {bad}, "
-                f"and the recipe says stop; train with nonfinite='skip', a lower outer_rate or "
-                f"clip_norm"
-            )
+            raise InputError(sentence)
+
+
+def _resume(trainer: Trainer) -> None:
+    """Begin in its folder, or go on from what is there."""
+    workers = trainer.workers if isinstance(trainer.workers, int) else trainer.workers.size
+    about = trainer.initial_recipe, trainer.data, workers, trainer.used
+    if trainer.folder.read_workers() is None:  # It is a new run.
+        check_other_classes(trainer.train, trainer._validation.samplers.values())
+    columns = (*COLUMNS, *trainer._validation.columns(trainer.learner))
+    found = trainer.folder.open(*about, columns)
+    if found is not None:
+        trainer.learner.load_state_dict(found.state["learner"])
+        trainer._outer.restore(found.state.get("adam", {}), found.plain)
+        trainer.iteration, trainer._validation.best = found.iteration, found.best
+        drawn = trainer.initial_recipe.meta_batch, trainer.iteration
+        trainer._tasks.restore(found.state.get("sampler", {}), *drawn)
+    trainer._use(
+        in_force(trainer.folder.first_recipe, trainer.folder.changes, trainer.iteration + 1)
+    )
+    trainer._change_to(
+        _at_length(trainer.initial_recipe, trainer.recipe, trainer.folder, trainer.iteration)
+    )
+
+
+def _followed(
+    learner: MetaLearner, batch: TaskBatch, epoch: float, nonfinite: bool, due: bool
+) -> Diagnosis | None:
+    """The diagnosis of the first task, if it is due; at a bad meta-gradient, of the first bad."""
+    if nonfinite:
+        looks = (diagnose(learner, task, epoch) for task in batch.split())
+        return next((look for look in looks if look.first_nonfinite), None)
+    return diagnose(learner, batch.split()[0], epoch) if due else None
+
+
+def _said_of(found: Diagnosis) -> Row:
+    bad = found.first_nonfinite
+    return {"first_order_cosine": found.cosine} if bad is None else {"nonfinite_step": bad[0]}
+
+
+def tensorboard(directory: Path | str) -> Callable[[Trainer, Row], None]:
+    """A callback that writes every number of the history for TensorBoard.
+
+    Raises `InputError` where it is not installed.
+    """
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise InputError(
+            "TensorBoard is not installed; pip install tensorboard, or read history.csv, which has "
+            "the same numbers"
+        ) from error
+    writer = SummaryWriter(str(directory))
+
+    def write(trainer: Trainer, row: Row) -> None:
+        for name, value in row.items():
+            if isinstance(value, int | float) and name != "iteration":
+                writer.add_scalar(name, value, row["iteration"])
+        if "validation_loss" in row or trainer.done:
+            writer.flush()
+
+    return write
 
 
 def default_device() -> str:
@@ -273,63 +349,7 @@ def default_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _at_start(sampler: Any) -> Any:
-    """A copy that draws the sampler's tasks from the first one on, and shares its images."""
-    own = copy.copy(sampler)
-    own.restart()
-    return own
-
-
-def _check(
-    recipe: Recipe, train: TaskSampler, validation: TaskSampler, diagnose_every: int | None
-) -> None:
-    check_is_recipe(recipe)
-    for sampler in (train, validation):
-        check_is_sampler(sampler)
-    if diagnose_every is not None and not (is_whole(diagnose_every) and diagnose_every >= 1):
-        raise InputError(
-            f"diagnose_every must be a number of meta-steps from 1 on, or None, not "
-            f"{diagnose_every}"
-        )
-    for name in ("ways", "shots"):
-        ours, theirs = getattr(train, name), getattr(validation, name)
-        if ours != theirs:
-            raise InputError(
-                f"training tasks have {ours} {name} and validation tasks {theirs}; "
-                f"give both samplers the same"
-            )
-    if train.images.shape != validation.images.shape:
-        raise InputError(
-            f"training images are {list(train.images.shape)} and validation images "
-            f"{list(validation.images.shape)}; give both samplers images of the same dataset"
-        )
-    if train.device != validation.device:
-        raise InputError(
-            f"training images are on {train.device} and validation images on "
-            f"{validation.device}; move both sets to one device with .to"
-        )
-
-
-def _check_workers(
-    workers: int | Workers | Literal["auto"], recipe: Recipe, device: torch.device
-) -> None:
-    if workers == "auto":
-        return
-    if not isinstance(workers, int | Workers):
-        raise InputError(f"workers must be a whole number or 'auto', not {workers!r}")
-    count = workers if isinstance(workers, int) else workers.size
-    if not 1 <= count <= recipe.meta_batch:
-        raise InputError(
-            f"workers must be 1 to {recipe.meta_batch}, the tasks of a meta-batch that they share, "
-            f"not {count}"
-        )
-    if isinstance(workers, int) and workers > 1 and device.type != "cpu":
-        raise InputError(
-            "several workers on GPUs are started by torchrun --nproc-per-node GPUS -m mamlpp train"
-        )
-
-
-def _decide(workers: Any, folder: RunFolder, learner: MetaLearner, train: TaskSampler) -> Any:
+def _decide(workers: Any, folder: RunFolder, learner: MetaLearner, train: Any) -> Any:
     """A number for "auto": the one that this run began with, or else what pays here."""
     if workers != "auto":
         return workers
@@ -366,23 +386,6 @@ def _at_length(given: Recipe, recipe: Recipe, folder: RunFolder, iteration: int)
     return longer
 
 
-def _data_settings(train: TaskSampler, validation: TaskSampler) -> DataSettings:
-    return DataSettings(
-        dataset=train.images.dataset,
-        ways=train.ways,
-        shots=train.shots,
-        queries=train.queries,
-        image_shape=train.images.shape,
-        training_images=train.images.name,
-        training_seed=train.seed,
-        training_rotate=train.rotate,
-        validation_images=validation.images.name,
-        validation_seed=validation.seed,
-        validation_rotate=validation.rotate,
-        validation_queries=validation.queries,
-    )
-
-
 def _peak_memory(device: torch.device) -> int:
     """Bytes: the most that this process has held so far, or that was allocated on the GPU."""
     if device.type == "cuda":
@@ -399,6 +402,7 @@ def _summary(history: History) -> dict[str, str]:
     summary = {
         name: f"{sum(row[name] for row in recent) / len(recent):.3f}"
         for name in ("loss", "accuracy")
+        if all(name in row for row in recent)
     }
-    validation = history.column("validation_accuracy")
+    validation = history.column("validation_accuracy") or history.column("validation_loss")
     return summary | ({"validation": f"{validation[-1]:.3f}"} if validation else {})

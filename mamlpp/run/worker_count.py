@@ -21,8 +21,10 @@ MEMORY = 1.5e9  # bytes that should be free for each process
 def choose_workers(learner: MetaLearner, sampler: TaskSampler) -> int:
     """How many processes to use, this one included; 1 on a GPU."""
     recipe = learner.recipe
-    if sampler.device.type != "cpu":
+    if getattr(sampler, "device", torch.device("cpu")).type != "cpu":
         return 1
+    if not isinstance(sampler, TaskSampler) or learner.image_shape is None:
+        return 1  # Its work cannot be estimated.
     step = meta_step_operations(learner, sampler) / RATE
     if step < LEAST_STEP or step * recipe.epochs * recipe.iterations_per_epoch < LEAST_TRAINING:
         return 1

@@ -8,11 +8,13 @@ import base64
 import io
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas
 import seaborn as sns
+import torch
 from IPython.display import display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -104,41 +106,55 @@ def plot_images(images: Tensor, ax: Axes, columns: int | None = None, gap: int =
     return ax
 
 
-def plot_task(task: Task, predictions: Tensor | None = None, queries: int = 1) -> Figure:
-    """Plot one task, one column per class: the support set, and below it `queries` query images.
+def plot_task(
+    task: Task, predictions: Tensor | None = None, queries: int = 1, shuffle: int | None = None
+) -> Figure:
+    """Plot one task: the support set, one column per class, and below it `queries` rows of queries.
 
     `task` has N classes with K support and Q query images each, ordered by class as a `TaskSampler`
     returns them. With `predictions` `[N·Q]`, each query image is labelled with its prediction.
+    `shuffle` is the seed of a random order of each row of queries, so that their place does not
+    give their class away; without it they stand below their class.
     """
     ways = int(task.support_y.max()) + 1
     support = task.support_x.unflatten(0, (ways, -1)).transpose(0, 1)  # [K, N, C, H, W]
     query = task.query_x.unflatten(0, (ways, -1)).transpose(0, 1)[:queries]
+    draw = torch.Generator().manual_seed(shuffle or 0)
     rows = len(support) + len(query)
     size = 1.25 * ways + 1, 1.35 * rows + 0.5
     figure, axes = plt.subplots(rows, ways, figsize=size, squeeze=False, layout="constrained")
     for row, images in zip(axes, support, strict=False):
         plot_task_row(images, row, "support")
     for index, images in enumerate(query):
-        labels = None if predictions is None else predictions.view(ways, -1)[:, index].tolist()
-        plot_task_row(images, axes[len(support) + index], "query", labels)
+        said = None if predictions is None else predictions.view(ways, -1)[:, index].cpu()
+        order = torch.arange(ways) if shuffle is None else torch.randperm(ways, generator=draw)
+        labels = None if said is None else said[order].tolist()
+        row = axes[len(support) + index]
+        plot_task_row(images[order.to(images.device)], row, "query", labels, order.tolist())
     for label, ax in enumerate(axes[0]):
         ax.set_title(f"class {label}", fontsize=11)
     return figure
 
 
 def plot_task_row(
-    images: Tensor, axes: Sequence[Axes], name: str, predictions: Sequence[int] | None = None
-) -> Sequence[Axes]:
-    """Plot one image per class `[N, C, H, W]`, labelled with `predictions` if given."""
-    for label, (image, ax) in enumerate(zip(images, axes, strict=True)):
-        _plot_image(image, ax)
+    images: Tensor, axes: Sequence[Axes], name: str, predictions: Sequence[int] | None = None,
+    classes: Sequence[int] | None = None,
+) -> Sequence[Axes]:  # fmt: skip
+    """Plot one image per class `[N, C, H, W]`, labelled with `predictions` if given.
+
+    `classes` are their true classes: 0 … N-1 unless given.
+    """
+    classes = range(len(images)) if classes is None else classes
+    for column, (image, ax) in enumerate(zip(images, axes, strict=True)):
+        plot_image(image, ax)
         if predictions is not None:
-            _label_prediction(predictions[label], label, ax)
+            _label_prediction(predictions[column], classes[column], ax)
     axes[0].set_ylabel(name, rotation=0, ha="right", va="center")
     return axes
 
 
-def _plot_image(image: Tensor, ax: Axes) -> Axes:
+def plot_image(image: Tensor, ax: Axes) -> Axes:
+    """Plot one image `[C, H, W]` in [0, 1] in a frame; a grey one is drawn as ink on paper."""
     pixels = image.cpu().permute(1, 2, 0).numpy()
     ax.imshow(
         pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels, cmap="gray_r", vmin=0, vmax=1
@@ -282,40 +298,33 @@ def layer_title(name: str) -> str:
     return title.replace(".", " ")
 
 
-def plot_reported(values: Mapping[str, Sequence[float | None] | None], ax: Axes) -> Axes:
-    """Plot accuracies in % as reported in a paper, one row per method.
+def plot_side_by_side(values: Mapping[str, Mapping[str, Any]], ax: Axes) -> Axes:
+    """Plot accuracies in %, one row per method: the paper's, replications', and ours.
 
-    Each value is (accuracy, number after the ±); `None` leaves a row empty.
+    `values[method]` has `"reported"`: (accuracy, number after the ±) or None; `"replications"`:
+    (lowest, highest) or None; and by any other name the measured runs: (accuracy, interval) each.
     """
-    for row, (name, reported) in enumerate(values.items()):
-        if reported is None:
-            continue
-        value, interval = reported[0] or 0.0, reported[1]
-        colour = COLOURS.get(name, COLOURS["chance"])
-        ax.errorbar(value, row, xerr=interval or 0, fmt="D", color=colour, capsize=3)
-        text = f"{value:.2f}" + (f" ± {interval:.2f}" if interval is not None else "")
-        ax.annotate(text, (value, row), (0, 7), textcoords="offset points", ha="center", size=9)
+    ours = list(dict.fromkeys(k for row in values.values() for k in row if k not in _ELSEWHERE))
+    for height, row in enumerate(values.values()):
+        if row["replications"]:
+            ax.plot(row["replications"], [height - 0.3] * 2, color=COLOURS["chance"], linewidth=6)
+        if row["reported"] and row["reported"][0] is not None:
+            value, spread = row["reported"]
+            ax.errorbar(value, height - 0.3, xerr=spread or 0, fmt="D", color="black", capsize=3)
+        for index, name in enumerate(ours):
+            for accuracy, interval in row.get(name, ()):
+                at = height - 0.12 + 0.17 * index
+                style = {"color": _PALETTE[index], "alpha": 0.8, "markersize": 5}
+                ax.errorbar(accuracy, at, xerr=interval, fmt="os^"[index % 3], **style)
+    ax.plot([], [], "D", color="black", label="the paper")
+    ax.plot([], [], color=COLOURS["chance"], linewidth=6, label="replications")
+    for index, name in enumerate(ours):
+        ax.plot([], [], "os^"[index % 3], color=_PALETTE[index], label=name)
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=5, frameon=False, fontsize=9)
     return _label_rows(list(values), ax)
 
 
-def plot_measured(values: Mapping[str, Mapping[str, Sequence[float]]], ax: Axes) -> Axes:
-    """Plot accuracies in % over seeds, one row per method: a dot per run and a bar at the mean.
-
-    `values[method][reading]` holds one number per seed; each reading has its own marker.
-    """
-    readings = list(dict.fromkeys(name for row in values.values() for name in row))
-    for row, (method, accuracies) in enumerate(values.items()):
-        colour = COLOURS.get(method, COLOURS["chance"])
-        for index, reading in enumerate(readings):
-            numbers = accuracies.get(reading, ())
-            height = row + 0.5 * ((index + 0.5) / len(readings) - 0.5)
-            ax.plot(numbers, [height] * len(numbers), "os^"[index % 3], color=colour, alpha=0.6)
-            if numbers:
-                ax.plot(np.mean(numbers), height, "|", color=colour, markersize=16, mew=2.5)
-    for index, reading in enumerate(readings):
-        ax.plot([], [], "os^"[index % 3], color="#555555", label=reading)
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=3, frameon=False, fontsize=9)
-    return _label_rows(list(values), ax)
+_ELSEWHERE = ("reported", "replications")
 
 
 def _label_rows(names: Sequence[str], ax: Axes) -> Axes:

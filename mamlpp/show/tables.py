@@ -4,10 +4,10 @@
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean, median, stdev
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -16,8 +16,9 @@ from matplotlib.figure import Figure
 from mamlpp.learner import Reading
 from mamlpp.recipe import Recipe
 from mamlpp.run.evaluation import READINGS
+from mamlpp.run.results import RecordedResult
 from mamlpp.run.sweep import Cell, read_result
-from mamlpp.show.plots import METHODS, plot_measured, plot_reported
+from mamlpp.show.plots import METHODS, plot_side_by_side
 
 PAPER = json.loads(files("mamlpp.show").joinpath("paper.json").read_text(encoding="utf-8"))
 """Accuracies in % reported by the paper and by independent replications."""
@@ -25,6 +26,7 @@ _TITLES = {"omniglot": "Omniglot", "mini_imagenet": "Mini-ImageNet", "glyphs": "
 _COST = ("seconds", "memory_mb", "nonfinite", "device", "date", "commit")
 
 Table = dict[str, Any]
+Result = Mapping[str, Any] | None  # of a run that has not finished: None
 
 
 def sweep_tables(cells: Sequence[Cell], directory: Path) -> list[Table]:
@@ -32,31 +34,50 @@ def sweep_tables(cells: Sequence[Cell], directory: Path) -> list[Table]:
 
     Accuracies of runs are in 0 … 1, but `reported` and `replications` in %.
     """
-    groups = dict.fromkeys(cell.group for cell in cells)
-    return [_table([cell for cell in cells if cell.group == group], directory) for group in groups]
+    return _tables([(cell, read_result(cell, directory)) for cell in cells])
 
 
-def _table(cells: Sequence[Cell], directory: Path) -> Table:
-    first = cells[0]
-    key, shots = f"{first.dataset}_{first.ways}way", first.shots
+def recorded_tables(*results: RecordedResult) -> list[Table]:
+    """The same from recorded results. Of several, a row takes its longest trainings."""
+    runs = [run for result in results for run in result.runs]
+    return _tables([(run.cell, run.about | {"results": run.results}) for run in runs])
+
+
+def _tables(found: Sequence[tuple[Cell, Result]]) -> list[Table]:
+    groups = dict.fromkeys(cell.group for cell, _ in found)
+    return [_table([pair for pair in found if pair[0].group == group]) for group in groups]
+
+
+def _table(found: Sequence[tuple[Cell, Result]]) -> Table:
+    first = found[0][0]
+    recipes = sorted({cell.recipe for cell, _ in found}, key=list(METHODS).index)
+    rows = {name: _row([pair for pair in found if pair[0].recipe == name]) for name in recipes}
+    kind = f"{_TITLES[first.dataset]} {first.ways}-way {first.shots}-shot"
     return {
-        "title": f"{_TITLES[first.dataset]} {first.ways}-way {shots}-shot {first.point}".strip(),
+        "title": f"{kind} {first.point}".strip(),
         "test_tasks": first.tasks,
         "ensemble": first.ensemble,
-        "size": _shared_fields([cell.settings for cell in cells]),
-        "rows": {
-            name: {
-                "reported": _reported(key, shots, METHODS[name]),
-                "replications": _replications(key, shots, METHODS[name]),
-                "runs": [
-                    {"seed": cell.seed, "results": result["results"]}
-                    | {name: result[name] for name in _COST}
-                    for cell in cells
-                    if cell.recipe == name and (result := read_result(cell, directory))
-                ],
-            }
-            for name in sorted({cell.recipe for cell in cells}, key=list(METHODS).index)
-        },
+        "size": _shared_fields([cell.settings for cell, _ in found]),
+        "rows": rows,
+    }
+
+
+def _row(found: Sequence[tuple[Cell, Result]]) -> dict[str, Any]:
+    """One recipe: what was reported, and its longest trainings."""
+    first = found[0][0]
+    paper = f"{first.dataset}_{first.ways}way", first.shots, METHODS[first.recipe]
+    done = [(cell, result) for cell, result in found if result]
+    length = max((cell.steps for cell, _ in done), default=first.steps)
+    return {
+        "reported": _reported(*paper),
+        "replications": _replications(*paper),
+        "meta_steps": length,
+        "runs": [
+            {"seed": cell.seed, "results": result["results"]}
+            | {name: result[name] for name in _COST}
+            for cell, result in done
+            if cell.steps == length
+        ],
     }
 
 
@@ -113,7 +134,7 @@ def _text_cells(table: Table, kind: str) -> list[list[str]]:
     """Return the column titles and then the rows, as text."""
     columns = readings(table)
     by = [f"by {reading}" for reading in columns]
-    titles = ["method", "paper", "others", "seeds", *by, "minutes per run", "MB"]
+    titles = ["method", "paper", "others", "seeds", "meta-steps", *by, "minutes per run", "MB"]
     return [titles, *(_text_row(name, row, columns, kind) for name, row in table["rows"].items())]
 
 
@@ -125,8 +146,9 @@ def _text_row(name: str, row: dict[str, Any], columns: Sequence[Reading], kind: 
         " ± ".join(f"{value:.2f}" for value in reported) or "–",
         " to ".join(f"{value:.1f}" for value in row["replications"] or ()) or "–",
         str(len(runs)),
+        f"{row['meta_steps']:,}",
         *(spread(percent(row, reading, kind)) for reading in columns),
-        spread([run["seconds"] / 60 for run in runs], 1),
+        f"{median(run['seconds'] for run in runs) / 60:.0f}" if runs else "–",
         f"{max(run['memory_mb'] for run in runs):.0f}" if runs else "–",
     ]
 
@@ -134,10 +156,14 @@ def _text_row(name: str, row: dict[str, Any], columns: Sequence[Reading], kind: 
 def _caption(table: Table, kind: str) -> str:
     size = table["size"]
     model = {"single": "best checkpoint", "ensemble": f"ensemble of {table['ensemble']}"}[kind]
-    return (
-        f"{table['title']}, {model}: accuracy in %, mean ± standard deviation over seeds, "
-        f"{table['test_tasks']} test tasks; {size['epochs']} × {size['iterations_per_epoch']} "
-        f"meta-steps, {size['filters']} filters, {size['inner_steps']} inner steps"
+    words = ("filters", "inner_steps", "meta_batch")
+    shared = [f"{name.replace('_', ' ')} {size[name]}" for name in words if name in size]
+    return ", ".join(
+        [
+            f"{table['title']}, {model}: accuracy in %, mean ± standard deviation over seeds",
+            f"{table['test_tasks']} test tasks",
+            *shared,
+        ]
     )
 
 
@@ -152,30 +178,39 @@ def as_text(table: Table, kind: str = "single") -> str:
     return "\n".join([_caption(table, kind), *lines])
 
 
-def as_markdown(table: Table, kind: str = "single") -> str:
-    """Format a table as Markdown."""
-    titles, *rows = (f"| {' | '.join(cells)} |" for cells in _text_cells(table, kind))
-    rule = "|" + "---|" * titles.count(" | ") + "---|"
-    return "\n".join([_caption(table, kind), "", titles, rule, *rows])
+def as_markdown(table: Table, kind: str = "single", columns: Sequence[str] | None = None) -> str:
+    """Format a table as Markdown; of `columns`, such as "by support", instead of all."""
+    titles = _text_cells(table, kind)[0]
+    kept = [i for i, title in enumerate(titles) if columns is None or title in columns]
+    rows = [[cells[i] for i in kept] for cells in _text_cells(table, kind)]
+    first, *lines = (f"| {' | '.join(cells)} |" for cells in rows)
+    return "\n".join([_caption(table, kind), "", first, "|" + "---|" * len(kept), *lines])
 
 
 def draw_tables(tables: Sequence[Table]) -> Figure:
-    """Draw one line of plots per table: reported accuracies, and ours, one dot per seed."""
-    height = sum(0.5 * len(table["rows"]) + 1.2 for table in tables)
+    """Draw one plot per table: the paper, replications, and ours by each reading."""
+    height = sum(0.55 * len(table["rows"]) + 1.5 for table in tables)
     figure, axes = plt.subplots(
-        len(tables), 2, figsize=(12, height), layout="constrained", squeeze=False
+        len(tables), 1, figsize=(10, height), layout="constrained", squeeze=False
     )
-    for table, (left, right) in zip(tables, axes, strict=True):
-        rows = {METHODS[name]: row for name, row in table["rows"].items()}
-        plot_reported({name: row["reported"] for name, row in rows.items()}, left)
-        left.set_title(f"{table['title']}, as reported in the paper", fontsize=12)
-        names = readings(table)
-        plot_measured(
-            {method: {name: percent(row, name) for name in names} for method, row in rows.items()},
-            right,
+    for table, [ax] in zip(tables, axes, strict=True):
+        rows = {f"{METHODS[n]}\n{r['meta_steps']:,} steps": r for n, r in table["rows"].items()}
+        plot_side_by_side(
+            {
+                name: {
+                    "reported": row["reported"],
+                    "replications": row["replications"],
+                    **{f"ours, by {r}": _means(row, r) for r in readings(table)},
+                }
+                for name, row in rows.items()
+            },
+            ax,
         )
-        steps = table["size"]["epochs"] * table["size"]["iterations_per_epoch"]
-        right.set_title(
-            f"ours, {steps:,} meta-steps: a dot per seed, a bar at the mean", fontsize=12
-        )
+        ax.set_title(table["title"], fontsize=12)
     return figure
+
+
+def _means(row: dict[str, Any], reading: Reading) -> list[tuple[float, float]]:
+    """Accuracy in % of each run, and half of its 95 % interval over the test tasks."""
+    found = [run["results"].get(reading, {}).get("single") for run in row["runs"]]
+    return [(100 * one["accuracy"], 100 * one["interval"]) for one in found if one]

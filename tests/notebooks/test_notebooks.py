@@ -14,13 +14,15 @@ from urllib.parse import unquote
 
 import nbformat
 import pytest
+from cards import OURS, with_card
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
-from walkthrough import NOTEBOOKS, NotebookError, main, run_notebook
+from walkthrough import NOTEBOOKS, NotebookError, is_chapter, main, run_notebook
 
 from book import alternative_text
 
 PATHS = sorted(NOTEBOOKS.glob("*.ipynb"))
+CHAPTERS = [path for path in PATHS if is_chapter(path)]
 PARAMETERS = {"profile", "dataset", "seed"}
 MAX_LINES = 20
 
@@ -30,11 +32,12 @@ LINK = re.compile(r"\]\(<?([^)\s>]+)|(?:src|href)=[\"']([^\"']+)")
 EXTERNAL = re.compile(r"[a-z]+:|#")
 
 by_name = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+by_chapter = pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
 
 
 @by_name
 def test_runs_in_the_smoke_profile(path: Path, tmp_path: Path):
-    parameters = {"profile": "smoke", "dataset": "glyphs"}
+    parameters = {"profile": "smoke", "dataset": "glyphs"} if is_chapter(path) else {}
     try:
         run_notebook(path, tmp_path / path.name, parameters, seconds_per_cell=300)
     except NotebookError as error:
@@ -120,7 +123,6 @@ def identity_faults(notebook: NotebookNode, folder: Path) -> list[str]:
 
 Rule = Callable[[NotebookNode, Path], list[str]]
 RULES: list[Rule] = [
-    parameter_faults,
     output_faults,
     title_faults,
     length_faults,
@@ -131,17 +133,37 @@ RULES: list[Rule] = [
 ]
 
 
+CHAPTER_RULES: list[Rule] = [parameter_faults]
+
+
 @by_name
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
 def test_follows_the_rules_for_stored_notebooks(path: Path, rule: Rule):
+    assert rule(stored(path), path.parent) == []
+
+
+@by_chapter
+@pytest.mark.parametrize("rule", CHAPTER_RULES, ids=lambda rule: rule.__name__)
+def test_follows_the_rules_for_chapters(path: Path, rule: Rule):
+    assert rule(stored(path), path.parent) == []
+
+
+@pytest.mark.parametrize("path", [*CHAPTERS, NOTEBOOKS / "primer.ipynb"], ids=lambda p: p.stem)
+def test_has_its_card_take_away_and_quiz_as_the_command_writes_them(path: Path):
+    expected = with_card(path.stem)
+    assert json.loads(path.read_text(encoding="utf-8")) == expected, "run tools/cards.py"
+    assert [expected["cells"][at]["id"] for at in (1, -2, -1)] == list(OURS)
+
+
+def stored(path: Path) -> NotebookNode:
     # Read the raw JSON, because `nbformat.read` would add missing cell ids.
     notebook = nbformat.from_dict(json.loads(path.read_text(encoding="utf-8")))
     for cell in notebook.cells:
         cell.source = "".join(cell.source)
-    assert rule(notebook, path.parent) == []
+    return notebook
 
 
-@by_name
+@by_chapter
 def test_has_the_parts_of_a_chapter(path: Path):
     notebook = nbformat.read(path, 4)
     text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
@@ -152,8 +174,7 @@ def test_has_the_parts_of_a_chapter(path: Path):
 
 
 def test_each_chapter_links_to_the_previous_and_next_one():
-    chapters = [path for path in PATHS if path.name[0].isdigit()]
-    for before, after in pairwise(chapters):
+    for before, after in pairwise(CHAPTERS):
         texts = [path.read_text(encoding="utf-8") for path in (before, after)]
         assert f"]({after.name})" in texts[0], f"{before.name} has no link to the next chapter"
         assert f"]({before.name})" in texts[1], f"{after.name} has no link to the previous chapter"
@@ -171,7 +192,7 @@ def good_notebook(*extra: NotebookNode) -> NotebookNode:
 
 
 def faults(notebook: NotebookNode, folder: Path) -> dict[str, list[str]]:
-    found = {rule.__name__: rule(notebook, folder) for rule in RULES}
+    found = {rule.__name__: rule(notebook, folder) for rule in [*RULES, *CHAPTER_RULES]}
     return {name: texts for name, texts in found.items() if texts}
 
 

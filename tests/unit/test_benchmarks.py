@@ -171,13 +171,12 @@ def test_a_busy_loop_beside_a_training(monkeypatch, tmp_path, capsys):
 
 
 def test_trainings_take_turns_until_the_level_or_the_end(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(accuracy, "TURN", 2)
     monkeypatch.setitem(accuracy.GOALS, "glyphs-5way", accuracy.Goal("glyphs", 5, 1, (0.0, 2.0)))
     monkeypatch.setitem(
         mamlpp.RECIPES, "maml", mamlpp.Recipe(filters=2, inner_steps=1, meta_batch=1, epochs=1)
     )
     path = tmp_path / "accuracy.json"
-    accuracy.main("glyphs-5way", ("maml",), (0, 1), meta_steps=3, output=path)
+    accuracy.main("glyphs-5way", ("maml",), (0, 1), meta_steps=3, turn=2, output=path)
     points = [accuracy.Point(**point) for point in json.loads(path.read_text())["points"]]
     assert [(p.seed, p.meta_steps) for p in points] == [(0, 2), (1, 2), (0, 3), (1, 3)]
     assert all(set(p.accuracy) == {"support", "queries"} for p in points)

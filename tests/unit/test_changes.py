@@ -10,7 +10,7 @@ from filelock import FileLock
 
 import mamlpp
 from mamlpp import schedules
-from mamlpp.run import trainer as training
+from mamlpp.run import validation
 from mamlpp.run.changes import CHANGEABLE
 from tests.makers import advance, flat_weights, noise_trainer
 
@@ -153,7 +153,7 @@ def test_weights_from_before_a_change_keep_the_recipe_they_were_trained_with(tmp
 def test_an_interrupted_step_is_finished_before_a_change(monkeypatch, tmp_path):
     trainer = make_trainer(tmp_path / "a")
     advance(trainer, 3)
-    monkeypatch.setattr(training, "evaluate_tasks", _interrupt)
+    monkeypatch.setattr(validation, "evaluate_tasks", _interrupt)
     with pytest.raises(KeyboardInterrupt):
         advance(trainer, 1)
     monkeypatch.undo()

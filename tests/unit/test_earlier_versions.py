@@ -32,7 +32,7 @@ def test_a_run_loads_and_is_evaluated(folder):
 
 def test_a_run_resumes(folder):
     recipe, train = mamlpp.Run.load(folder).recipe, noise_sampler()
-    trainer = mamlpp.Trainer(recipe, train, noise_sampler("validation"), folder)
+    trainer = mamlpp.Trainer(recipe, train, noise_sampler("validation", drawn=0), folder)
     assert (trainer.iteration, trainer.workers, trainer.selected_by) == (4, 1, "running")
     run = trainer.fit()
     assert [row["iteration"] for row in run.history.rows] == [1, 2, 3, 4, 5, 6]

@@ -1,4 +1,4 @@
-"""Every figure in `figures/` is what its numbers give today."""
+"""Every figure in `figures/`, and every table on a page, is what its numbers give today."""
 
 import subprocess
 import sys
@@ -24,4 +24,11 @@ def test_every_figure_and_every_file_of_numbers_is_in_the_list():
 def test_the_command_draws_them_all():
     script = Path(figures.__file__)
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == [f"figures/{name}.svg" for name in figures.DRAWN]
+    drawn = [f"figures/{name}.svg" for name in figures.DRAWN]
+    assert done.stdout.split() == [*drawn, *figures.PAGES]
+
+
+@pytest.mark.parametrize("name", figures.PAGES)
+def test_the_table_on_a_page_is_made_from_the_recorded_results(name):
+    page = (figures.FIGURES.parent / name).read_text(encoding="utf-8")
+    assert figures.page_with_table(name) == page

@@ -403,7 +403,7 @@ def test_seeds_are_not_trained_of_a_name():
 
 def test_what_evaluates_no_learner(learner):
     sampler = noise_sampler(ways=WAYS)
-    with refused("a MetaLearner, or a list of them, is expected, not Run"):
+    with refused("a MetaLearner is expected, not Run"):
         mamlpp.evaluate_tasks(noise_trainer().result(), sampler, 2)
     with refused("there is no learner to evaluate; give at least one"):
         mamlpp.evaluate_tasks([], sampler, 2)

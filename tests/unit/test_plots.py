@@ -227,20 +227,24 @@ def test_over_seeds_shows_mean_and_range(ax):
     assert legend(ax) == ["MAML"]
 
 
-def test_reported_values_are_shown_with_or_without_interval(ax):
-    plots.plot_reported({"MAML": (91.27, 1.07), "Matching nets": (93.8, None)}, ax)
-    assert [text.get_text() for text in ax.texts] == ["91.27 ± 1.07", "93.80"]
-    assert labels(ax.yaxis) == ["MAML", "Matching nets"]
-    [segment] = ax.containers[0].lines[2][0].get_segments()
-    assert segment[:, 0].tolist() == pytest.approx([90.2, 92.34])
-
-
-def test_measured_values_are_a_dot_per_run_and_a_bar_at_the_mean(ax):
-    values = {"MAML": {"support": [70.0, 74.0], "queries": [80.0]}, "MAML++": {}}
-    plots.plot_measured(values, ax)
-    drawn = [(line.get_marker(), list(line.get_xdata())) for line in ax.lines]
-    assert drawn[:4] == [("o", [70, 74]), ("|", [72]), ("s", [80]), ("|", [80])]
-    assert legend(ax) == ["support", "queries"]
+def test_paper_replications_and_ours_stand_side_by_side(ax):
+    values = {
+        "MAML": {
+            "reported": (91.27, 1.07),
+            "replications": (91.0, 91.6),
+            "ours, by support": [(70.0, 1.0), (74.0, 2.0)],
+            "ours, by queries": [(80.0, 0.5)],
+        },
+        "MAML++": {"reported": None, "replications": None},
+    }
+    plots.plot_side_by_side(values, ax)
+    assert labels(ax.yaxis) == ["MAML", "MAML++"]
+    drawn = [(c.lines[0].get_xdata()[0], c.lines[0].get_marker()) for c in ax.containers]
+    assert drawn == [(91.27, "D"), (70, "o"), (74, "o"), (80, "s")]
+    intervals = [c.lines[2][0].get_segments()[0][:, 0].tolist() for c in ax.containers]
+    assert intervals[0] == pytest.approx([90.2, 92.34])
+    assert intervals[2] == pytest.approx([72, 76])
+    assert legend(ax) == ["the paper", "replications", "ours, by support", "ours, by queries"]
 
 
 def test_every_recipe_has_a_title_and_a_colour():

@@ -9,8 +9,7 @@ import torch
 
 import mamlpp
 from mamlpp.files import replacing
-from mamlpp.run import checkpoints
-from mamlpp.run import trainer as training
+from mamlpp.run import checkpoints, validation
 from mamlpp.run.evaluation import Evaluation
 from mamlpp.run.history import COLUMNS, History
 
@@ -24,14 +23,17 @@ def make_trainer(directory=None, size=16, shots=1, seed=0, rotate=False, ink=0, 
     noise = torch.randint(0, 256, (6, 4, 1, size, size), generator=draw, dtype=torch.uint8)
     train, validation = (
         mamlpp.TaskSampler(
-            mamlpp.ImageSet(noise, (*"abcdef",), "noise", split),
+            mamlpp.ImageSet(pictures, (*"abcdef",), "noise", split),
             3,
             shots,
             2,
             seed=seed,
             rotate=turn,
         )
-        for split, turn in (("train", rotate), ("validation", False))
+        for split, pictures, turn in (
+            ("train", noise, rotate),
+            ("validation", noise.flip(-1), False),
+        )
     )
     return mamlpp.Trainer(RECIPE.with_(**changes), train, validation, directory)
 
@@ -44,7 +46,7 @@ def trainer(tmp_path, monkeypatch):
     def evaluate_tasks(*_, **__):
         return Evaluation(torch.tensor([next(accuracies)]), torch.ones(1))
 
-    monkeypatch.setattr(training, "evaluate_tasks", evaluate_tasks)
+    monkeypatch.setattr(validation, "evaluate_tasks", evaluate_tasks)
     trainer = make_trainer(tmp_path / "run")
     trainer.fit()
     return trainer
@@ -286,7 +288,7 @@ def test_only_the_best_are_kept_and_of_equals_the_later(tmp_path, monkeypatch):
     def evaluate_tasks(*_, **__):
         return Evaluation(torch.tensor([next(accuracies)]), torch.ones(1))
 
-    monkeypatch.setattr(training, "evaluate_tasks", evaluate_tasks)
+    monkeypatch.setattr(validation, "evaluate_tasks", evaluate_tasks)
     run = make_trainer(tmp_path, epochs=7).fit()
     assert [best.iteration for best in run.kept] == [4, 14, 8, 6, 12]
     assert [best.iteration for best in mamlpp.Run.load(tmp_path).kept] == [4, 14, 8, 6, 12]

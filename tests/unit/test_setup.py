@@ -174,13 +174,14 @@ def test_what_students_do_not_need_is_an_extra_that_grading_installs():
     assert {each.name for each in EXTRAS["classroom"]} == {"nbgrader"}
     assert set(EXTRAS["classroom"]) <= set(EXTRAS["dev"])  # the tests grade
     assert "nbgrader" not in {each.name for each in RUNTIME}
-    for command in ("exercises", "grade"):
+    for command in ("exercises", "handout", "grade"):
         assert start.EXTRAS[command] == "classroom"
 
 
 @needs_make
 def test_grade_passes_on_what_it_is_told():
     told = ["SUBMITTED=my class", "SET=01_inner_loop", "WORKERS=3", "PROFILE=smoke"]
+    told += ["ROSTER=my roster.csv", "DUE=2027-03-05 18:00", "LATE=10 % a day", "COURSE=spring 27"]
     told.append("GRADE_ARGS=--seconds 9")
     command = shlex.split(make("--dry-run", "grade", *told).stdout.replace("\\\n", ""))
     start = command.index("grade")
@@ -193,6 +194,14 @@ def test_grade_passes_on_what_it_is_told():
         "my class",
         "--set",
         "01_inner_loop",
+        "--roster",
+        "my roster.csv",
+        "--due",
+        "2027-03-05 18:00",
+        "--late",
+        "10 % a day",
+        "--course",
+        "spring 27",
     ]
     assert command[start + 1 :] == [*passed, "--seconds", "9"]
 

@@ -10,6 +10,7 @@ import torch
 import mamlpp
 from mamlpp import maml
 from mamlpp.run import trainer as training
+from mamlpp.run import validation
 from mamlpp.run.evaluation import Evaluation
 from mamlpp.run.history import COLUMNS, gradient_rows
 from tests.makers import flat, flat_weights, gradients, noise_sampler, noise_trainer
@@ -42,7 +43,7 @@ def validations(monkeypatch):
         accuracy = torch.tensor([(0.5, 0.9, 0.3)[len(seen) - 1]] * 2)
         return Evaluation(accuracy, 1 - accuracy)
 
-    monkeypatch.setattr(training, "evaluate_tasks", evaluate_tasks)
+    monkeypatch.setattr(validation, "evaluate_tasks", evaluate_tasks)
     return seen
 
 

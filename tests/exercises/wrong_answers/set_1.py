@@ -64,12 +64,12 @@ def gives_a_list(loss, weights, rate):
     return [weights[name] - rate * gradients[name] for name in weights]
 
 
-@wrong(checks.inner_step, "does it end with `return`?")
+@wrong(checks.inner_step, "does every way through it end with")
 def forgets_return(loss, weights, rate):
     gradients_of(loss, weights)
 
 
-@wrong(checks.inner_step, "TypeError")
+@wrong(checks.inner_step, "stopped: TypeError")
 def stops(loss, weights, rate):
     return weights - rate
 
@@ -326,7 +326,7 @@ all_wrong(
         "is θ' − c, not c − θ'": slope_and_factor(lambda slope, f: (-f * slope, -slope)),
         "the ½ is lost": slope_and_factor(lambda slope, f: (2 * f * slope, 2 * slope)),
         "these are the losses": slope_and_factor(lambda slope, f: (slope**2 / 2,) * 2),
-        "it should give a list, not a number": slope_and_factor(lambda slope, f: f * slope),
+        "it should return 2 values": slope_and_factor(lambda slope, f: f * slope),
         "needs the curvature": lambda theta, rate, a, b, c: (
             (1 - rate) * (theta - rate * a * (theta - b) - c),
             theta - rate * a * (theta - b) - c,
@@ -356,3 +356,65 @@ def takes_rate_one(meta_gradient):
 @wrong(checks.second_order_test, "stopped: ")
 def calls_with_too_little(meta_gradient):
     meta_gradient(parabola(3, 0.5), THETA, 0.2)
+
+
+@wrong(checks.inner_step, "a loop over a dict gives names")
+def loops_over_names(loss, weights, rate):
+    gradients = torch.autograd.grad(loss, list(weights.values()), create_graph=True)
+    return {w: w - rate * g for w, g in zip(weights, gradients, strict=True)}
+
+
+@wrong(checks.inner_step, "returns a tuple, even of a single gradient")
+def multiplies_a_tuple(loss, weights, rate):
+    return {
+        name: w - rate * torch.autograd.grad(loss, w, create_graph=True)
+        for name, w in weights.items()
+    }
+
+
+@wrong(checks.inner_step, "should take 3 arguments")
+def takes_no_rate(loss, weights):
+    return weights
+
+
+wrong(checks.inner_step, "give the check the function itself")({"head.bias": torch.zeros(3)})
+
+
+@wrong(checks.inner_step, "is 2 times what it should be")
+def takes_the_step_twice_over(loss, weights, rate):
+    gradients = gradients_of(loss, weights)
+    return {name: 2 * (weights[name] - rate * gradients[name]) for name in weights}
+
+
+@wrong(checks.meta_gradients, "the same answer to every call")
+def is_right_for_the_first_call(theta, rate, a, b, c):
+    return 2.2197, 3.171
+
+
+@wrong(checks.second_order_test, "only by chance")
+def draws_its_curvature(meta_gradient):
+    a = float(torch.randint(2, ()))
+    found = meta_gradient(parabola(a, 0.5), parabola(1, 4.0), THETA, 0.2)
+    assert torch.allclose(found, (1 - 0.2 * a) * (THETA - 0.2 * a * (THETA - 0.5) - 4.0))
+
+
+@wrong(checks.second_order_test, "it lets first-order MAML pass")
+def takes_a_wide_tolerance(meta_gradient):
+    found = meta_gradient(parabola(0.01, 0.5), parabola(1, 4.0), THETA, 0.2)
+    assert torch.allclose(found, (1 - 0.002) * (THETA - 0.002 * (THETA - 0.5) - 4.0), rtol=0.01)
+
+
+@wrong(checks.second_order_test, "it lets first-order MAML pass")
+def looks_at_the_shape(meta_gradient):
+    assert meta_gradient(parabola(3, 0.5), parabola(1, 4.0), THETA, 0.2).shape == (2,)
+
+
+@wrong(checks.second_order_test, "it lets first-order MAML pass")
+def asks_only_for_a_direction(meta_gradient):
+    found = meta_gradient(parabola(3, 0.5), parabola(1, 4.0), THETA, 0.2)
+    assert (found < 0).all()
+
+
+@wrong(checks.second_order_test, "should take 1 argument")
+def wants_the_losses_too(meta_gradient, support_loss):
+    meta_gradient(support_loss, support_loss, THETA, 0.2)

@@ -313,3 +313,44 @@ all_wrong(
         ),
     },
 )
+
+
+def ratios(x, exact):
+    return (x.double() - exact) / exact
+
+
+all_wrong(
+    checks.digits,
+    {
+        "divides number by number and takes the norm": lambda x, exact: (
+            -math.log10(ratios(x, exact).norm())
+        ),
+        "compares the lengths of the two tensors": lambda x, exact: (
+            -math.log10((x.double().norm() - exact.norm()).abs() / exact.norm())
+        ),
+        "in which they cancel": lambda x, exact: (
+            -math.log10((x.double() - exact).mean().abs() / exact.norm())
+        ),
+        "close, but not exact": lambda x, exact: (
+            -round(math.log10((x.double() - exact).norm() / exact.norm()), 3)
+        ),
+    },
+)
+
+all_wrong(
+    checks.predicted_steps,
+    {
+        "too small by 1": lambda growth, bits: math.ceil(bits / math.log2(growth) - 1e-9) - 1,
+        "the same answer to every call": lambda growth, bits: 16,
+        "returned None": lambda growth, bits: print(math.ceil(bits / math.log2(growth))),
+    },
+)
+
+all_wrong(
+    checks.growth,
+    {
+        "smallest curvature alone": lambda curvatures, rate, steps: (
+            abs(max(1 - rate * c for c in curvatures)) ** steps
+        )
+    },
+)

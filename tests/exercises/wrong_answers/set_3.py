@@ -269,3 +269,26 @@ all_wrong(
         )(n, 10, floor, epochs),
     },
 )
+
+
+def first_ten(steps, msl_epochs, epoch):
+    other = (1 - min(epoch, msl_epochs) / 10) / steps
+    return [other] * (steps - 1) + [1 - (steps - 1) * other]
+
+
+wrong(checks.step_weights, "an argument in both places")(first_ten)
+
+
+def losses_counted(steps, msl_epochs, floor, epochs):
+    with_all = epochs if floor else min(msl_epochs, epochs)
+    return steps * with_all + epochs - with_all
+
+
+all_wrong(
+    checks.query_losses,
+    {
+        "too large by 1": lambda *inputs: losses_counted(*inputs) + 1,
+        "the same answer to every call": lambda *inputs: 8,
+        "it should give a number, not a list": lambda *inputs: [losses_counted(*inputs)],
+    },
+)

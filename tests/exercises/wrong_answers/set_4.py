@@ -237,3 +237,66 @@ def does_not_look_at_the_end(schedule):
 @wrong(checks.bounded_test, "a test returns nothing")
 def returns_a_truth(schedule):
     return math.isclose(schedule(*RANGE, 150), 1e-5)
+
+
+@wrong(checks.second_order, "does every way through it end with")
+def returns_none_for_none(second_order_from, epoch):
+    return second_order_from and epoch >= second_order_from
+
+
+@wrong(checks.second_order, "does every way through it end with")
+def forgets_to_return_false(second_order_from, epoch):
+    if second_order_from is None:
+        return False
+    if epoch >= second_order_from:
+        return True
+
+
+all_wrong(
+    checks.training_time,
+    {
+        "None stands for a switch at epoch 150": lambda n, switch, first, second: training_time(
+            min
+        )(n, 150 if switch is None else switch, first, second),
+        "takes 0 for None": lambda n, switch, first, second: training_time(min)(
+            n, switch or n, first, second
+        ),
+        "None is no number": lambda n, switch, first, second: (
+            switch * first + (n - switch) * second
+        ),
+    },
+)
+
+wrong(checks.cosine_rate, "close, but not exact")(
+    lambda rate, minimum, epochs, epoch: (
+        minimum + (rate - minimum) * (1 + math.cos(3.14 * epoch / epochs)) / 2
+    )
+)
+
+
+@wrong(checks.bounded_test, "rises again after the last epoch")
+def asks_after_whole_trainings(schedule):
+    assert math.isclose(schedule(*RANGE, 0), 1e-3)
+    assert all(math.isclose(schedule(*RANGE, epoch), 1e-5) for epoch in (100, 300, 500))
+
+
+@wrong(checks.bounded_test, "is 0 after the last epoch")
+def has_a_wide_tolerance(schedule):
+    assert abs(schedule(*RANGE, 0) - 1e-3) < 1e-4
+    assert all(abs(schedule(*RANGE, epoch) - 1e-5) < 1e-4 for epoch in (100, 101, 130, 150))
+
+
+@wrong(checks.bounded_test, "rises again after the last epoch")
+def asks_only_whether_it_falls(schedule):
+    assert schedule(*RANGE, 0) > schedule(*RANGE, 50) > schedule(*RANGE, 100)
+    assert schedule(*RANGE, 250) < 1e-3
+
+
+@wrong(checks.bounded_test, "fails on the package's schedule")
+def expects_zero(schedule):
+    assert schedule(*RANGE, 150) == 0
+
+
+@wrong(checks.bounded_test, "stopped: ")
+def passes_too_little(schedule):
+    assert schedule(1e-3, 1e-5, 150) == 1e-5

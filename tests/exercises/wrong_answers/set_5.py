@@ -334,3 +334,58 @@ all_wrong(
         "the result has no graph": lambda *inputs: sealed(right)(*inputs).detach(),
     },
 )
+
+
+@wrong(checks.normalise, "is normalised over its channels")
+def averages_over_channels(x, weight, bias, eps):
+    return scaled(x, weight, bias, eps, dims=1)
+
+
+@wrong(checks.update_running, "it moves a column")
+def moves_a_column(running, step, batch, momentum):
+    new, place = running.clone(), min(step, len(running) - 1)
+    new[:, place] = (1 - momentum) * running[:, place] + momentum * batch
+    return new
+
+
+@wrong(checks.leaks, "when one particular image is away")
+def looks_at_one_in_the_middle(classify, images):
+    return not agree(classify(images)[3], classify(images[3:4])[0])
+
+
+@wrong(checks.leaks, "with those that it gets alone")
+def leaves_the_first_out(classify, images):
+    return not agree(classify(images)[1:], classify(images[1:]))
+
+
+@wrong(checks.leaks, "with those that it gets alone")
+def compares_two_halves(classify, images):
+    together, half = classify(images), len(images) // 2
+    return not agree(together[:half], classify(images[:half]))
+
+
+@wrong(checks.leaks, "line up their dimensions")
+def forgets_the_first_dimension(classify, images):
+    return not agree(classify(images), torch.cat([classify(image) for image in images]))
+
+
+@wrong(checks.leaks, "returned None")
+def prints_the_answer(classify, images):
+    print(not agree(classify(images)[:1], classify(images[:1])))
+
+
+@wrong(checks.leaks, "sees a leak where there is none")
+def compares_different_images(classify, images):
+    return not agree(classify(images)[0], classify(images)[1])
+
+
+@wrong(checks.leaks, "changed what it was given")
+def blackens_an_image(classify, images):
+    before = classify(images)
+    images[0] = 0
+    return not agree(before[1:], classify(images)[1:])
+
+
+@wrong(checks.sealed_logits, "by itself alone")
+def classifies_each_alone(query, support, filters, head):
+    return torch.cat([logits(x, x, head) for x in (query @ filters).unsqueeze(1)])

@@ -289,8 +289,47 @@ all_wrong(
         "the square of the support gradient": from_vectors(lambda q, s: -s.dot(s)),
         "the square of the query gradient": from_vectors(lambda q, s: -q.dot(q)),
         "the query gradient alone": from_vectors(lambda q, s: -q.sum()),
-        "it should give a number, not a tensor": lambda query, support: (
+        "one number is asked for": lambda query, support: (
             -long(query, query) * long(support, query)
         ),
     },
 )
+
+
+def usual_ends(name):
+    return name.replace(".weight", "").replace(".bias", "")
+
+
+wrong(checks.numbers_learned, "its name is what comes before the last dot")(
+    lambda shapes, steps: (len({usual_ends(name) for name in shapes}) * steps, count(shapes))
+)
+wrong(checks.numbers_learned, "it should return 2 values")(lambda shapes, steps: count(shapes))
+
+
+def rows(number):
+    """LSLR's step, where `number` gives the row of a tensor from all layers and its place."""
+
+    def lslr_step(weights, gradients, rates, step):
+        layers = layers_of(weights)
+        return {
+            name: w - rates[number(layers, layer_of(name), place), step] * gradients[name]
+            for place, (name, w) in enumerate(weights.items())
+        }
+
+    return lslr_step
+
+
+wrong(checks.lslr_step, "takes two tensors for a layer")(rows(lambda _, layer, place: place // 2))
+wrong(checks.lslr_step, "a set has no order")(
+    rows(lambda layers, layer, place: (layers.index(layer) + 1) % len(layers))
+)
+
+
+@wrong(checks.rate_gradient, "@ is a matrix product")
+def multiplies_matrices(query, support):
+    return -sum((query[name] @ support[name]).sum() for name in query)
+
+
+@wrong(checks.rate_gradient, "one number is asked for")
+def leaves_a_matrix(query, support):
+    return -sum(query[name] * support[name] for name in query if name == "head.weight")

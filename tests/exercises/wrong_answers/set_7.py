@@ -105,7 +105,7 @@ def does_not_train(train, validation, tasks):
     return new_learner(train)
 
 
-@wrong(trained, "more than its 480 tasks")
+@wrong(trained, "more than 480 tasks of the train characters")
 def draws_too_many(train, validation, tasks):
     train.with_seed(1).sample(400)
     train.sample(400)
@@ -119,3 +119,18 @@ def gives_weights(train, validation, tasks):
 @wrong(trained, "stopped: ")
 def asks_for_no_filters(train, validation, tasks):
     mamlpp.RECIPES["maml++"].with_(filters=0)
+
+
+@wrong(trained, "more than 480 tasks of the train characters")
+def makes_a_sampler_of_its_own(train, validation, tasks):
+    mamlpp.TaskSampler(mamlpp.load_images("glyphs", "train"), ways=5, shots=1).sample(500)
+
+
+@wrong(trained, "more than 480 tasks of the validation characters")
+def trains_on_the_validation_characters(train, validation, tasks):
+    validation.with_seed(7).sample(500)
+
+
+@wrong(trained, "are for the judge")
+def looks_at_the_test_characters(train, validation, tasks):
+    mamlpp.TaskSampler(mamlpp.load_images("glyphs", "test"), ways=5, shots=1).sample(1)

@@ -542,3 +542,49 @@ all_wrong(
         ),
     },
 )
+
+
+for _number in range(1, 9):
+    wrong(found(_number), "did you mean 'first order'")(lambda: "first_order")
+    wrong(found(_number), "as a string, not a list")(lambda: ["alias"])
+
+
+@wrong(fixed(3), "`evaluate` is never called")
+def returns_the_statistics(statistics, evaluate):
+    return statistics
+
+
+@wrong(fixed(4), "in both places")
+def is_ten_epochs_long(n, e, floor, epoch):
+    other = 1 / n + min(epoch, e) / 10 * (floor - 1 / n)
+    return [other] * (n - 1) + [1 - (n - 1) * other]
+
+
+@wrong(fixed(6), "the classes are in a row")
+def takes_a_row(classes, ways, generator):
+    start = torch.randint(classes - ways + 1, (), generator=generator).item()
+    return list(range(start, start + ways))
+
+
+@wrong(fixed(6), "a set puts its numbers into an order of its own")
+def collects_a_set(classes, ways, generator):
+    task = set()
+    while len(task) < ways:
+        task.add(torch.randint(classes, (), generator=generator).item())
+    return list(task)
+
+
+@wrong(fixed(6), "a class in a task is a list")
+def nests(classes, ways, generator):
+    return [torch.randperm(classes, generator=generator)[:ways].tolist()]
+
+
+@wrong(fixed(7), "line up with the width")
+def does_not_view(images, mean, variance):
+    return (images - mean) / torch.sqrt(variance + 1e-5)
+
+
+@wrong(fixed(8), "the deviation of a coin")
+def tosses_a_coin(hits):
+    p = hits.mean().item()
+    return p, 1.96 * math.sqrt(p * (1 - p) / len(hits))

@@ -1,4 +1,4 @@
-"""The students' versions are the sources without solutions and hidden tests, and nothing else."""
+"""Students open the sources without solutions and hidden tests, and nothing else."""
 
 import json
 import re
@@ -6,13 +6,22 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import exercises
 import nbformat
 import pytest
-from exercises import SourceError, cell_name, generate, grading, is_folded, is_test, read_source
 from nbformat import NotebookNode
 
-REAL = sorted(exercises.SOURCES.glob("*.ipynb"))
+from classroom import versions
+from classroom.versions import (
+    SourceError,
+    cell_name,
+    for_students,
+    grading,
+    is_remark,
+    is_test,
+    read_source,
+)
+
+REAL = sorted(versions.SOURCES.glob("*.ipynb"))
 REGION = re.compile(
     r"^( *)### BEGIN SOLUTION\n.*?^ *### END SOLUTION$|"
     r"^ *### BEGIN HIDDEN TESTS\n.*?^ *### END HIDDEN TESTS\n?",
@@ -22,7 +31,7 @@ REGION = re.compile(
 
 def without_regions(source: str) -> str:
     return REGION.sub(
-        lambda found: found[1] + exercises.STUB if found[1] is not None else "", source
+        lambda found: found[1] + versions.STUB if found[1] is not None else "", source
     )
 
 
@@ -31,71 +40,85 @@ def source(sources: Path) -> Path:
     return sources / "01_sums.ipynb"
 
 
-def assert_no_drift(path: Path, versions: list[Path]) -> None:
+def assert_no_drift(path: Path, made: NotebookNode) -> None:
     source = nbformat.read(path, 4)
-    in_class, alone = (nbformat.read(version, 4) for version in versions)
-    kept = [cell for cell in source.cells if not is_folded(cell)]
-    for wanted, made in [(kept, in_class.cells), (source.cells, alone.cells)]:
-        assert [cell.id for cell in made] == [cell.id for cell in wanted]
-        for old, new in zip(wanted, made, strict=True):
-            expected = without_regions(old.source).rstrip("\n")
-            if old.cell_type == "markdown":
-                expected, new.source = (without_folders(text) for text in (expected, new.source))
-            assert new.source.rstrip("\n") == expected
-            assert bool(grading(new).get("checksum")) == bool(grading(new))
-            assert grading(new).get("points") == grading(old).get("points")
+    wanted = [cell for cell in source.cells if not is_remark(cell)]
+    assert [cell.id for cell in made.cells] == [cell.id for cell in wanted]
+    for old, new in zip(wanted, made.cells, strict=True):
+        expected, found = (without_folders(text) for text in (old.source, new.source))
+        assert found.rstrip("\n") == without_regions(expected).rstrip("\n")
+        assert bool(grading(new).get("checksum")) == bool(grading(new))
+        assert grading(new).get("points") == grading(old).get("points")
 
 
 def without_folders(text: str) -> str:
-    """The text with every link as the mere name of a file: versions lie elsewhere."""
+    """The text with every link as the mere name of a file: the notebooks lie elsewhere."""
     return re.sub(r"(\]\(<?|(?:src|href)=[\"'])(?:[^)\s:/]+/)+(?=\w)", r"\1", text)
 
 
-def assert_nothing_given_away(path: Path, version: Path) -> None:
-    """No line of a solution or of a hidden test is anywhere in the file, whatever holds it."""
+def assert_nothing_given_away(path: Path, text: str) -> None:
+    """No line of a solution, of a hidden test or of a remark on one is anywhere in the file."""
     source = nbformat.read(path, 4)
-    shown = "\n".join(without_regions(cell.source) for cell in source.cells if not is_folded(cell))
-    secret = {line for cell in source.cells for line in secret_lines(cell.source)}
+    shown = "\n".join(without_regions(cell.source) for cell in source.cells if not is_remark(cell))
+    secret = {line for cell in source.cells for line in secret_lines(cell)}
     secret = {line for line in secret if line not in shown}
-    text = version.read_text(encoding="utf-8")
     assert secret
-    assert [line for line in secret if json.dumps(line)[1:-1] in text] == []
+    assert [line for line in secret if json.dumps(line, ensure_ascii=False)[1:-1] in text] == []
 
 
-def secret_lines(source: str) -> set[str]:
-    regions = [match[0].splitlines()[1:-1] for match in REGION.finditer(source)]
+def secret_lines(cell: NotebookNode) -> set[str]:
+    regions = [match[0].splitlines()[1:-1] for match in REGION.finditer(cell.source)]
+    regions += [cell.source.splitlines()] if is_remark(cell) else []
     return {line.strip() for region in regions for line in region if len(line.strip()) > 4}
 
 
-def test_a_version_is_its_source_without_the_regions(source: Path, course: Path, tmp_path: Path):
-    versions = generate(source, tmp_path, course)
-    assert_no_drift(source, versions)
-    assert_nothing_given_away(source, versions[0])
+@pytest.fixture(scope="session")
+def made(course: Path) -> Callable[[Path], NotebookNode]:
+    """From a source to what students open."""
+    return lambda path: for_students(path, versions.STUDENTS, course)
+
+
+def test_students_get_the_source_without_the_regions(source: Path, made):
+    assert_no_drift(source, made(source))
+    assert_nothing_given_away(source, nbformat.writes(made(source)))
 
 
 @pytest.mark.parametrize("path", REAL, ids=lambda path: path.stem)
-def test_a_real_version_is_its_source_without_the_regions(path: Path, course: Path, tmp_path: Path):
-    versions = generate(path, tmp_path, course)
-    assert_no_drift(path, versions)
-    assert_nothing_given_away(path, versions[0])
+def test_what_students_open_is_the_source_without_the_regions(path: Path, made):
+    opened = (versions.STUDENTS / path.name).read_text(encoding="utf-8")
+    assert_nothing_given_away(path, opened)
+    assert_no_drift(path, nbformat.reads(opened, 4))
+    assert opened.rstrip() == nbformat.writes(made(path)), "out of date: type 'make exercises'"
 
 
-def test_the_same_source_gives_the_same_bytes(source: Path, course: Path, tmp_path: Path):
-    once, twice = (generate(source, tmp_path / name, course) for name in "ab")
-    # Links lead from where the version lies, and both lie equally deep.
-    assert [path.read_bytes() for path in once] == [path.read_bytes() for path in twice]
+def test_students_open_no_set_that_has_no_source():
+    assert [path.name for path in sorted(versions.STUDENTS.glob("*"))] == [p.name for p in REAL]
 
 
-def test_links_to_the_chapters_are_right_where_the_versions_lie(sources: Path, tmp_path: Path):
-    kit = tmp_path / "kit"
-    (kit / "notebooks" / "exercises").mkdir(parents=True)
-    (kit / "notebooks" / "01_maml.ipynb").touch()
-    source = shutil.copy(sources / "01_sums.ipynb", kit / "notebooks" / "exercises")
-    shutil.copy(sources / "02_signs.ipynb", kit / "notebooks" / "exercises")
-    assert exercises.main(Path(source).parent, kit / "build") == 0
-    for path in kit.glob("build/**/01_sums.ipynb"):
-        links = re.findall(r"\]\((.*?)\)", nbformat.read(path, 4).cells[0].source)
-        assert [(path.parent / link).exists() for link in links] == [True, True], links
+def test_solutions_are_whole_and_unmarked(source: Path, tmp_path: Path):
+    assert versions.main(source.parent, tmp_path, solutions=True) == 0
+    code = (tmp_path / source.name).read_text(encoding="utf-8")
+    assert "return x + x" in code
+    assert "assert double(7) == 14" in code
+    assert "Another way is 2 * x." in code
+    assert "###" not in code
+
+
+def test_the_same_source_gives_the_same_bytes(source: Path, made):
+    assert nbformat.writes(made(source)) == nbformat.writes(made(source))
+
+
+@pytest.mark.parametrize("solutions", [False, True])
+def test_links_are_right_where_the_notebooks_go(sources: Path, tmp_path: Path, solutions: bool):
+    for folder in ("notebooks", "exercises"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "notebooks" / "01_maml.ipynb").touch()
+    for name in ("01_sums.ipynb", "02_signs.ipynb"):
+        shutil.copy(sources / name, tmp_path / "exercises")
+    place = tmp_path / "notebooks" / "exercises"
+    assert versions.main(tmp_path / "exercises", place, solutions=solutions) == 0
+    text = nbformat.read(place / "01_sums.ipynb", 4).cells[0].source
+    assert re.findall(r"\]\((.*?)\)", text) == ["../01_maml.ipynb", "02_signs.ipynb"]
 
 
 def test_names_of_test_cells_are_unique_among_the_real_sets():
@@ -187,13 +210,13 @@ def test_all_faults_of_all_sources_are_printed_and_the_good_ones_made(
     folder = tmp_path / "sources"
     edited(source, folder, set_grading("mean-test", points=0, locked=False))
     shutil.copy(source, folder / "02_good.ipynb")
-    assert exercises.main(folder, tmp_path / "built") == 1
+    assert versions.main(folder, tmp_path / "built") == 1
     first, second = capsys.readouterr().out.splitlines()
     assert first == "01_sums.ipynb: test cell 'mean-test' has no points"
     assert second == "01_sums.ipynb: test cell 'mean-test' is not locked code"
-    assert [path.stem for path in tmp_path.glob("built/*/**/*.ipynb")] == ["02_good", "02_good"]
+    assert [path.stem for path in tmp_path.glob("built/*.ipynb")] == ["02_good"]
 
 
 def test_no_source_at_all_is_a_failure(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    assert exercises.main(tmp_path, tmp_path / "built") == 1
+    assert versions.main(tmp_path, tmp_path / "built") == 1
     assert "No exercise set in" in capsys.readouterr().out

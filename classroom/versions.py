@@ -1,20 +1,18 @@
-"""Make the students' versions of the exercise sets from their sources.
+"""Make the students' notebooks of the exercises, and the solutions, from their sources.
 
-make exercises
+make exercises    # notebooks/exercises/, which is committed: what a student opens
+make solutions    # build/solutions/: the same with every answer and every hidden test
 
-A source, `notebooks/exercises/NN_name.ipynb`, holds the text of each exercise, its solution, and
-its visible and hidden tests, in nbgrader's format. nbgrader's own converter makes two versions of
-it: one for a class, without solutions, and one for people who study alone, with the solutions
-folded away.
+A source, `exercises/NN_name.ipynb`, holds the text of each exercise, its solution, and its visible
+and hidden tests, in nbgrader's format. nbgrader's own converter makes the students' notebook of it.
 """
 
-import stopping
+from tools import stopping
 
-stopping.listen(__name__, "Each version that is there is whole; the same command makes them all.")
+stopping.listen(__name__, "Each notebook that is there is whole; the same command makes them all.")
 
 import os
 import re
-import shutil
 import sys
 import tempfile
 from collections import Counter
@@ -36,25 +34,24 @@ except ImportError:
     sys.exit("nbgrader is not installed: pip install -c constraints.txt -e '.[classroom]'")
 
 ROOT = Path(__file__).resolve().parents[1]
-SOURCES = ROOT / "notebooks" / "exercises"
+SOURCES = ROOT / "exercises"
+STUDENTS = ROOT / "notebooks" / "exercises"
+SOLUTIONS = ROOT / "build" / "solutions"
 
-FOLDED = "folded-solution"  # the tag of a cell that shows a solution to people who study alone
+REMARK = "solution"  # the tag of a text cell that students do not see
 STUB = 'raise NotImplementedError("Your code goes here.")'
 BEGIN, END = (
     re.compile(r"BEGIN (SOLUTION|HIDDEN TESTS)"),
     re.compile(r"END (SOLUTION|HIDDEN TESTS)"),
 )
+MARK = re.compile(r"^ *### (?:BEGIN|END) (?:SOLUTION|HIDDEN TESTS)\n?", re.MULTILINE)
 SET_NAME = re.compile(r"\d\d_\w+")
 CELL_NAME = re.compile(r"[\w-]+")
-# A link out of the sources' folder, or to another set in it.
-LINK = re.compile(r"(\]\(<?|(?:src|href)=[\"'])(\.\./[^)\s>\"'#]+|\d\d_\w+\.ipynb)")
-
-
-Place = Callable[[str], Path]  # from a set's name to the file of one version
+LINK_OUT = re.compile(r"(\]\(<?|(?:src|href)=[\"'])(\.\./[^)\s>\"'#]+)")  # of the sources' folder
 
 
 class SourceError(Exception):
-    """A source has faults, so no students' version can be made; the message lists one per line."""
+    """A source has faults, so no notebook can be made of it; the message lists one per line."""
 
 
 def grading(cell: NotebookNode) -> NotebookNode:
@@ -77,9 +74,9 @@ def cell_name(cell: NotebookNode) -> str:
     return str(grading(cell).get("grade_id", ""))
 
 
-def is_folded(cell: NotebookNode) -> bool:
-    """Whether `cell` shows a solution to those who study alone."""
-    return FOLDED in cell.metadata.get("tags", [])
+def is_remark(cell: NotebookNode) -> bool:
+    """Whether `cell` says something about a solution."""
+    return REMARK in cell.metadata.get("tags", [])
 
 
 # What can be wrong with a source: each rule returns the faults that it finds, in words.
@@ -203,79 +200,79 @@ def release(notebook: NotebookNode, name: str, folder: Path) -> Path:
 
 
 def for_class(notebook: NotebookNode) -> NotebookNode:
-    """Return a copy of `notebook` without the folded solutions."""
+    """Return a copy of `notebook` without the remarks on solutions."""
     copy = nbformat.from_dict(notebook)
-    copy.cells = [cell for cell in copy.cells if not is_folded(cell)]
+    copy.cells = [cell for cell in copy.cells if not is_remark(cell)]
     return copy
 
 
-def move_links(notebook: NotebookNode, old: Path, place: Place, name: str) -> NotebookNode:
-    """Return a copy of the set `name` of the folder `old`, with links that work at its `place`."""
+# The two versions of a set
 
-    def moved(link: re.Match[str]) -> str:
-        target = Path(os.path.normpath(old / link[2]))
-        target = place(target.stem) if target.parent == old else target
-        return link[1] + Path(os.path.relpath(target, place(name).parent)).as_posix()
+
+def moved(notebook: NotebookNode, old: Path, new: Path) -> NotebookNode:
+    """Return a copy of a set of the folder `old` with links that work in the folder `new`."""
+
+    def link(found: re.Match[str]) -> str:
+        return found[1] + Path(os.path.relpath(old / found[2], new)).as_posix()
 
     copy = nbformat.from_dict(notebook)
     for cell in copy.cells:
         if cell.cell_type == "markdown":
-            cell.source = LINK.sub(moved, cell.source)
+            cell.source = LINK_OUT.sub(link, cell.source)
     return copy
 
 
-# Both versions of each set.
-
-
-def in_class(output: Path) -> Place:
-    """Return where the sets for a class go: one folder each, as nbgrader expects."""
-    return lambda name: output / "class" / name / f"{name}.ipynb"
-
-
-def alone(output: Path) -> Place:
-    """Return where the sets for people who study alone go."""
-    return lambda name: output / "alone" / f"{name}.ipynb"
-
-
-def generate(path: Path, output: Path, folder: Path) -> list[Path]:
-    """Write both students' versions of the source `path` to `output`, and return their paths.
+def for_students(path: Path, place: Path, folder: Path) -> NotebookNode:
+    """Return the source `path` as it goes to students, into the folder `place`.
 
     `folder` is the course in which nbgrader works.
     """
-    notebook, name = read_source(path), path.stem
-    versions = {in_class(output): for_class(notebook), alone(output): notebook}
-    for place, version in versions.items():
-        made = release(move_links(version, path.parent.resolve(), place, name), name, folder)
-        with replacing(place(name)) as part:
-            shutil.copyfile(made, part)
-    return [place(name) for place in versions]
+    notebook = nbformat.read(release(for_class(read_source(path)), path.stem, folder), 4)
+    return moved(notebook, path.parent.resolve(), place)
 
 
-def generate_all(paths: list[Path], output: Path) -> list[str]:
-    """Write the versions of all sources, and return the faults of those that failed."""
+def solved(path: Path, place: Path) -> NotebookNode:
+    """Return the source `path` with its answers and hidden tests, as a notebook to read and run."""
+    notebook = moved(read_source(path), path.parent.resolve(), place)
+    for cell in notebook.cells:
+        cell.source = MARK.sub("", cell.source).rstrip("\n")
+    return notebook
+
+
+def write_all(paths: list[Path], place: Path, make: Callable[[Path], NotebookNode]) -> list[str]:
+    """Write what `make` makes of each source into the folder `place`; return the faults found."""
     faults = []
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        for path in paths:
-            try:
-                generate(path, output, Path(folder))
-            except SourceError as error:
-                faults.append(str(error))
+    for path in paths:
+        try:
+            notebook = make(path)
+        except SourceError as error:
+            faults.append(str(error))
+            continue
+        with replacing(place / path.name) as part:
+            nbformat.write(notebook, part)
     return faults
 
 
-def main(sources: Path = SOURCES, output: Path = ROOT / "build" / "exercises") -> int:
-    """Make the students' versions of every set.
+def main(sources: Path = SOURCES, output: Path | None = None, *, solutions: bool = False) -> int:
+    """Make the students' notebooks of every set, or the solutions.
 
     Args:
         sources: The folder of the sources.
-        output: Where the versions go: class/NN_name/NN_name.ipynb and alone/NN_name.ipynb.
+        output: Where the notebooks go; by default notebooks/exercises, or build/solutions.
+        solutions: Make the solutions.
 
     Returns:
         The exit status: 1 where a source has a fault.
     """
+    place = (output or (SOLUTIONS if solutions else STUDENTS)).resolve()
     paths = sorted(sources.glob("*.ipynb"))
-    faults = generate_all(paths, output.resolve()) if paths else [f"No exercise set in {sources}."]
-    print("\n".join(faults) or f"{len(paths)} sets: hand out {output / 'class'}, keep the sources.")
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+
+        def make(path: Path) -> NotebookNode:
+            return solved(path, place) if solutions else for_students(path, place, Path(folder))
+
+        faults = write_all(paths, place, make) if paths else [f"No exercise set in {sources}."]
+    print("\n".join(faults) or f"{len(paths)} sets are in {place}.")
     return int(bool(faults))
 
 

@@ -1,0 +1,231 @@
+"""The outer loop's own parts: the optimizer with its scheduler, and the tasks of any sampler."""
+
+import copy
+import json
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import torch
+from torch import nn
+
+from mamlpp.data.tasks import TaskBatch, TaskSampler, as_batch, stream_seed
+from mamlpp.errors import InputError
+from mamlpp.recipe import Recipe
+from mamlpp.run.checkpoints import State
+
+MakeOptimizer = Callable[[list[nn.Parameter]], Any]
+Value = TypeVar("Value")
+
+
+class Fixed(Generic[Value]):
+    """An attribute that is set once. To replace it raises `InputError`, with how it is given."""
+
+    def __init__(self, given: str) -> None:
+        self.given = given
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Value:
+        if self.name not in vars(instance):
+            raise AttributeError(self.name)
+        return vars(instance)[self.name]
+
+    def __set__(self, instance: Any, value: Value) -> None:
+        if self.name in vars(instance):
+            raise InputError(
+                f"the {self.name} of a trainer is given when it is made: Trainer(…, {self.given})"
+            )
+        vars(instance)[self.name] = value
+
+
+class Outer:
+    """The optimizer of the meta-weights: the recipe's Adam, or what `make` makes of them.
+
+    `make` returns an optimizer, or an optimizer with its scheduler, which then takes a step after
+    each meta-step. Where the recipe has an `outer_rate`, the recipe decides every group's rate, so
+    the optimizer must begin with it. Raises `InputError` where it does not, and for a scheduler.
+    """
+
+    def __init__(self, learner: nn.Module, recipe: Recipe, make: MakeOptimizer | None) -> None:
+        parameters = [p for p in learner.parameters() if p.requires_grad]
+        self.own, self.scheduler = make is not None, None
+        if make is None:
+            if recipe.outer_rate is None:
+                raise InputError("the recipe's outer_rate is None: give it, or an optimizer")
+            fused = parameters[0].device.type == "cuda"  # One kernel for all, not one for each.
+            self.optimizer: Any = torch.optim.Adam(
+                parameters, lr=recipe.outer_rate, fused=fused or None
+            )
+            return
+        made = make(parameters)
+        self.optimizer, self.scheduler = made if isinstance(made, tuple) else (made, None)
+        if not isinstance(self.optimizer, torch.optim.Optimizer):
+            raise InputError(
+                f"optimizer must be a function of the parameters that returns a "
+                f"torch.optim.Optimizer, or one with its scheduler, not {type(made).__name__}"
+            )
+        self._check_rates(recipe)
+
+    def _check_rates(self, recipe: Recipe) -> None:
+        rates = {float(group["lr"]) for group in self.optimizer.param_groups}
+        if recipe.outer_rate is None or (rates == {recipe.outer_rate} and self.scheduler is None):
+            return
+        which = "a scheduler" if self.scheduler else f"the rate {sorted(rates)}"
+        raise InputError(
+            f"the optimizer has {which}, but the recipe's outer_rate, {recipe.outer_rate:g}, is "
+            f"set before each meta-step; make it with lr=recipe.outer_rate, or leave its "
+            f"rates to it with recipe.with_(outer_rate=None, outer_rate_min=None)"
+        )
+
+    def check_nothing_attached(self, recipe: Recipe) -> None:
+        """Raise `InputError` for a scheduler that somebody attached, and that would not act."""
+        if recipe.outer_rate is not None and "initial_lr" in self.optimizer.param_groups[0]:
+            raise InputError(
+                "a scheduler is attached to the trainer's optimizer, but the recipe's outer_rate "
+                "is set before each meta-step; anneal it with outer_rate_min, or give "
+                "Trainer(…, optimizer=lambda p: (opt := SGD(p, 0.1), StepLR(opt, 10))) and the "
+                "recipe outer_rate=None"
+            )
+
+    @property
+    def name(self) -> str:
+        """Its classes, as a run writes them down."""
+        parts = [self.optimizer, *([self.scheduler] if self.scheduler else [])]
+        return " with ".join(type(part).__name__ for part in parts)
+
+    def after_step(self) -> None:
+        """Let the scheduler take its step."""
+        if self.scheduler is not None:
+            self.scheduler.step()
+
+    def state(self) -> tuple[State, dict[str, Any]]:
+        """All tensors of the optimizer, by name; and, of one's own, all the rest as plain data."""
+        whole = self.optimizer.state_dict()
+        items = {f"{i}/{k}": v for i, some in whole["state"].items() for k, v in some.items()}
+        tensors = {name: value for name, value in items.items() if isinstance(value, torch.Tensor)}
+        if not self.own:
+            return tensors, {}
+        plain = {
+            "groups": [
+                {k: v for k, v in g.items() if k != "params"} for g in whole["param_groups"]
+            ],
+            "numbers": {name: value for name, value in items.items() if name not in tensors},
+            "scheduler": self.scheduler.state_dict() if self.scheduler else None,
+        }
+        try:
+            json.dumps(plain)
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"the state of {self.name} holds more than tensors and numbers ({error}), so that "
+                f"a run in a folder could not continue; choose another, or train without a folder"
+            ) from error
+        return tensors, plain
+
+    def restore(self, tensors: State, plain: dict[str, Any]) -> None:
+        """Load what `state` returned, in place."""
+        whole, state = self.optimizer.state_dict(), dict[int, dict[str, Any]]()
+        for name, value in (tensors | plain.get("numbers", {})).items():
+            index, _, rest = name.partition("/")
+            state.setdefault(int(index), {})[rest] = value
+        groups = whole["param_groups"]
+        if plain:
+            groups = [own | kept for own, kept in zip(groups, plain["groups"], strict=True)]
+        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
+        if self.scheduler is not None:
+            self.scheduler.load_state_dict(plain["scheduler"])
+
+
+class TrainingTasks:
+    """The meta-batches of a sampler, from its first task on, and again from where it stopped.
+
+    Any object with `sample(tasks)` is a sampler. It may draw with torch, numpy or `random`, whose
+    common generators are seeded for each meta-batch; or keep a `torch.Generator` named `generator`.
+    Where it keeps neither, a resumed run draws the batches before once more, and drops them.
+    """
+
+    def __init__(self, sampler: Any, seed: int) -> None:
+        self.sampler, self.seed = sampler, seed
+
+    def sample(self, tasks: int, number: int) -> TaskBatch:
+        """The meta-batch of a meta-step."""
+        own = isinstance(getattr(self.sampler, "generator", None), torch.Generator)
+        with nullcontext() if own else seeded(self.seed, f"meta-batch {number}"):
+            return as_batch(self.sampler.sample(tasks))
+
+    def state(self) -> State:
+        """The state of its generator, if it has one."""
+        generator = getattr(self.sampler, "generator", None)
+        return {"generator": generator.get_state()} if hasattr(generator, "get_state") else {}
+
+    def restore(self, state: State, tasks: int, drawn: int) -> None:
+        """Go on after `drawn` meta-batches of so many tasks."""
+        if "generator" in state:
+            self.sampler.generator.set_state(state["generator"])
+            return
+        for number in range(drawn):
+            self.sample(tasks, number)
+
+
+class SameTasks:
+    """The tasks of a sampler that cannot `restart`: drawn once, and the same ones every time."""
+
+    def __init__(self, sampler: Any, seed: int) -> None:
+        self.sampler, self.seed = sampler, seed
+        self._drawn: list[TaskBatch] = []
+        self.restart()
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name == "sampler":
+            raise AttributeError(name)
+        return getattr(self.sampler, name)
+
+    def restart(self) -> None:
+        """Begin with the first task again."""
+        self._next = 0
+
+    def sample(self, tasks: int) -> TaskBatch:
+        """The next tasks; asked for the same numbers of tasks, it gives the same ones."""
+        if self._next == len(self._drawn):
+            with seeded(self.seed, f"validation {self._next}"):
+                self._drawn.append(as_batch(self.sampler.sample(tasks)))
+        self._next += 1
+        return self._drawn[self._next - 1]
+
+
+def at_start(sampler: Any) -> Any:
+    """A copy that draws the sampler's tasks from the first on, and shares its images.
+
+    A sampler that cannot `restart` is used as it is.
+    """
+    if not hasattr(sampler, "restart"):
+        return sampler
+    own = copy.copy(sampler)
+    own.restart()
+    return own
+
+
+def validation_tasks(sampler: Any, seed: int) -> Any:
+    """A sampler that gives the same tasks after each `restart`."""
+    if isinstance(sampler, TaskSampler) or hasattr(sampler, "restart"):
+        return at_start(sampler)
+    return SameTasks(sampler, seed)
+
+
+@contextmanager
+def seeded(seed: int, stream: str) -> Iterator[None]:
+    """Seed the common generators of torch, numpy and Python; afterwards they are as before."""
+    number = stream_seed(seed, stream)
+    before = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng([torch.cuda.current_device()] if torch.cuda.is_available() else []):
+        torch.manual_seed(number)
+        random.seed(number)
+        np.random.seed(number % 2**32)
+        try:
+            yield
+        finally:
+            random.setstate(before[0])
+            np.random.set_state(before[1])
