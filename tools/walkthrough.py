@@ -120,7 +120,7 @@ def own_environment() -> Iterator[None]:
         )
         os.environ["MATPLOTLIBRC"] = str(PLAIN_MATPLOTLIB)
         os.environ["IPYTHONDIR"] = folder
-        for name in ("PYTHONSTARTUP", "MPLBACKEND"):
+        for name in ("PYTHONSTARTUP", "MPLBACKEND", "MAMLPP_PROFILE"):
             os.environ.pop(name, None)
         try:
             yield
