@@ -47,7 +47,7 @@ class Outcome(NamedTuple):
 
 def _like(found: Any, expected: Any) -> Any:
     """A list or a number in place of a tensor or an array, where one is expected."""
-    if isinstance(expected, Tensor) or not hasattr(found, "tolist"):
+    if tensors_in(expected, "") or not hasattr(found, "tolist"):
         return found
     return found.tolist() if found.ndim == 0 or isinstance(expected, list | tuple) else found
 

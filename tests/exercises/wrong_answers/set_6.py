@@ -244,8 +244,10 @@ def searched(rate, otherwise=math.inf):
     )
 
 
-def first_alone(query, support, bent):
-    return (query["head.weight"] * support["head.weight"]).sum().item() / inner(support, bent)
+def first_alone(*gradients):
+    first = next(iter(gradients[0]))
+    query, support, bent = ({first: part[first]} for part in gradients)
+    return inner(query, support) / inner(support, bent) if inner(support, bent) > 0 else math.inf
 
 
 all_wrong(
@@ -269,6 +271,6 @@ all_wrong(
         "it divides lengths": searched(
             lambda q, g, b: math.sqrt(inner(q, q)) / math.sqrt(inner(b, b))
         ),
-        "it stopped: KeyError": searched(first_alone),
+        "the first tensor alone": first_alone,
     },
 )
