@@ -23,7 +23,7 @@ START = $(PYTHON) -c "" 2> /dev/null || { echo "There is no Python that starts a
 
 quoted = '$(subst ','\'',$(1))'
 
-.PHONY: help setup lab test browser walkthrough book figures exercises solutions handout grade doctor clean
+.PHONY: help setup lab test check browser walkthrough book figures exercises solutions handout grade doctor clean
 
 help: ## list these commands (what plain `make` does)
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -36,6 +36,9 @@ lab: ## open JupyterLab on the first notebook (LAB_ARGS=--no-browser passes opti
 
 test: ## check format, lint and types, run all tests and notebooks (WORKERS=2 at a time)
 	@$(START) test -n $(WORKERS)
+
+check: ## check what you changed: format, lint, types, its unit tests (under a minute)
+	@$(START) check
 
 browser: ## install Chromium for the tests in a browser (Debian, as root)
 	@tools/setup_browser.sh

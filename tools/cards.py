@@ -79,7 +79,7 @@ def chapter_map(here: str) -> str:
 def closing_text(card: dict[str, Any]) -> str:
     """The take-away, the exercises, and one thing to try."""
     sets = ", ".join(f"[set {name[:2]}](exercises/{name}.ipynb)" for name in card["sets"])
-    lines = [f"- **Exercises** {sets}. `make exercises` makes the versions to work in."]
+    lines = [f"- **Exercises** {sets}."]
     lines = (lines if sets else []) + [f"- **Try** {card['try']}"]
     lines += [
         "- **Quiz** Run the last cell; [your progress](progress.ipynb) stays on this machine."

@@ -61,7 +61,8 @@ def conda_ranges() -> dict[str, SpecifierSet]:
 
 
 def test_conda_installs_the_ranges_of_the_project_and_nothing_else():
-    wanted = {CONDA_NAMES.get(each.name, each.name): each.specifier for each in RUNTIME}
+    every = [*RUNTIME, *EXTRAS["lab"]]
+    wanted = {CONDA_NAMES.get(each.name, each.name): each.specifier for each in every}
     wanted |= {"python": SpecifierSet(PROJECT["requires-python"]), "pip": SpecifierSet()}
     assert conda_ranges() == wanted
 
@@ -75,6 +76,19 @@ def test_conda_can_read_each_line(spec: str):
     assert MatchSpec(spec, strict=True).name.normalized == spec.split()[0]
 
 
+def test_binder_installs_the_same_with_one_python():
+    lines = yaml.safe_load((ROOT / "binder" / "environment.yml").read_text(encoding="utf-8"))
+    binder = {line.partition(" ")[0]: line.partition(" ")[2] for line in lines["dependencies"]}
+    # Binder's builder reads the version from "python=3.12", and from nothing else.
+    [python] = [name for name in binder if name.startswith("python=")]
+    del binder[python]
+    assert SpecifierSet(PROJECT["requires-python"]).contains(python.partition("=")[2])
+    wanted = conda_ranges()
+    del wanted["python"]
+    wanted["pytorch-cpu"] = wanted.pop("pytorch")
+    assert {name: SpecifierSet(limits) for name, limits in binder.items()} == wanted
+
+
 # constraints.txt
 
 
@@ -84,7 +98,14 @@ def test_torch_is_pinned_to_what_was_tested():
 
 @pytest.mark.parametrize(
     "requirement",
-    [*RUNTIME, *EXTRAS["benchmarks"], *EXTRAS["classroom"], *EXTRAS["book"], *EXTRAS["dev"]],
+    [
+        *RUNTIME,
+        *EXTRAS["lab"],
+        *EXTRAS["benchmarks"],
+        *EXTRAS["classroom"],
+        *EXTRAS["book"],
+        *EXTRAS["dev"],
+    ],
     ids=lambda each: each.name,
 )
 def test_the_pin_lies_in_the_range_of_the_project(requirement: Requirement):
