@@ -97,7 +97,7 @@ def exercise_of(label: str, graded: list[Result], titles: dict[str, str]) -> dic
     none = len(points) - full - some - unanswered
     return {
         "label": label,
-        "title": titles.get(label, ""),
+        "title": titles.get(label, "").replace("`", ""),
         "most": max((most for _, most in points), default=0),
         "mean": mean(got for got, _ in points) if points else 0.0,
         "parts": [("full", full), ("some", some), ("wrong", none), ("blank", unanswered)],

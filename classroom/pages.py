@@ -70,7 +70,7 @@ def feedback(result: Result, notebook: NotebookNode, exercise_set: ExerciseSet) 
     for cell, label in zip(notebook.cells, labels, strict=True):
         if cell.cell_type == "code" and (label in made.points or cell.get("outputs")):
             title = (
-                f"{label} {exercise_set.titles.get(label, '')}"
+                f"{label} {exercise_set.titles.get(label, '').replace('`', '')}"
                 if label in made.points
                 else label or "Before the exercises"
             )

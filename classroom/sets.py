@@ -28,6 +28,7 @@ from mamlpp.files import replacing
 EXERCISE = re.compile(r"^##+ Exercise (\d+\.\d+)(?:: *(.*))?", re.MULTILINE)
 HIDDEN = re.compile(r"### BEGIN HIDDEN TESTS\n.*?### END HIDDEN TESTS", re.DOTALL)
 SEED = re.compile(r"\bseed=\d+")
+SEEDS = 24  # how many there are, from 2 on: some checks draw sizes from them, too
 
 
 class GradingError(Exception):
@@ -98,9 +99,8 @@ def load_set(path: Path, folder: Path, limits: Limits, secret: str = "") -> Exer
         most[label] = most.get(label, 0.0) + float(grading(cell)["points"])
     own = source.metadata.get("grading", {})
     allowed = {name: max(value, own.get(name, 0)) for name, value in asdict(limits).items()}
-    seeded = own.get("secret_seeds", True) and secret
     tests = {
-        cell_name(cell): with_secret_seeds(cell.source, secret) if seeded else cell.source
+        cell_name(cell): with_secret_seeds(cell.source, secret) if secret else cell.source
         for cell in filter(is_test, source.cells)
     }
     solutions = {cell_name(cell): cell.source for cell in filter(is_solution, source.cells)}
@@ -110,7 +110,7 @@ def load_set(path: Path, folder: Path, limits: Limits, secret: str = "") -> Exer
 
 def with_secret_seeds(test: str, secret: str) -> str:
     """Return a test cell whose hidden part draws its inputs from seeds that nobody can guess."""
-    seed = int(hashlib.sha256(f"{secret}\n{test}".encode()).hexdigest(), 16) % 10**6 + 2
+    seed = int(hashlib.sha256(f"{secret}\n{test}".encode()).hexdigest(), 16) % SEEDS + 2
     return HIDDEN.sub(lambda found: SEED.sub(f"seed={seed}", found[0]), test)
 
 
