@@ -105,8 +105,8 @@ def read_sweep(path: Path) -> list[Cell]:
     The file sets `recipes`, `seeds`, `test_tasks` and `ensemble`. Each `[[tasks]]` sets `dataset`,
     `ways`, `shots` and `queries`, and may set recipe fields. `[profile]` sets recipe fields of all
     cells, `[changes.NAME]` those of recipe NAME, which may be a name of your own, with the `recipe`
-    that it changes. `[grid]` lists values of recipe fields, two or more; each combination of them is
-    trained. Where they set the same field, `[grid]` wins over `[changes]`,
+    that it changes. `[grid]` lists two or more values of recipe fields; each combination of them
+    is trained. Where they set the same field, `[grid]` wins over `[changes]`,
     `[changes]` over `[[tasks]]`, and `[[tasks]]` over `[profile]`. Raises `InputError` if the file
     is invalid.
     """
