@@ -8,7 +8,7 @@ from mamlpp.data.tasks import TaskBatch, TaskSampler
 from mamlpp.errors import InputError, InputWarning
 from mamlpp.learner import MetaLearner
 from mamlpp.maml import Task
-from mamlpp.profiles import check_profile
+from mamlpp.profiles import check_profile, chosen_profile
 from mamlpp.recipe import RECIPES, Recipe
 from mamlpp.run.evaluation import Evaluation, evaluate, evaluate_readings, evaluate_tasks
 from mamlpp.run.export import export, plain_network
@@ -34,6 +34,7 @@ __all__ = [
     "TaskSampler",
     "Trainer",
     "check_profile",
+    "chosen_profile",
     "default_dataset",
     "default_device",
     "evaluate",

@@ -4,7 +4,7 @@ make book                  run the notebooks whose results are missing or stale,
 make book EXECUTE=never    build with the results that are there
 """
 
-import stopping
+from mamlpp import stopping
 
 stopping.listen(__name__, "The book in build/book is incomplete: give the same command again.")
 

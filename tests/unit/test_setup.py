@@ -76,6 +76,19 @@ def test_conda_can_read_each_line(spec: str):
     assert MatchSpec(spec, strict=True).name.normalized == spec.split()[0]
 
 
+def test_binder_installs_the_same_with_one_python():
+    lines = yaml.safe_load((ROOT / "binder" / "environment.yml").read_text(encoding="utf-8"))
+    binder = {line.partition(" ")[0]: line.partition(" ")[2] for line in lines["dependencies"]}
+    # Binder's builder reads the version from "python=3.12", and from nothing else.
+    [python] = [name for name in binder if name.startswith("python=")]
+    del binder[python]
+    assert SpecifierSet(PROJECT["requires-python"]).contains(python.partition("=")[2])
+    wanted = conda_ranges()
+    del wanted["python"]
+    wanted["pytorch-cpu"] = wanted.pop("pytorch")
+    assert {name: SpecifierSet(limits) for name, limits in binder.items()} == wanted
+
+
 # constraints.txt
 
 
