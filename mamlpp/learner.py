@@ -59,8 +59,8 @@ class MetaLearner(nn.Module):
         with torch_defaults(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed if seed is None else seed)
             if network is None:
-                sizes: Any = (self.image_shape, ways, recipe.filters)
-                network = ConvNet(*sizes, recipe.pooling, norm_sets)
+                sizes: Any = (image_shape, ways, recipe.filters, recipe.pooling, norm_sets)
+                network = ConvNet(*sizes)
             self.network = network
             self.frozen = input_checks.frozen_parameters(network)
             self.rule = (rule or recipe_rule(recipe))(self.weights())
