@@ -35,6 +35,7 @@ from mamlpp.data.tasks import TaskSampler
 from mamlpp.engine import definition_result, keep_priority, same
 from mamlpp.errors import InputError, InputWarning
 from mamlpp.files import code_version, read_text, replacing
+from mamlpp.input_checks import whole_number
 from mamlpp.learner import MetaLearner
 from mamlpp.recipe import RECIPES, Recipe
 from mamlpp.run.evaluation import Evaluation, evaluate_readings
@@ -180,6 +181,10 @@ def _check(plain: dict[str, Any]) -> None:
         for key in _TASK:
             if key not in tasks:
                 raise InputError(f"one of its [[tasks]] has no {key}; add it")
+        for key in ("ways", "shots", "queries"):
+            whole_number(key, tasks[key])
+    for seed in plain["seeds"]:
+        whole_number("each of seeds", seed, least=0)
     for name in set(plain.get("changes", {})) - set(plain["recipes"]):
         raise InputError(f"[changes] has {name!r}, which is not in its list of recipes")
     for key in ("recipes", "seeds"):
