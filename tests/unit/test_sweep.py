@@ -122,8 +122,8 @@ def test_an_error_in_the_file_is_reported_in_one_sentence(write, before, after, 
 
 
 def test_a_recipe_of_ones_own_is_made_of_one_of_the_kit(write):
-    own = '["maml++", "wide"]', '[changes.wide]\nrecipe = "fomaml"\nfilters = 7\n'
-    cells = sweep.read_sweep(write(lambda text: text.replace('"maml++"]', own[0][1:]) + own[1]))
+    own = '[changes.wide]\nrecipe = "fomaml"\nfilters = 7\n'
+    cells = sweep.read_sweep(write(lambda text: text.replace('"maml",', '"maml", "wide",') + own))
     [cell, *_] = [cell for cell in cells if cell.recipe == "wide"]
     assert (cell.settings.filters, cell.settings.second_order_from) == (7, None)
     assert cell.name.endswith("/wide-0")
