@@ -50,8 +50,7 @@ def diagnose(learner: MetaLearner, batch: Iterable[Task], epoch: float = 0.0) ->
     """Follow the gradient of the tasks' meta-loss back. The learner does not change.
 
     It costs about as much as a meta-step on the same tasks, so give it one of them now and then:
-    `diagnose(learner, batch.split()[0], epoch)`. Raises `InputError` for what is no learner or no
-    batch.
+    `diagnose(learner, batch.split()[0], epoch)`. Raises `InputError` for another kind of argument.
     """
     check_is_learner(learner)
     traces = [_trace(learner, task, epoch) for task in tasks_of(batch)]

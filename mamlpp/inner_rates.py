@@ -11,9 +11,8 @@ rule with an `update` decides the whole step, and remembers what it returns (Non
 
     learner = MetaLearner(recipe, images.shape, ways=5, rule=lambda weights: Momentum())
 
-With weight decay: `weight - 0.1 * (gradient + 0.01 * weight), None`. Sign descent: `weight - 0.01 *
-gradient.sign(), None`. Preconditioned: `weight - self.scale[name] * gradient, None`, where `scale`
-are parameters of the rule, a module: the outer loop moves what a rule learns like all others.
+Sign descent returns `weight - 0.01 * gradient.sign(), None`; weight decay `weight - 0.1 * (gradient
++ 0.01 * weight), None`. The outer loop moves the parameters of a rule that is a module, as below.
 """
 
 import warnings

@@ -37,11 +37,10 @@ class MetaLearner(nn.Module):
         classify = learner.adapt(support_x, support_y)  # a function: images to logits
 
     `network`, any module, takes the place of the recipe's `ConvNet`. It is called with inputs, and
-    with `step`, `statistics` and `collect` where its `forward` has parameters of these names.
-    Neither loop moves what is frozen when the learner is made. `image_shape` None lets inputs have
-    any shape, `ways` None is for targets that are no classes, with a `loss` of outputs and targets.
-    `metrics` are more such functions, which validation and evaluation report; `rule` makes the
-    inner rule of the weights (`inner_rates`). To change more, override a method in a subclass.
+    with `step`, `statistics` and `collect` where its `forward` has parameters of these names. What
+    is frozen stays so. `image_shape` None is any shape; `ways` None is for targets that are no
+    classes, with a `loss` of outputs and targets. `metrics` are more such functions, for validation
+    and evaluation; `rule` makes the inner rule of the weights (`inner_rates`).
     """
 
     def __init__(
@@ -51,17 +50,17 @@ class MetaLearner(nn.Module):
     ) -> None:  # fmt: skip
         input_checks.check_learner(recipe, image_shape, ways, seed, network)
         super().__init__()
-        self.recipe, self.ways, self._loss = recipe, ways, loss
-        self.image_shape = None if image_shape is None else tuple(image_shape)
-        self.metrics = dict(metrics or {})
-        self._own_network = network is not None
+        self.recipe, self._loss = recipe, loss
+        self.image_shape: Any = None if image_shape is None else tuple(image_shape)
+        self.ways: Any = ways  # or None
+        self.metrics, self._own_network = dict(metrics or {}), network is not None
         sets = {"shared": 1, "per_step": recipe.inner_steps + 1, "batch": 0}
         norm_sets = sets[recipe.norm_weights], sets[recipe.norm_statistics]
         with torch_defaults(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed if seed is None else seed)
             if network is None:
-                sizes = self.image_shape, ways, recipe.filters
-                network = ConvNet(*sizes, recipe.pooling, norm_sets)
+                sizes: Any = (image_shape, ways, recipe.filters, recipe.pooling, norm_sets)
+                network = ConvNet(*sizes)
             self.network = network
             self.frozen = input_checks.frozen_parameters(network)
             self.rule = (rule or recipe_rule(recipe))(self.weights())
@@ -197,15 +196,14 @@ class MetaLearner(nn.Module):
         return replace(classify, checks=True)
 
     @full_precision()
+    @gradients_on()
     def adapted_path(self, support_x: Tensor, support_y: Tensor, steps: int | None = None) -> Path:
         """The weights before and after each step on a support set, θ_0 … θ_S, without a graph."""
         input_checks.check_task(self, support_x, support_y)
         steps = self.recipe.inner_steps if steps is None else steps
         start = {name: weight.detach().requires_grad_() for name, weight in self.weights().items()}
-        with gradients_on():
-            model = self.models(Task(support_x, support_y, None, support_y))[0]
-            support = support_x, support_y
-            path = inner_loop(model, start, support, steps, self.rule, False, self.loss)
+        task = Task(support_x, support_y, None, support_y)
+        path = inner_loop(self.models(task)[0], start, task[:2], steps, self.rule, False, self.loss)
         return [{name: w.detach() for name, w in weights.items()} for weights in path]
 
     def classifier(
@@ -239,8 +237,6 @@ class MetaLearner(nn.Module):
 
 def recipe_rule(recipe: Recipe) -> Callable[[Weights], Rule]:
     """The recipe's inner rule, as a function of the weights."""
-    return {
-        "lslr": lambda weights: LSLR(weights, recipe.inner_steps, recipe.inner_rate),
-        "meta-sgd": lambda weights: MetaSGD(weights, recipe.inner_rate),
-        "fixed": lambda weights: FixedRate(recipe.inner_rate),
-    }[recipe.inner_rule]
+    rate, steps = recipe.inner_rate, recipe.inner_steps
+    learned = {"lslr": lambda w: LSLR(w, steps, rate), "meta-sgd": lambda w: MetaSGD(w, rate)}
+    return learned.get(recipe.inner_rule, lambda w: FixedRate(rate))

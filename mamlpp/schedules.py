@@ -1,6 +1,7 @@
 """What changes over a training, as pure functions of the epoch (fractions allowed)."""
 
 import math
+from typing import Any
 
 
 def second_order(second_order_from: float | None, epoch: float) -> bool:
@@ -25,9 +26,7 @@ def step_weights(steps: int, msl_epochs: float, msl_floor: float, epoch: float) 
     return [other] * (steps - 1) + [1 - other * (steps - 1)]
 
 
-def outer_rate(
-    rate: float | None, minimum: float | None, epochs: float, epoch: float
-) -> float | None:
+def outer_rate(rate: Any, minimum: float | None, epochs: float, epoch: float) -> Any:
     """Learning rate of the meta-optimizer: β = β_min + ½(β_max − β_min)(1 + cos(π·T/T_max)) (CA).
 
     T is the epoch, bounded by T_max = `epochs`: the rate never rises again. `minimum` None keeps it

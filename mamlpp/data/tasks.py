@@ -104,7 +104,8 @@ def as_batch(tasks: Any) -> TaskBatch:
     if isinstance(tasks, TaskBatch):
         return tasks
     several = tasks_of(tasks)
-    return TaskBatch(*(list(part) for part in zip(*several, strict=True)))
+    parts: list[Any] = [list(part) for part in zip(*several, strict=True)]
+    return TaskBatch(*parts)
 
 
 def _as_part(name: str, value: Any) -> Tensor:
@@ -192,10 +193,9 @@ class TaskSampler:
 
     def with_seed(self, seed: int) -> "TaskSampler":
         """The same sampler with another seed, at its first task."""
-        return TaskSampler(
-            *(self.images, self.ways, self.shots, self.queries),
-            **{"seed": seed, "rotate": self.rotate, "augment": self.augment},
-        )
+        options: dict[str, Any] = {"rotate": self.rotate, "augment": self.augment}
+        kind = self.ways, self.shots, self.queries
+        return TaskSampler(self.images, *kind, seed=seed, **options)
 
     def __repr__(self) -> str:
         """What it draws, in a line."""

@@ -294,7 +294,7 @@ def _sampler(
     if run.ways is None or run.shots is None:
         raise InputError("the run was trained on tasks of a sampler of its own; give a sampler")
     shots = run.shots if shots is None else shots
-    queries = run.queries if queries is None else queries
+    queries = (run.queries or 1) if queries is None else queries
     return TaskSampler(images, run.ways, shots, queries, seed=seed)
 
 

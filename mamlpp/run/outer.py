@@ -159,7 +159,9 @@ class TrainingTasks:
     def state(self) -> State:
         """The state of its generator, if it has one."""
         generator = getattr(self.sampler, "generator", None)
-        return {"generator": generator.get_state()} if hasattr(generator, "get_state") else {}
+        if not isinstance(generator, torch.Generator):
+            return {}
+        return {"generator": generator.get_state()}
 
     def restore(self, state: State, tasks: int, drawn: int) -> None:
         """Go on after `drawn` meta-batches of so many tasks."""

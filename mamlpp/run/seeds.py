@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr
 from functools import cache
+from typing import Any
 
 import psutil
 import torch
@@ -15,22 +16,24 @@ from joblib import Parallel, cpu_count, delayed
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from mamlpp.data.tasks import TaskSampler
+from mamlpp.data.tasks import as_batch
 from mamlpp.engine import definition_result, same
 from mamlpp.errors import InputError
 from mamlpp.input_checks import check_is_recipe
 from mamlpp.learner import MetaLearner
 from mamlpp.recipe import Recipe
-from mamlpp.run.run import Run
+from mamlpp.run.run import MakeLearner, Run, make_learner
 from mamlpp.run.trainer import Trainer
+from mamlpp.run.training_checks import device_of, shape_of, ways_of
 
 
 def train_seeds(
     recipes: Mapping[str, Recipe],
-    train: TaskSampler,
-    validation: TaskSampler,
+    train: Any,
+    validation: Any,
     seeds: Sequence[int] = (0, 1, 2),
     workers: int | None = None,
+    learner: MakeLearner | None = None,
 ) -> dict[str, list[Run]]:
     """Train every recipe once with each seed; `result[name][i]` is the run with `seeds[i]`.
 
@@ -38,24 +41,22 @@ def train_seeds(
     weights (if their networks have the same shape) and see the same tasks. The validation tasks are
     the same for all runs. On a CPU the runs train in parallel in `workers` processes (default: one
     per core), one thread each, and reach the same weights as when trained alone on one thread.
-    Raises `InputError` if there is no recipe, no seed, or a repeated seed.
+    `learner` is the class or function of a learner of your own, as `Trainer` takes it: called once
+    for each run, with (recipe, image_shape, ways). Raises `InputError` if there is no recipe, no
+    seed, or a repeated seed.
     """
-    _check(recipes, seeds)
+    _check(recipes, seeds, learner)
     pairs = [(name, seed) for name in recipes for seed in seeds]
     arguments = {
-        (name, seed): (recipes[name].with_(seed=seed), train.with_seed(seed), validation)
+        (name, seed): (recipes[name].with_(seed=seed), train.with_seed(seed), validation, learner)
         for name, seed in pairs
     }
-    shape, ways = train.images.shape, train.ways
-    expected = {
-        name: definition_result(MetaLearner(recipe.with_(seed=0), shape, ways))
-        for name, recipe in recipes.items()
-    }
+    expected = {name: _definition(recipe, train, learner) for name, recipe in recipes.items()}
     jobs = (
         delayed(_train_elsewhere)(*arguments[name, seed], os.getpid(), expected[name])
         for name, seed in pairs
     )
-    pool = Parallel(_worker_count(train.device, len(pairs), workers), return_as="generator")
+    pool = Parallel(_worker_count(device_of(train), len(pairs), workers), return_as="generator")
     runs: dict[str, list[Run]] = {name: [] for name in recipes}
     finished = tqdm(pool(jobs), "training", len(pairs), unit="run")
     for (name, seed), run in zip(pairs, finished, strict=True):
@@ -70,11 +71,24 @@ def train_seeds(
     return runs
 
 
-def _check(recipes: Mapping[str, Recipe], seeds: Sequence[int]) -> None:
+def _definition(recipe: Recipe, train: Any, learner: MakeLearner | None) -> list[Tensor]:
+    """What the definition computes with such a learner, on the sampler's first task if it must."""
+    made = make_learner(learner, recipe.with_(seed=0), shape_of(train), ways_of(train))
+    one = as_batch(train.with_seed(0).sample(1)) if made._own_network else None
+    return definition_result(made, one)
+
+
+def _check(
+    recipes: Mapping[str, Recipe], seeds: Sequence[int], learner: MakeLearner | None
+) -> None:
     if not recipes or not seeds:
         raise InputError("there is nothing to train: give at least one recipe and one seed")
     for recipe in recipes.values():
         check_is_recipe(recipe)
+    if isinstance(learner, MetaLearner):
+        raise InputError(
+            "each run needs a learner of its own: give the class, or a function that makes one"
+        )
     if len(set(seeds)) < len(seeds):
         raise InputError(f"seeds must all be different, but are {list(seeds)}")
 
@@ -87,21 +101,20 @@ def _worker_count(device: torch.device, runs: int, requested: int | None) -> int
 
 
 def _train_elsewhere(
-    recipe: Recipe, train: TaskSampler, validation: TaskSampler, parent: int,
+    recipe: Recipe, train: Any, validation: Any, learner: MakeLearner | None, parent: int,
     expected: list[Tensor],
 ) -> Run | None:  # fmt: skip
     """Train; or None in a process whose definition does not compute what the parent expects."""
     if os.getpid() != parent:
         _exit_with_parent(parent)
-        learner = MetaLearner(recipe.with_(seed=0), train.images.shape, train.ways)
-        if not same(definition_result(learner), expected):
+        if not same(_definition(recipe, train, learner), expected):
             return None
-    return _train(recipe, train, validation)
+    return _train(recipe, train, validation, learner)
 
 
-def _train(recipe: Recipe, train: TaskSampler, validation: TaskSampler) -> Run:
+def _train(recipe: Recipe, train: Any, validation: Any, learner: MakeLearner | None) -> Run:
     with redirect_stderr(io.StringIO()):  # Hide its progress bar: it would garble the overall one.
-        return Trainer(recipe, train, validation, workers=1).fit()
+        return Trainer(recipe, train, validation, workers=1, learner=learner).fit()
 
 
 @cache

@@ -35,6 +35,7 @@ from mamlpp.data.tasks import TaskSampler
 from mamlpp.engine import definition_result, keep_priority, same
 from mamlpp.errors import InputError, InputWarning
 from mamlpp.files import code_version, read_text, replacing
+from mamlpp.input_checks import whole_number
 from mamlpp.learner import MetaLearner
 from mamlpp.recipe import RECIPES, Recipe
 from mamlpp.run.evaluation import Evaluation, evaluate_readings
@@ -105,9 +106,10 @@ def read_sweep(path: Path) -> list[Cell]:
     The file sets `recipes`, `seeds`, `test_tasks` and `ensemble`. Each `[[tasks]]` sets `dataset`,
     `ways`, `shots` and `queries`, and may set recipe fields. `[profile]` sets recipe fields of all
     cells, `[changes.NAME]` those of recipe NAME, which may be a name of your own, with the `recipe`
-    that it changes. `[grid]` lists values of recipe fields, two or more; each combination of them
-    is trained. Where they set the same field, `[grid]` wins over `[changes]`, `[changes]` over
-    `[[tasks]]`, and `[[tasks]]` over `[profile]`. Raises `InputError` if the file is invalid.
+    that it changes. `[grid]` lists two or more values of recipe fields; each combination of them
+    is trained. Where they set the same field, `[grid]` wins over `[changes]`,
+    `[changes]` over `[[tasks]]`, and `[[tasks]]` over `[profile]`. Raises `InputError` if the file
+    is invalid.
     """
     if not path.exists():
         raise InputError(f"there is no sweep file {path}; the sweeps of this kit are in sweeps/")
@@ -179,6 +181,10 @@ def _check(plain: dict[str, Any]) -> None:
         for key in _TASK:
             if key not in tasks:
                 raise InputError(f"one of its [[tasks]] has no {key}; add it")
+        for key in ("ways", "shots", "queries"):
+            whole_number(key, tasks[key])
+    for seed in plain["seeds"]:
+        whole_number("each of seeds", seed, least=0)
     for name in set(plain.get("changes", {})) - set(plain["recipes"]):
         raise InputError(f"[changes] has {name!r}, which is not in its list of recipes")
     for key in ("recipes", "seeds"):

@@ -209,7 +209,7 @@ class Trainer:
             del result["accuracy"]
         self.iteration += 1
         row: Row = {"iteration": self.iteration, "epoch": epoch} | result
-        due = bool(every := self.diagnose_every) and (self.iteration - 1) % every == 0
+        due = self.diagnose_every is not None and (self.iteration - 1) % self.diagnose_every == 0
         found = _followed(self.learner, batch, epoch, "nonfinite" in row, due)
         if found is not None:
             self.diagnosis, self._gradient_rows = found, gradient_rows(found, self.iteration)

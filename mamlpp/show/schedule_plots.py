@@ -141,7 +141,9 @@ def plot_timeline(recipe: Recipe, axes: Sequence[Axes]) -> None:
     plot_step_weights(recipe, losses, until=recipe.epochs)
     losses.set(ylabel="query\nlosses", yticks=(0, 0.5, 1))
     plot_outer_rate(recipe, rate, until=recipe.epochs)
-    rate.set(ylabel="outer\nrate β", yticks=(0, recipe.outer_rate / 2, recipe.outer_rate))
+    rate.set(
+        ylabel="outer\nrate β", yticks=(0, (recipe.outer_rate or 0) / 2, recipe.outer_rate or 0)
+    )
     rate.yaxis.set_major_formatter("{x:.1g}")
     plot_order(recipe, cost)
     plot_cost(recipe, cost)
@@ -193,7 +195,10 @@ def plot_outer_rate(recipe: Recipe, ax: Axes, until: float, bounded: bool = True
         label = "T_max", (recipe.epochs, 1.0), (4, -4)
         ax.annotate(*label, xycoords=ax.get_xaxis_transform(), textcoords="offset points", va="top")
     ax.set(
-        xlim=(0, until), ylim=(0, 1.1 * recipe.outer_rate), xlabel="epoch", ylabel="outer rate β"
+        xlim=(0, until),
+        ylim=(0, 1.1 * max(rates)),
+        xlabel="epoch",
+        ylabel="outer rate β",
     )
     return ax
 

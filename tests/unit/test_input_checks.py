@@ -378,7 +378,7 @@ def test_training_and_validation_images_are_on_one_device():
         ),
         (
             {"images": "omniglot"},
-            "images must be an ImageSet, such as load_images gives, not a str",
+            "images must be an ImageSet, not the name 'omniglot'",
         ),
         (
             {"images": noise_images("test", size=32)},

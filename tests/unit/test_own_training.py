@@ -531,3 +531,16 @@ def test_doors_say_what_they_expect():
         diagnose(nn.Linear(1, 1), make_batch())
     one = mamlpp.evaluate(run, noise_sampler("test"), tasks=4)
     assert one.frame().shape == (4, 2)
+
+
+def test_seeds_train_a_learner_of_ones_own():
+    samplers = noise_sampler("train"), noise_sampler("validation")
+    with pytest.raises(mamlpp.InputError, match="a learner of its own"):
+        mamlpp.train_seeds({"a": RECIPE}, *samplers, learner=ANIL(RECIPE, SHAPE, WAYS))
+    for kind in (ANIL, made(residual)):
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*fast engine.*")
+            runs = mamlpp.train_seeds({"a": RECIPE}, *samplers, (0,), 1, learner=kind)["a"]
+            alone = trainer(kind, recipe=RECIPE).fit()
+        assert runs[0].history.column("loss") == alone.history.column("loss")
+        assert type(runs[0].learner) is type(alone.learner)

@@ -25,7 +25,7 @@ def test_with_changes_one_field_and_leaves_the_recipe_alone():
         ("validation_tasks", 0, "validation_tasks must be"),
         ("validation_tasks", 1, "validation_tasks must be 2 or more, .*, not 1"),
         ("inner_rate", 0.0, "inner_rate must be positive"),
-        ("outer_rate", float("nan"), "outer_rate must be positive, not nan"),
+        ("outer_rate", float("nan"), "outer_rate must be positive or None, not nan"),
         ("pooling", "mean", "pooling must be one of max, stride, not 'mean'"),
         ("query_statistics", "both", "query_statistics must be one of query, support"),
         ("second_order_from", -1, "second_order_from must be 0 or more, not -1"),

@@ -85,12 +85,14 @@ def test_the_cells_are_seeds_x_tasks_x_recipes_and_each_change_has_its_effect(wr
 
 
 def test_every_point_of_a_grid_is_a_training_with_its_values_and_a_table(write):
-    grid = "[grid]\nouter_rate = [0.01, 0.1]\ninner_rate = [0.2]\n"
+    grid = "[grid]\nouter_rate = [0.01, 0.1]\ninner_rate = [0.2, 0.3]\n"
     cells = sweep.read_sweep(write(lambda text: text + grid))
-    points = ["outer_rate=0.01,inner_rate=0.2", "outer_rate=0.1,inner_rate=0.2"]
+    points = [
+        f"outer_rate={outer},inner_rate={inner}" for outer in (0.01, 0.1) for inner in (0.2, 0.3)
+    ]
     assert [cell.group for cell in cells[::2]] == [f"glyphs-3way-1shot-{point}" for point in points]
-    assert [cell.settings.outer_rate for cell in cells] == [0.01, 0.01, 0.1, 0.1]
-    assert {cell.settings.inner_rate for cell in cells} == {0.2}
+    assert [cell.settings.outer_rate for cell in cells] == [0.01] * 4 + [0.1] * 4
+    assert [cell.settings.inner_rate for cell in cells] == [0.2, 0.2, 0.3, 0.3] * 2
     assert sweep.Cell.from_dict(asdict(cells[0])) == cells[0]
 
 
@@ -105,14 +107,26 @@ def test_every_point_of_a_grid_is_a_training_with_its_values_and_a_table(write):
         ("ensemble = 2", "ensemble = 2\nworkers = 3", "unknown keys: workers"),
         ('[changes."maml++"]', '[changes."maml+ca"]', "not in its list of recipes"),
         ("seeds = [0]", "seeds = [0", "is not valid TOML"),
+        ("[profile]", "[grid]\nouter_rate = [0.1]\n[profile]", "one value goes to [profile]"),
+        ("seeds = [0]", "seeds = [0]\ngrid = 3", "[grid] must be a table, not 3"),
+        ("queries = 1", 'queries = "1"', "queries must be a whole number"),
+        ("seeds = [0]", 'seeds = ["0"]', "each of seeds must be a whole number"),
         ("[profile]", "[grid]\nouter_rate = 0.1\n[profile]", "different values of outer_rate, not"),
-        ("[profile]", "[grid]\nouter_rat = [0.1]\n[profile]", "no field 'outer_rat'"),
+        ("[profile]", "[grid]\nouter_rat = [1, 2]\n[profile]", "no field 'outer_rat'"),
     ],
 )
 def test_an_error_in_the_file_is_reported_in_one_sentence(write, before, after, sentence):
     with pytest.raises(mamlpp.InputError, match=r"the sweep .*tiny.toml") as error:
         sweep.read_sweep(write(lambda text: text.replace(before, after)))
     assert sentence in str(error.value)
+
+
+def test_a_recipe_of_ones_own_is_made_of_one_of_the_kit(write):
+    own = '[changes.wide]\nrecipe = "fomaml"\nfilters = 7\n'
+    cells = sweep.read_sweep(write(lambda text: text.replace('"maml",', '"maml", "wide",') + own))
+    [cell, *_] = [cell for cell in cells if cell.recipe == "wide"]
+    assert (cell.settings.filters, cell.settings.second_order_from) == (7, None)
+    assert cell.name.endswith("/wide-0")
 
 
 def test_a_file_may_begin_with_a_byte_order_mark(write):
