@@ -56,6 +56,15 @@ EXTERNAL = re.compile(r"[a-z]+:|#")
 # Results: which there are, and which belong to the notebook as it is now
 
 
+def chapters() -> list[Path]:
+    """Return the notebooks in the order of the README; `progress` is about one reader alone."""
+    numbered = sorted(NOTEBOOKS.glob("[0-9]*.ipynb"))
+    others = sorted(set(NOTEBOOKS.glob("*.ipynb")) - set(numbered))
+    primer = [path for path in others if path.stem == "primer"]
+    last = [path for path in others if path.stem not in ("primer", "progress")]
+    return [*numbered[:1], *primer, *numbered[1:], *last]
+
+
 def code(notebook: NotebookNode) -> list[str]:
     """Return the code of a notebook, without the cell of parameters that a run adds."""
     return [
@@ -221,8 +230,8 @@ def _copy(path: str) -> None:
 def write_pages() -> None:
     """Write everything that Sphinx reads into `PAGES`."""
     shutil.rmtree(PAGES, ignore_errors=True)
-    chapters, sets = sorted(NOTEBOOKS.glob("*.ipynb")), exercise_sets()
-    for path in chapters:
+    sets = exercise_sets()
+    for path in chapters():
         _write_notebook(chapter(path), path)
     for path in sets:
         _write_notebook(nbformat.read(path, 4), path)
@@ -238,7 +247,7 @@ def write_pages() -> None:
         _write(f"api/{name}.md", module_page(name))
     _write("api/index.md", module_index())
     with (PAGES / "index.md").open("a", encoding="utf-8") as file:
-        file.write(contents(chapters, sets))
+        file.write(contents(sets))
 
 
 def exercises_page(sets: list[Path]) -> str:
@@ -249,12 +258,12 @@ def exercises_page(sets: list[Path]) -> str:
     return "\n".join(["# Exercises", "", words, "", *lines, ""])
 
 
-def contents(chapters: list[Path], sets: list[Path]) -> str:
+def contents(sets: list[Path]) -> str:
     """Return the table of contents, for the end of the first page."""
     exercises = [f"notebooks/exercises/{path.stem}" for path in sets]
     return "\n" + "\n".join(
         [
-            toctree("The chapters", [f"notebooks/{path.stem}" for path in chapters]),
+            toctree("The chapters", [f"notebooks/{path.stem}" for path in chapters()]),
             toctree("Exercises", ["notebooks/exercises/index", *exercises]),
             toctree("Results", ["book/results", "book/ledger", "book/speed"]),
             toctree("Use it", ["TEACHING", *(f"book/{name}" for name in USING)]),
@@ -307,7 +316,7 @@ def main(
     if find_spec("sphinx") is None:
         print("The book needs its extra packages: type 'make book', or install '.[book]'.")
         return 1
-    stale = [path for path in sorted(NOTEBOOKS.glob("*.ipynb")) if executed(path) is None]
+    stale = [path for path in chapters() if executed(path) is None]
     if stale and execute == "stale":
         results = run_all(stale, EXECUTED, {"profile": profile, "dataset": dataset})
         if any(result.error for result in results):
