@@ -75,11 +75,13 @@ def code(notebook: NotebookNode) -> list[str]:
 
 
 def executed(path: Path, folder: Path = EXECUTED) -> NotebookNode | None:
-    """Return the executed copy of a notebook in `folder`, or None where its code is another."""
+    """Return the executed copy of a notebook in `folder`, or None: it failed, or the code changed."""
     copy = folder / path.name
     if not copy.exists():
         return None
     notebook = nbformat.read(copy, 4)
+    if notebook.metadata.get("papermill", {}).get("exception"):
+        return None
     return notebook if code(notebook) == code(nbformat.read(path, 4)) else None
 
 

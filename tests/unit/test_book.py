@@ -79,6 +79,13 @@ def test_results_of_other_code_are_stale(chapter: Path):
     assert "has not been run" in notebook.cells[1].source
 
 
+def test_a_run_that_failed_gives_no_results(chapter: Path):
+    copy = nbformat.read(chapter.parent / "run" / chapter.name, 4)
+    copy.metadata["papermill"]["exception"] = True
+    nbformat.write(copy, chapter.parent / "run" / chapter.name)
+    assert book.executed(chapter, chapter.parent / "run") is None
+
+
 def test_long_text_is_folded_and_pictures_get_their_words():
     long = new_output("stream", name="stdout", text="x\n" * (book.LONG + 1))
     picture = new_output("display_data", {"image/png": "…"}, metadata={"image/png": {"alt": "a"}})
