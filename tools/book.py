@@ -75,7 +75,7 @@ def code(notebook: NotebookNode) -> list[str]:
 
 
 def executed(path: Path, folder: Path = EXECUTED) -> NotebookNode | None:
-    """Return the executed copy of a notebook in `folder`, or None: it failed, or the code changed."""
+    """Return the executed copy of a notebook in `folder`; None if it failed or the code changed."""
     copy = folder / path.name
     if not copy.exists():
         return None
