@@ -33,9 +33,14 @@ from mamlpp.terminal import say
 
 KIT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = KIT / "notebooks"
+PROGRESS = NOTEBOOKS / "progress.ipynb"  # about one reader alone: a page without results
 EXECUTED = KIT / "build" / "notebooks"
 EXPLORERS = KIT / "build" / "explorers"
 PAGES = KIT / "build" / "book-pages"  # what Sphinx reads
+FOLDERS = {
+    **dict.fromkeys(("exercises", "notebooks/exercises"), "notebooks/exercises/index.md"),
+    **dict.fromkeys(("results", "sweeps"), "book/results.md"),
+}  # the page that a link to a folder leads to
 LONG = 15  # lines of text output; more are folded
 
 TEXTS = {"README.md": "index.md", "TEACHING.md": "", "CONTRIBUTING.md": "", "CHANGELOG.md": ""}
@@ -57,12 +62,11 @@ EXTERNAL = re.compile(r"[a-z]+:|#")
 
 
 def chapters() -> list[Path]:
-    """Return the notebooks in the order of the README; `progress` is about one reader alone."""
+    """Return the notebooks that are shown with results, in the order of the README."""
     numbered = sorted(NOTEBOOKS.glob("[0-9]*.ipynb"))
-    others = sorted(set(NOTEBOOKS.glob("*.ipynb")) - set(numbered))
-    primer = [path for path in others if path.stem == "primer"]
-    last = [path for path in others if path.stem not in ("primer", "progress")]
-    return [*numbered[:1], *primer, *numbered[1:], *last]
+    primer = NOTEBOOKS / "primer.ipynb"
+    last = sorted({*NOTEBOOKS.glob("*.ipynb")} - {*numbered, primer, PROGRESS})
+    return [*numbered[:1], primer, *numbered[1:], *last]
 
 
 def code(notebook: NotebookNode) -> list[str]:
@@ -212,8 +216,8 @@ def _target(link: str, page: str) -> str:
         path = "index.md"
     elif path.startswith("mamlpp/") and path.endswith(".py"):
         path = f"api/{path.removesuffix('.py').removesuffix('/__init__').replace('/', '.')}.md"
-    elif path == "notebooks/exercises":
-        path = "notebooks/exercises/index.md"
+    elif path in FOLDERS:
+        path = FOLDERS[path]
     elif (KIT / path).is_file() and path.rpartition(".")[2] not in ("md", "ipynb"):
         _copy(path)
     start = "index.md" if page == "README.md" else page
@@ -235,7 +239,7 @@ def write_pages() -> None:
     sets = exercise_sets()
     for path in chapters():
         _write_notebook(chapter(path), path)
-    for path in sets:
+    for path in [*sets, PROGRESS]:
         _write_notebook(nbformat.read(path, 4), path)
     for name in TEXTS:
         _write(TEXTS[name] or name, relink((KIT / name).read_text(encoding="utf-8"), name))
@@ -266,7 +270,7 @@ def contents(sets: list[Path]) -> str:
     return "\n" + "\n".join(
         [
             toctree("The chapters", [f"notebooks/{path.stem}" for path in chapters()]),
-            toctree("Exercises", ["notebooks/exercises/index", *exercises]),
+            toctree("Exercises", ["notebooks/exercises/index", *exercises, "notebooks/progress"]),
             toctree("Results", ["book/results", "book/ledger", "book/speed"]),
             toctree("Use it", ["TEACHING", *(f"book/{name}" for name in USING)]),
             toctree("Inside", ["api/index", "CONTRIBUTING", "CHANGELOG"]),

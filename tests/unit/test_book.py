@@ -22,6 +22,8 @@ from mamlpp.show import widgets
         ("notebooks/01_maml.ipynb", "../mamlpp/maml.py", "../api/mamlpp.maml.md"),
         ("book/library.md", "../mamlpp/show/plots.py", "../api/mamlpp.show.plots.md"),
         ("TEACHING.md", "notebooks/exercises", "notebooks/exercises/index.md"),
+        ("TEACHING.md", "exercises", "notebooks/exercises/index.md"),
+        ("notebooks/09_the_tables.ipynb", "../results", "../book/results.md"),
         ("TEACHING.md", "CONTRIBUTING.md#an-exercise", "CONTRIBUTING.md#an-exercise"),
         ("TEACHING.md", "https://example.org/x.py", "https://example.org/x.py"),
     ],
