@@ -139,7 +139,7 @@ def install(kit, extra=""):
     stamp = venv / f".installed-{extra}"
     if extra and not (is_fresh(stamp, kit) and usable(venv)):
         print(f"Installing what {WORDS[extra]}", flush=True)
-        pip(kit, venv, f".[{extra}]")
+        pip(kit, venv, f".[lab,{extra}]")
         stamp.touch()
 
 
@@ -156,7 +156,7 @@ def install_base(kit, venv, stale):
     sys.stdout.flush()
     if not ready:
         run([*python, "-m", "venv", "--clear", str(venv)], kit)
-    pip(kit, venv, ".")
+    pip(kit, venv, ".[lab]")
 
 
 def pip(kit, venv, what):

@@ -33,8 +33,13 @@ class Mistake:
     students: list[str]
 
 
-def write_page(results: list[Result], name: str, folder: Path, submitted: Path) -> Path:
-    """Write the page of the set `name` into `folder`, and return its path."""
+def write_page(
+    results: list[Result], name: str, titles: dict[str, str], folder: Path, submitted: Path
+) -> Path:
+    """Write the page of the set `name` into `folder`, and return its path.
+
+    `titles` are those of the exercises, by their numbers.
+    """
     own = [each for each in results if each.grade.set == name]
     graded = [each for each in own if each.grade.handed_in]
     path = folder / f"class_{name}.html"
@@ -46,7 +51,7 @@ def write_page(results: list[Result], name: str, folder: Path, submitted: Path) 
         "most": max((each.grade.most for each in graded), default=0),
         "figures": figures(graded),
         "bars": histogram(graded),
-        "exercises": [exercise_of(label, graded) for label in labels_of(graded)],
+        "exercises": [exercise_of(label, graded, titles) for label in labels_of(graded)],
         "days": days(graded),
         "looks": [each for each in graded if each.grade.flags],
         "pairs": similar([each.grade for each in graded]),
@@ -83,7 +88,7 @@ def labels_of(graded: list[Result]) -> list[str]:
     return list(dict.fromkeys(label for each in graded for label in each.grade.points))
 
 
-def exercise_of(label: str, graded: list[Result]) -> dict[str, Any]:
+def exercise_of(label: str, graded: list[Result], titles: dict[str, str]) -> dict[str, Any]:
     """Return what the page says of one exercise: shares, mean, and the mistakes by frequency."""
     points = [each.grade.points[label] for each in graded if label in each.grade.points]
     unanswered = sum(each.grade.failed.get(label) == "not answered" for each in graded)
@@ -92,6 +97,7 @@ def exercise_of(label: str, graded: list[Result]) -> dict[str, Any]:
     none = len(points) - full - some - unanswered
     return {
         "label": label,
+        "title": titles.get(label, ""),
         "most": max((most for _, most in points), default=0),
         "mean": mean(got for got, _ in points) if points else 0.0,
         "parts": [("full", full), ("some", some), ("wrong", none), ("blank", unanswered)],
@@ -104,9 +110,10 @@ def mistakes(label: str, graded: list[Result]) -> list[Mistake]:
     """Return the diagnoses of an exercise, the most frequent first, whatever numbers they name."""
     found: dict[str, list[Result]] = defaultdict(list)
     for each in graded:
-        text = each.grade.failed.get(label, "")
+        got, most = each.grade.points.get(label, (0.0, 0.0))
+        text = each.grade.failed.get(label, "") if got < most else ""
         if text and text != "not answered":
-            found[NUMBER.sub("#", text.partition(": ")[0] or text)[:120]].append(each)
+            found[NUMBER.sub("#", text.partition(" (")[0])].append(each)
     by_number = sorted(found.values(), key=lambda group: (-len(group), group[0].name))
     return [Mistake(group[0].grade.failed[label], [e.name for e in group]) for group in by_number]
 

@@ -4,7 +4,7 @@ make grade SUBMITTED=folder [SET=01_inner_loop] [ROSTER=roster.csv] [DUE=2027-03
            [LATE="10 % a day, at most 3"]
 """
 
-from tools import stopping
+from mamlpp import stopping
 
 stopping.listen(__name__, "What has been graded is kept: the same command goes on from here.")
 

@@ -52,12 +52,14 @@ def grade(
         exercise_set = sets[submission.set]
         key = fingerprint(submission, exercise_set, place)
         known = recall(submission, place, key)
-        return known or grade_anew(submission, exercise_set, place, template, key)
-    except (Interruption, OSError) as error:
-        if isinstance(error, Interruption) or is_full(error):
-            raise
-        return refuse(submission, sets, place, f"the grader failed on it ({error})"[:200])
+        if known:
+            return replace(known, handed_in=changed(submission))
+        return grade_anew(submission, exercise_set, place, template, key)
+    except Interruption:
+        raise
     except Exception as error:  # which must not stop the others
+        if is_full(error):
+            raise
         problem = f"{type(error).__name__}: {error}"[:200]
         return refuse(submission, sets, place, f"the grader failed on it ({problem})")
 
@@ -161,7 +163,7 @@ def job_of(limits: Limits, place: Workplace, folder: Path) -> dict[str, Any]:
         "read": [str(path) for path in [work, *read]],
         "bytes": limits.bytes,
         "log": str(work / ".refused"),
-        "spare": [os.getpid(), os.getppid(), 1],
+        "spare": [os.getpid(), os.getppid()],
     }
     return {
         "write": [str(work)],

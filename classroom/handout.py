@@ -7,7 +7,7 @@ and instructions, in the folders of the kit, so that every link works. With a ro
 gets a zip of their own, whose visible tests draw other numbers.
 """
 
-from tools import stopping
+from mamlpp import stopping
 
 stopping.listen(__name__, "Each zip that is there is whole; the same command makes them all.")
 

@@ -69,7 +69,11 @@ def feedback(result: Result, notebook: NotebookNode, exercise_set: ExerciseSet) 
     labels = exercises_of(notebook, exercise_set.labels)
     for cell, label in zip(notebook.cells, labels, strict=True):
         if cell.cell_type == "code" and (label in made.points or cell.get("outputs")):
-            title = f"Exercise {label}" if label in made.points else label or "Before the exercises"
+            title = (
+                f"{label} {exercise_set.titles.get(label, '')}"
+                if label in made.points
+                else label or "Before the exercises"
+            )
             part = exercises.setdefault(label, {"label": label, "title": title, "cells": []})
             part["cells"].append(cell_of(cell))
     return page("feedback.html", grade=made, result=result, exercises=list(exercises.values()))

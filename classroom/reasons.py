@@ -8,6 +8,7 @@ from classroom.sets import ExerciseSet, exercises_of
 from classroom.versions import cell_name, grading, is_test
 
 ANSI_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+CELL_FILE = re.compile(r" \(\d+\.py, (line \d+)\)")  # how IPython calls a cell
 LONGEST = 200  # characters of an error in the reason
 
 
@@ -35,6 +36,7 @@ def error_of(cell: NotebookNode) -> tuple[str, str] | None:
     for output in reversed(cell.get("outputs", [])):  # what stopped a cell comes last
         if output.output_type == "error":
             text = " ".join(ANSI_COLOUR.sub("", output.evalue).split())
+            text = CELL_FILE.sub(r" (\1)", text)
             return output.ename, text if len(text) <= LONGEST else text[:LONGEST] + "…"
     return None
 

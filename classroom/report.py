@@ -56,7 +56,8 @@ class Report:
             if each.grade.set in names or not each.grade.set:
                 self.write_feedback(each)
         for name in sorted(names):
-            class_page.write_page(results, name, output, self.place.submitted)
+            titles = self.sets[name].titles if name in self.sets else {}
+            class_page.write_page(results, name, titles, output, self.place.submitted)
         return results
 
     def flagged(self, grade: Grade) -> Grade:

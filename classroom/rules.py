@@ -171,7 +171,7 @@ def decide_one(grade: Grade, person: Person | None, rule: Lateness, own: list[Ov
     """Return what one grade comes to."""
     fixed = None
     decisions = []
-    points = dict(grade.points)
+    points, failed = dict(grade.points), dict(grade.failed)
     for each in own:
         if each.points is not None and each.exercise:
             if each.exercise not in points:
@@ -180,6 +180,7 @@ def decide_one(grade: Grade, person: Person | None, rule: Lateness, own: list[Ov
                     f"{', '.join(points)}."
                 )
             points[each.exercise] = each.points, points[each.exercise][1]
+            failed[each.exercise] = each.reason
             decisions.append(f"{each.exercise}: {each.points:g} points, {each.reason}")
         elif each.points is not None:
             fixed = each.points
@@ -195,7 +196,7 @@ def decide_one(grade: Grade, person: Person | None, rule: Lateness, own: list[Ov
             0, f"{days} {'day' if days == 1 else 'days'} late: {kept:.0%} of the points"
         )
     excused = any(each.excused for each in own)
-    made = replace(grade, points=points)
+    made = replace(grade, points=points, failed=failed)
     return Result(made, person, days, kept, excused, tuple(decisions), fixed)
 
 

@@ -11,7 +11,6 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import nbformat
 from nbformat import NotebookNode
 
 from classroom.versions import (
@@ -26,7 +25,7 @@ from classroom.versions import (
 )
 from mamlpp.files import replacing
 
-EXERCISE = re.compile(r"^##+ Exercise (\d+\.\d+)", re.MULTILINE)
+EXERCISE = re.compile(r"^##+ Exercise (\d+\.\d+)(?:: *(.*))?", re.MULTILINE)
 HIDDEN = re.compile(r"### BEGIN HIDDEN TESTS\n.*?### END HIDDEN TESTS", re.DOTALL)
 SEED = re.compile(r"\bseed=\d+")
 
@@ -62,6 +61,12 @@ class ExerciseSet:
     solutions: dict[str, str]
     limits: Limits
     key: str
+
+    @property
+    def titles(self) -> dict[str, str]:
+        """The titles of the exercises, by their numbers."""
+        found = [EXERCISE.search(cell.source) for cell in self.released.cells]
+        return {each[1]: each[2] or "" for each in found if each}
 
     @property
     def known(self) -> dict[str, NotebookNode]:

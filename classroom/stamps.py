@@ -14,7 +14,7 @@ import nbformat
 from nbformat import NotebookNode
 
 from classroom.roster import plain
-from classroom.sets import ExerciseSet, digest
+from classroom.sets import SEED, ExerciseSet, digest
 from classroom.versions import cell_name, is_test
 
 STAMP = "mamlpp_handout"
@@ -23,9 +23,13 @@ SHORT = 12  # characters of a fingerprint
 
 
 def fingerprints(exercise_set: ExerciseSet) -> dict[str, str]:
-    """Return a fingerprint of each cell of a set, with the hidden part of its tests."""
+    """Return a fingerprint of each cell of a set, with the hidden part of its tests.
+
+    Seeds do not count: they are secret in one place, and a student's own in another.
+    """
     texts = {name: cell.source for name, cell in exercise_set.known.items()} | exercise_set.tests
-    return {name: digest([text.strip().encode()])[:SHORT] for name, text in texts.items()}
+    plain_texts = {name: SEED.sub("", text).strip() for name, text in texts.items()}
+    return {name: digest([text.encode()])[:SHORT] for name, text in plain_texts.items()}
 
 
 def stamp(notebook: NotebookNode, exercise_set: ExerciseSet, course: str, student: str) -> None:

@@ -325,6 +325,9 @@ class Sweep:
     """Address of a Ray cluster to run on, or auto. Its machines must share the directory."""
     cores: float = 1.0
     """Cores for each run on a cluster. Each run also gets a GPU if the cluster has any."""
+    only: str | None = None
+    """Only the runs whose name contains this: a recipe, a number of ways, a seed (mamlpp sweep FILE
+    --status shows the names)."""
     status: bool = False
     """Only show how far each run is."""
     table: Literal["text", "markdown", "json", "figure", "record"] | None = None
@@ -336,6 +339,11 @@ class Sweep:
     def __call__(self) -> None:
         """Run the sweep or show it; exit code 1 where a run failed."""
         cells = sweep.read_sweep(user_path(self.file))
+        if self.only is not None:
+            names = [cell.name for cell in cells]
+            cells = [cell for cell in cells if self.only in cell.name]
+            if not cells:
+                raise InputError(f"no run has {self.only!r} in its name, such as {names[0]}")
         directory = user_path(self._directory())
         if self.status:
             say(_status(cells, directory))
@@ -366,7 +374,8 @@ class Sweep:
             say("\n" + tables.as_text(table))
         if failed:
             reasons = "".join(f"\n  {name}: {reason}" for name, reason in failed.items())
-            raise InputError(f"{len(failed)} of {len(cells)} runs failed:{reasons}")
+            runs = "run" if len(cells) == 1 else "runs"
+            raise InputError(f"{len(failed)} of {len(cells)} {runs} failed:{reasons}")
 
     def _tell(self, cells: list[sweep.Cell], directory: Path, form: str) -> None:
         from mamlpp.show import tables
@@ -481,7 +490,8 @@ def _status(cells: list[sweep.Cell], directory: Path) -> str:
             f"{cell.name:<44} {found.word:<8} {found.iteration:>6} of {cell.steps} {found.reason}"
         )
     counts = ", ".join(f"{words.count(word)} {word}" for word in dict.fromkeys(words))
-    return "\n".join([*map(str.rstrip, lines), f"{len(cells)} runs: {counts}"])
+    runs = "1 run" if len(cells) == 1 else f"{len(cells)} runs"
+    return "\n".join([*map(str.rstrip, lines), f"{runs}: {counts}"])
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -1,11 +1,11 @@
-"""Train the learner that pages play with before anything else has been trained (10 minutes on a free core).
+"""Train the learner that pages play with before anything else has been trained (10 minutes).
 
 .venv/bin/python tools/ready_learner.py     rewrites mamlpp/show/ready.safetensors
 
 It trains on Omniglot, drawings by many hands, where that is at hand, otherwise on the glyphs.
 """
 
-import stopping
+from mamlpp import stopping
 
 stopping.listen(__name__, "The weights are as they were.")
 
@@ -24,7 +24,6 @@ def main() -> None:
     recipe = mamlpp.RECIPES["maml++"].with_(
         filters=32, inner_steps=3, inner_rate=0.2, outer_rate=1e-2, meta_batch=4,
         epochs=EPOCHS, iterations_per_epoch=ITERATIONS, validation_tasks=100,
-        msl_floor=1 / 3,  # every step is judged to the end, for a page shows them all
     )  # fmt: skip
     train, validation = (
         mamlpp.TaskSampler(mamlpp.load_images(dataset, split), 5, 1, 5, seed=0, rotate=turn)
@@ -33,7 +32,7 @@ def main() -> None:
     run = mamlpp.Trainer(recipe, train, validation).fit()
     evaluation = mamlpp.evaluate(run, mamlpp.load_images(dataset, "test"), tasks=TASKS)
     made_by = (
-        f"MAML++ with every step judged, {EPOCHS * ITERATIONS} meta-steps on {dataset}; 5-way 1-shot tasks of characters "
+        f"MAML++, {EPOCHS * ITERATIONS} meta-steps on {dataset}; 5-way 1-shot tasks of characters "
         f"that it had not seen: {evaluation}"
     )
     write_ready_learner(run.learner, made_by)

@@ -3,7 +3,7 @@
 make walkthrough PROFILE=laptop DATASET=auto
 """
 
-import stopping
+from mamlpp import stopping
 
 stopping.listen(
     __name__,

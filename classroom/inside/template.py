@@ -116,7 +116,7 @@ def enclose(job: dict) -> None:
     if job["namespaces"]:
         wall.enter_root(job["root"], read, job["write"])
         wall.open_loopback()
-    wall.limit(job["bytes"], job["disk"], job["processes"])
+    wall.limit(job["bytes"], job["disk"], job["processes"] if job["namespaces"] else None)
     wall.drop_privileges()
     wall.restrict(read, job["write"], network=job["namespaces"])
     os.chdir(here)

@@ -197,14 +197,19 @@ def drop_privileges() -> None:
     call(libc.capset(header, none), "capset")
 
 
-def limit(memory: int, file_size: int, processes: int) -> None:
-    """Set the limits of this process and of all that it starts, in bytes and numbers."""
+def limit(memory: int, file_size: int, processes: int | None) -> None:
+    """Set the limits of this process and of all that it starts, in bytes and numbers.
+
+    `processes`, which counts threads too, counts those of the namespace; without one it would count
+    all that the teacher runs, and is None.
+    """
     wanted = {
         resource.RLIMIT_DATA: memory,
         resource.RLIMIT_FSIZE: file_size,
-        resource.RLIMIT_NPROC: processes,
         resource.RLIMIT_CORE: 0,
     }
+    if processes is not None:
+        wanted[resource.RLIMIT_NPROC] = processes
     for name, most in wanted.items():
         _, hard = resource.getrlimit(name)
         most = most if hard == resource.RLIM_INFINITY else min(most, hard)

@@ -107,7 +107,7 @@ def test_a_stamp_tells_what_has_changed_since(course: Path, tmp_path: Path):
     assert stamps.changes(notebook, exercise_set) == []
     source = nbformat.read(versions.SOURCES / f"{NAME}.ipynb", 4)
     test = next(filter(versions.is_test, source.cells))
-    test.source = test.source.replace("seed=1", "seed=2")
+    test.source = test.source.replace("seed=1)", "seed=1, strict=True)")
     nbformat.write(source, tmp_path / f"{NAME}.ipynb")
     [note] = stamps.changes(notebook, load_set(tmp_path / f"{NAME}.ipynb", course, Limits()))
     assert note.endswith("since then these exercises have changed: 1.1")

@@ -76,7 +76,7 @@ def test_an_override_of_nobody_or_of_no_exercise_is_a_mistake():
     grade = handed_in("2027-03-05 12:00")
     with pytest.raises(GradingError, match="decides about 'eve' in 01_sums, but nobody"):
         decide([grade], EMPTY, Lateness(), [Override("eve", "01_sums", excused=True, reason="x")])
-    with pytest.raises(GradingError, match="has no exercise '1.7'; it has 1.1, 1.2"):
+    with pytest.raises(GradingError, match=r"has no exercise '1\.7'; it has 1\.1, 1\.2"):
         decide([grade], EMPTY, Lateness(), [Override("ann", "01_sums", "1.7", 1, reason="x")])
 
 

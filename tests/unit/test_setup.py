@@ -61,7 +61,8 @@ def conda_ranges() -> dict[str, SpecifierSet]:
 
 
 def test_conda_installs_the_ranges_of_the_project_and_nothing_else():
-    wanted = {CONDA_NAMES.get(each.name, each.name): each.specifier for each in RUNTIME}
+    every = [*RUNTIME, *EXTRAS["lab"]]
+    wanted = {CONDA_NAMES.get(each.name, each.name): each.specifier for each in every}
     wanted |= {"python": SpecifierSet(PROJECT["requires-python"]), "pip": SpecifierSet()}
     assert conda_ranges() == wanted
 
@@ -97,7 +98,14 @@ def test_torch_is_pinned_to_what_was_tested():
 
 @pytest.mark.parametrize(
     "requirement",
-    [*RUNTIME, *EXTRAS["benchmarks"], *EXTRAS["classroom"], *EXTRAS["book"], *EXTRAS["dev"]],
+    [
+        *RUNTIME,
+        *EXTRAS["lab"],
+        *EXTRAS["benchmarks"],
+        *EXTRAS["classroom"],
+        *EXTRAS["book"],
+        *EXTRAS["dev"],
+    ],
     ids=lambda each: each.name,
 )
 def test_the_pin_lies_in_the_range_of_the_project(requirement: Requirement):
