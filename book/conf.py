@@ -45,7 +45,12 @@ suppress_warnings = ["config.cache", "docutils", "ref.python"]
 default_role = "code"  # docstrings are Markdown: one backtick is code
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
-autodoc_default_options = {"members": True, "show-inheritance": True}
+autodoc_preserve_defaults = True
+autodoc_default_options = {
+    "members": True,
+    "show-inheritance": True,
+    "no-value": True,  # which may be a folder of this machine
+}
 python_use_unqualified_type_names = True
 
 html_theme = "sphinx_book_theme"
