@@ -39,12 +39,18 @@ nb_merge_streams = True
 nb_render_image_options = {"alt": "a figure; the text and the code around it say what it shows"}
 myst_enable_extensions = ["dollarmath", "amsmath"]
 myst_heading_anchors = 3
-suppress_warnings = ["config.cache", "ref.python"]  # names may be exported twice
+# Docstrings are not written for Sphinx, and names may be exported twice.
+suppress_warnings = ["config.cache", "docutils", "ref.python"]
 
 default_role = "code"  # docstrings are Markdown: one backtick is code
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
-autodoc_default_options = {"members": True, "show-inheritance": True}
+autodoc_preserve_defaults = True
+autodoc_default_options = {
+    "members": True,
+    "show-inheritance": True,
+    "no-value": True,  # which may be a folder of this machine
+}
 python_use_unqualified_type_names = True
 
 html_theme = "sphinx_book_theme"

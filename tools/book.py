@@ -33,9 +33,14 @@ from mamlpp.terminal import say
 
 KIT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = KIT / "notebooks"
+PROGRESS = NOTEBOOKS / "progress.ipynb"  # about one reader alone: a page without results
 EXECUTED = KIT / "build" / "notebooks"
 EXPLORERS = KIT / "build" / "explorers"
 PAGES = KIT / "build" / "book-pages"  # what Sphinx reads
+FOLDERS = {
+    **dict.fromkeys(("exercises", "notebooks/exercises"), "notebooks/exercises/index.md"),
+    **dict.fromkeys(("results", "sweeps"), "book/results.md"),
+}  # the page that a link to a folder leads to
 LONG = 15  # lines of text output; more are folded
 
 TEXTS = {"README.md": "index.md", "TEACHING.md": "", "CONTRIBUTING.md": "", "CHANGELOG.md": ""}
@@ -56,6 +61,14 @@ EXTERNAL = re.compile(r"[a-z]+:|#")
 # Results: which there are, and which belong to the notebook as it is now
 
 
+def chapters() -> list[Path]:
+    """Return the notebooks that are shown with results, in the order of the README."""
+    numbered = sorted(NOTEBOOKS.glob("[0-9]*.ipynb"))
+    primer = NOTEBOOKS / "primer.ipynb"
+    last = sorted({*NOTEBOOKS.glob("*.ipynb")} - {*numbered, primer, PROGRESS})
+    return [*numbered[:1], primer, *numbered[1:], *last]
+
+
 def code(notebook: NotebookNode) -> list[str]:
     """Return the code of a notebook, without the cell of parameters that a run adds."""
     return [
@@ -66,11 +79,13 @@ def code(notebook: NotebookNode) -> list[str]:
 
 
 def executed(path: Path, folder: Path = EXECUTED) -> NotebookNode | None:
-    """Return the executed copy of a notebook in `folder`, or None where its code is another."""
+    """Return the executed copy of a notebook in `folder`; None if it failed or the code changed."""
     copy = folder / path.name
     if not copy.exists():
         return None
     notebook = nbformat.read(copy, 4)
+    if notebook.metadata.get("papermill", {}).get("exception"):
+        return None
     return notebook if code(notebook) == code(nbformat.read(path, 4)) else None
 
 
@@ -201,8 +216,8 @@ def _target(link: str, page: str) -> str:
         path = "index.md"
     elif path.startswith("mamlpp/") and path.endswith(".py"):
         path = f"api/{path.removesuffix('.py').removesuffix('/__init__').replace('/', '.')}.md"
-    elif path == "notebooks/exercises":
-        path = "notebooks/exercises/index.md"
+    elif path in FOLDERS:
+        path = FOLDERS[path]
     elif (KIT / path).is_file() and path.rpartition(".")[2] not in ("md", "ipynb"):
         _copy(path)
     start = "index.md" if page == "README.md" else page
@@ -221,10 +236,10 @@ def _copy(path: str) -> None:
 def write_pages() -> None:
     """Write everything that Sphinx reads into `PAGES`."""
     shutil.rmtree(PAGES, ignore_errors=True)
-    chapters, sets = sorted(NOTEBOOKS.glob("*.ipynb")), exercise_sets()
-    for path in chapters:
+    sets = exercise_sets()
+    for path in chapters():
         _write_notebook(chapter(path), path)
-    for path in sets:
+    for path in [*sets, PROGRESS]:
         _write_notebook(nbformat.read(path, 4), path)
     for name in TEXTS:
         _write(TEXTS[name] or name, relink((KIT / name).read_text(encoding="utf-8"), name))
@@ -238,7 +253,7 @@ def write_pages() -> None:
         _write(f"api/{name}.md", module_page(name))
     _write("api/index.md", module_index())
     with (PAGES / "index.md").open("a", encoding="utf-8") as file:
-        file.write(contents(chapters, sets))
+        file.write(contents(sets))
 
 
 def exercises_page(sets: list[Path]) -> str:
@@ -249,13 +264,13 @@ def exercises_page(sets: list[Path]) -> str:
     return "\n".join(["# Exercises", "", words, "", *lines, ""])
 
 
-def contents(chapters: list[Path], sets: list[Path]) -> str:
+def contents(sets: list[Path]) -> str:
     """Return the table of contents, for the end of the first page."""
     exercises = [f"notebooks/exercises/{path.stem}" for path in sets]
     return "\n" + "\n".join(
         [
-            toctree("The chapters", [f"notebooks/{path.stem}" for path in chapters]),
-            toctree("Exercises", ["notebooks/exercises/index", *exercises]),
+            toctree("The chapters", [f"notebooks/{path.stem}" for path in chapters()]),
+            toctree("Exercises", ["notebooks/exercises/index", *exercises, "notebooks/progress"]),
             toctree("Results", ["book/results", "book/ledger", "book/speed"]),
             toctree("Use it", ["TEACHING", *(f"book/{name}" for name in USING)]),
             toctree("Inside", ["api/index", "CONTRIBUTING", "CHANGELOG"]),
@@ -307,7 +322,7 @@ def main(
     if find_spec("sphinx") is None:
         print("The book needs its extra packages: type 'make book', or install '.[book]'.")
         return 1
-    stale = [path for path in sorted(NOTEBOOKS.glob("*.ipynb")) if executed(path) is None]
+    stale = [path for path in chapters() if executed(path) is None]
     if stale and execute == "stale":
         results = run_all(stale, EXECUTED, {"profile": profile, "dataset": dataset})
         if any(result.error for result in results):

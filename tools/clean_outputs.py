@@ -21,6 +21,7 @@ WIDGET_STATES = "application/vnd.jupyter.widget-state+json"
 ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 ANSI_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 OVERWRITTEN = re.compile(r"[^\n]*\r(?!\n)")  # what a bar wrote before it went back to the margin
+NO_WORDS = re.compile(r"\w+\(|\(controls ")  # how a widget without words of its own prints
 PROGRESS = re.compile(r"\d+%\|.*\|")
 OTHERS_PATH = re.compile(
     r"(?<![\w.~/:])/(?:home|root|work|Users)/[^\s'\":,;)\]]*|\b[A-Za-z]:\\[^\s'\"]*"
@@ -57,7 +58,7 @@ def _clean_output(output: Output, states: dict[str, Any]) -> list[Output]:
         output.traceback = [clean_text(line) for line in output.traceback]
         return [output]
     if WIDGET in output.data:
-        return _unfold(output.data[WIDGET]["model_id"], states)
+        return _unfold(output, states)
     for kind in ("text/plain", "text/html", "text/markdown"):
         if kind in output.data:
             output.data[kind] = clean_text(output.data[kind])
@@ -88,17 +89,20 @@ def _folders() -> dict[str, str]:
 # Widgets
 
 
-def _unfold(model: str, states: dict[str, Any]) -> list[Output]:
-    """Return the pictures that a widget shows, and a sentence with the names of its controls."""
-    family = list(_family(model, states))
+def _unfold(output: Output, states: dict[str, Any]) -> list[Output]:
+    """Return the pictures that a widget shows, and its own words or the names of its controls."""
+    family = list(_family(output.data[WIDGET]["model_id"], states))
     kinds = {states[each]["model_name"] for each in family}
-    if "FloatProgressModel" in kinds:
+    plain = output.data.get("text/plain", "")
+    if "FloatProgressModel" in kinds or PROGRESS.search(plain):
         return []
     inside = [
         NotebookNode(output)
         for each in family
         for output in states[each]["state"].get("outputs", [])
     ]
+    if plain and not NO_WORDS.match(plain):
+        return [new_output("stream", name="stdout", text=clean_text(plain) + "\n")]
     names = [states[each]["state"].get("description", "") for each in family]
     names = list(dict.fromkeys(name.strip() for name in names if name.strip()))
     if not names:

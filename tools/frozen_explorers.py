@@ -148,7 +148,8 @@ def _control(control: ipywidgets.Widget, wanted: Sequence[Any]) -> dict[str, Any
     elif hasattr(control, "options"):
         pairs = [each if isinstance(each, tuple) else (each, each) for each in control.options]
         kind = "list" if isinstance(control, ipywidgets.Dropdown) else "slider"
-        words, values = zip(*(pairs[position] for position in wanted), strict=True)
+        chosen = [pairs[position] for position in wanted]
+        words, values = [word for word, _ in chosen], [value for _, value in chosen]
     else:
         kind, values, words = "slider", list(wanted), [f"{value:g}" for value in wanted]
     return {

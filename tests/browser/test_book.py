@@ -12,7 +12,7 @@ axe = pytest.importorskip("axe_playwright_python.sync_playwright")
 pytest.importorskip("sphinx")
 
 PAGES = ["index.html", "TEACHING.html", "book/ledger.html", "api/mamlpp.maml.html"]
-PAGES += [f"notebooks/{path.stem}.html" for path in sorted(book.NOTEBOOKS.glob("*.ipynb"))]
+PAGES += [f"notebooks/{path.stem}.html" for path in book.chapters()]
 TELEPHONE, LAPTOP = {"width": 390, "height": 844}, {"width": 1280, "height": 800}
 
 WIDER = "document.documentElement.scrollWidth - window.innerWidth"

@@ -22,6 +22,8 @@ from mamlpp.show import widgets
         ("notebooks/01_maml.ipynb", "../mamlpp/maml.py", "../api/mamlpp.maml.md"),
         ("book/library.md", "../mamlpp/show/plots.py", "../api/mamlpp.show.plots.md"),
         ("TEACHING.md", "notebooks/exercises", "notebooks/exercises/index.md"),
+        ("TEACHING.md", "exercises", "notebooks/exercises/index.md"),
+        ("notebooks/09_the_tables.ipynb", "../results", "../book/results.md"),
         ("TEACHING.md", "CONTRIBUTING.md#an-exercise", "CONTRIBUTING.md#an-exercise"),
         ("TEACHING.md", "https://example.org/x.py", "https://example.org/x.py"),
     ],
@@ -77,6 +79,13 @@ def test_results_of_other_code_are_stale(chapter: Path):
     notebook = book.with_results(chapter, chapter.parent / "run")
     assert notebook.cells[0].outputs == []
     assert "has not been run" in notebook.cells[1].source
+
+
+def test_a_run_that_failed_gives_no_results(chapter: Path):
+    copy = nbformat.read(chapter.parent / "run" / chapter.name, 4)
+    copy.metadata["papermill"]["exception"] = True
+    nbformat.write(copy, chapter.parent / "run" / chapter.name)
+    assert book.executed(chapter, chapter.parent / "run") is None
 
 
 def test_long_text_is_folded_and_pictures_get_their_words():

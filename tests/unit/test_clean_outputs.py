@@ -84,6 +84,14 @@ def test_other_widgets_become_their_pictures_and_the_names_of_their_controls():
     assert shown.data == picture["data"]
 
 
+def test_a_widget_with_words_of_its_own_becomes_these_words():
+    quiz = new_output(
+        "display_data", {WIDGET: {"model_id": "box"}, "text/plain": "1. Why?\n   a) x"}
+    )
+    [words] = cleaned(quiz, states={"box": model("VBoxModel", description="Answer")})
+    assert words.text == "1. Why?\n   a) x\n"
+
+
 def test_a_widget_whose_state_was_not_stored_goes():
     assert cleaned(widget()) == []
 

@@ -167,10 +167,13 @@ def test_uv_is_used_where_it_is_there(kit: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_each_command_runs_something_that_is_there():
-    for name in ("walkthrough", "figures", "exercises", "grade", "book"):
-        [[tool, *rest]] = start.commands(name, ["--x"])
-        assert (ROOT / tool).is_file()
-        assert rest == ["--x"]
+    for name in ("walkthrough", "figures", "book", "check"):
+        assert start.commands(name, ["--x"]) == [[f"tools/{name}.py", "--x"]]
+        assert (ROOT / "tools" / f"{name}.py").is_file()
+    for name in ("exercises", "solutions", "handout", "grade"):
+        [[option, module, *rest]] = start.commands(name, ["--x"])
+        assert (option, rest[-1]) == ("-m", "--x")
+        assert (ROOT / f"{module.replace('.', '/')}.py").is_file()
     assert start.commands("doctor", []) == [["-m", "mamlpp", "doctor"]]
     assert set(start.EXTRAS) <= set(start.__doc__.split())
 
