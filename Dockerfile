@@ -13,7 +13,7 @@ WORKDIR /home/student/mamlpp
 COPY --chown=student:student . .
 # What notebooks draw and download is kept in the image, readable for all.
 ENV MAMLPP_CACHE=/home/student/cache
-RUN python -m pip install --no-cache-dir -c constraints.txt -e . \
+RUN python -m pip install --no-cache-dir -c constraints.txt -e '.[lab]' \
  && python -m pip install --no-cache-dir "jupyterhub==${JUPYTERHUB}.*"
 USER student
 RUN mamlpp data glyphs

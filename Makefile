@@ -11,6 +11,10 @@ EXECUTE ?= stale
 LAB_ARGS ?=
 SUBMITTED ?=
 SET ?=
+ROSTER ?=
+DUE ?=
+LATE ?=
+COURSE ?=
 GRADE_ARGS ?=
 
 # Every command is one of start.py, which needs no make. (A Python that is not there says so.)
@@ -19,7 +23,7 @@ START = $(PYTHON) -c "" 2> /dev/null || { echo "There is no Python that starts a
 
 quoted = '$(subst ','\'',$(1))'
 
-.PHONY: help setup lab test browser walkthrough book figures exercises solutions grade doctor clean
+.PHONY: help setup lab test check browser walkthrough book figures exercises solutions handout grade doctor clean
 
 help: ## list these commands (what plain `make` does)
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -32,6 +36,9 @@ lab: ## open JupyterLab on the first notebook (LAB_ARGS=--no-browser passes opti
 
 test: ## check format, lint and types, run all tests and notebooks (WORKERS=2 at a time)
 	@$(START) test -n $(WORKERS)
+
+check: ## check what you changed: format, lint, types, its unit tests (under a minute)
+	@$(START) check
 
 browser: ## install Chromium for the tests in a browser (Debian, as root)
 	@tools/setup_browser.sh
@@ -51,9 +58,15 @@ exercises: ## make notebooks/exercises/, what students open, from exercises/
 solutions: ## make the exercise sets with every answer, for teachers, in build/solutions/
 	@$(START) solutions
 
-grade: ## grade what a class handed in (SUBMITTED=folder SET=01_inner_loop PROFILE=laptop)
+handout: ## make what students get of a set, in build/handout/ (SET=01_inner_loop COURSE= ROSTER= for variants)
+	@$(START) handout $(if $(SET),--set "$(SET)") $(if $(COURSE),--course $(call quoted,$(COURSE))) \
+	  $(if $(ROSTER),--roster $(call quoted,$(ROSTER)))
+
+grade: ## grade what a class handed in (SUBMITTED=folder SET= ROSTER= DUE= LATE=)
 	@$(START) grade --workers $(WORKERS) --profile $(PROFILE) \
-	  $(if $(SUBMITTED),--submitted $(call quoted,$(SUBMITTED))) $(if $(SET),--set "$(SET)") $(GRADE_ARGS)
+	  $(if $(SUBMITTED),--submitted $(call quoted,$(SUBMITTED))) $(if $(SET),--set "$(SET)") \
+	  $(if $(ROSTER),--roster $(call quoted,$(ROSTER))) $(if $(DUE),--due "$(DUE)") \
+	  $(if $(LATE),--late "$(LATE)") $(if $(COURSE),--course $(call quoted,$(COURSE))) $(GRADE_ARGS)
 
 doctor: ## say what is installed and what is wrong, on one page, to read or to send
 	@$(START) doctor

@@ -6,8 +6,10 @@
     python start.py book              the notebooks with their results, build/book/index.html
     python start.py exercises         what students open, notebooks/exercises/, from exercises/
     python start.py solutions         every answer, for teachers, into build/solutions/
+    python start.py handout           what students get of a set, a zip (--set 01_inner_loop)
     python start.py grade             grade what a class handed in (--submitted folder)
     python start.py test              check everything
+    python start.py check             check what you changed, in less than a minute
     python start.py setup             install, and do nothing else
 
 What follows the name of a command is passed on to it. An installation that was interrupted goes on
@@ -26,8 +28,8 @@ OLDEST, NEWEST = (3, 11), (3, 13)
 NEEDED_BYTES = 3e9  # while packages are unpacked
 NOTEBOOK = "notebooks/00_start_here.ipynb"
 EXTRAS = {
-    **dict.fromkeys(("exercises", "solutions", "grade"), "classroom"),
-    **{"book": "book", "test": "dev"},
+    **dict.fromkeys(("exercises", "solutions", "handout", "grade"), "classroom"),
+    **{"book": "book", "test": "dev", "check": "dev"},
 }
 WORDS = {"classroom": "grading needs", "book": "the book needs", "dev": "the tests need"}
 FOREIGN = (
@@ -137,7 +139,7 @@ def install(kit, extra=""):
     stamp = venv / f".installed-{extra}"
     if extra and not (is_fresh(stamp, kit) and usable(venv)):
         print(f"Installing what {WORDS[extra]}", flush=True)
-        pip(kit, venv, f".[{extra}]")
+        pip(kit, venv, f".[lab,{extra}]")
         stamp.touch()
 
 
@@ -154,7 +156,7 @@ def install_base(kit, venv, stale):
     sys.stdout.flush()
     if not ready:
         run([*python, "-m", "venv", "--clear", str(venv)], kit)
-    pip(kit, venv, ".")
+    pip(kit, venv, ".[lab]")
 
 
 def pip(kit, venv, what):
@@ -216,11 +218,13 @@ def commands(name, arguments):
         return [["-m", "mamlpp", "doctor", *arguments]]
     if name == "test":
         checks = [["ruff", "format", "--check", "."], ["ruff", "check", "."], ["mypy"]]
-        tests = ["pytest", "-n", "2", "--dist", "loadgroup", *arguments]  # the last -n counts
+        tests = ["pytest", "-n", "2", "--dist", "loadgroup", "--durations=20", *arguments]
         return [["-m", *check] for check in [*checks, tests]]
-    if name == "solutions":
-        return [["tools/exercises.py", "--solutions", *arguments]]
-    if name in ("walkthrough", "figures", "exercises", "grade", "book"):
+    if name in ("exercises", "solutions"):
+        return [["-m", "classroom.versions", *["--solutions"][: name == "solutions"], *arguments]]
+    if name in ("handout", "grade"):
+        return [["-m", f"classroom.{name}", *arguments]]
+    if name in ("walkthrough", "figures", "book", "check"):
         return [[f"tools/{name}.py", *arguments]]
     return []
 
@@ -228,7 +232,7 @@ def commands(name, arguments):
 def start(name, arguments):
     """Run a command with the Python of .venv; return its exit status."""
     variables = environment(KIT)
-    if name == "test":
+    if name in ("test", "check"):
         variables.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
     python = str(python_of(KIT / ".venv"))
     for command in commands(name, arguments):

@@ -83,8 +83,12 @@ class Training:
     ) -> None:  # fmt: skip
         self.name, self.seed = name, seed
         self.total = recipe.epochs * recipe.iterations_per_epoch
-        start = _published if checkout else _ours
-        self._step, self._judge = start(recipe.with_(seed=seed), goal, seed, checkout or workers)
+        recipe = recipe.with_(seed=seed)
+        self._step, self._judge = (
+            _published(recipe, goal, seed, checkout)
+            if checkout
+            else _ours(recipe, goal, seed, workers)
+        )
         self.taken, self.seconds, self.core_seconds = 0, 0.0, 0.0
 
     def turn(self, meta_steps: int) -> Point:
@@ -121,8 +125,8 @@ def _ours(recipe: mamlpp.Recipe, goal: Goal, seed: int, workers: int) -> Parts:
 
 def _published(recipe: mamlpp.Recipe, goal: Goal, seed: int, checkout: Path) -> Parts:
     train, validation = (goal.sampler(split, seed) for split in ("train", "validation"))
-    shape = train.images.shape
-    workload = Workload("", recipe, goal.ways, 1, goal.queries, tuple(shape))
+    channels, height, width = train.images.shape
+    workload = Workload("", recipe, goal.ways, 1, goal.queries, (channels, height, width))
     system, pack = published.system(workload, checkout)
 
     def step(taken: int) -> None:
@@ -168,7 +172,7 @@ def main(
         workers: Processes that share a meta-step's tasks in our code.
         output: A JSON file for the numbers; the figure goes beside it.
     """
-    about = report.provenance("benchmarks accuracy", workers)
+    about = report.provenance("benchmarks", workers)
     trainings = start(goal, contenders, seeds, against, meta_steps, workers)
     points = []
     for point in take_turns(trainings, turn, budget):

@@ -35,7 +35,7 @@ def textbook(workload: Workload) -> Step:
     learned = [*weights.values(), *(w for some in norms for w in some.values())]
     if recipe.inner_rule == "lslr":
         learned += [rate for some in rates for rate in some.values()]
-    optimizer = torch.optim.Adam(learned, recipe.outer_rate)
+    optimizer = torch.optim.Adam(learned, recipe.outer_rate or 0.0)
 
     def loss(fast: dict[str, Tensor], step: int, x: Tensor, y: Tensor) -> Tensor:
         norm = norms[min(step, len(norms) - 1)]
@@ -67,7 +67,7 @@ def with_higher(workload: Workload) -> Step:
     import higher
 
     recipe, sampler, network = workload.recipe, workload.sampler(), make_network(workload)
-    optimizer = torch.optim.Adam(network.parameters(), recipe.outer_rate)
+    optimizer = torch.optim.Adam(network.parameters(), recipe.outer_rate or 0.0)
     inner = torch.optim.SGD(network.parameters(), recipe.inner_rate)
 
     def meta_step() -> None:
@@ -89,7 +89,7 @@ def with_torchopt(workload: Workload) -> Step:
     import torchopt
 
     recipe, sampler, network = workload.recipe, workload.sampler(), make_network(workload)
-    optimizer = torch.optim.Adam(network.parameters(), recipe.outer_rate)
+    optimizer = torch.optim.Adam(network.parameters(), recipe.outer_rate or 0.0)
     inner = torchopt.MetaSGD(network, lr=recipe.inner_rate)
 
     def meta_step() -> None:

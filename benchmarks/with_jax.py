@@ -31,7 +31,7 @@ def with_jax(workload: Workload) -> Step:
 
     @jax.jit
     def update(state: Any, *batch: Any) -> Any:
-        return adam(state, jax.grad(meta_loss)(state[0], *batch), recipe.outer_rate)
+        return adam(state, jax.grad(meta_loss)(state[0], *batch), recipe.outer_rate or 0.0)
 
     def meta_step() -> None:
         nonlocal state

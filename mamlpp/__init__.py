@@ -33,6 +33,8 @@ else:
         here = Path(__file__).parent
         if (here / f"{name}.py").exists() or (here / name / "__init__.py").exists():
             return import_module(f"mamlpp.{name}")
+        if name == "__version__":
+            return import_module("mamlpp.files").version()
         public = import_module("mamlpp.public")
         if name != "__all__" and name not in public.__all__:
             raise AttributeError(f"module 'mamlpp' has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""The command line: `mamlpp data | train | evaluate | sweep | cache | doctor`.
+"""The command line: `mamlpp data | train | evaluate | export | sweep | cache | doctor`.
 
 Every field of a recipe is an option of `train`. Paths may begin with `~`.
 """
@@ -26,18 +26,27 @@ from mamlpp.data.images import ImageSet
 from mamlpp.data.tasks import TaskSampler
 from mamlpp.engine import Workers, torchrun_workers
 from mamlpp.errors import InputError
-from mamlpp.files import replacing, user_path
+from mamlpp.files import code_version, replacing, user_path
 from mamlpp.learner import Reading
 from mamlpp.recipe import RECIPES, Recipe
 from mamlpp.run import sweep
 from mamlpp.run.evaluation import EVALUATION_SEED, READINGS, Evaluation, evaluate_readings
+from mamlpp.run.export import export, mapping, plain_network
 from mamlpp.run.results import record
 from mamlpp.run.run import Run
 from mamlpp.run.schedule_words import describe_schedule
-from mamlpp.run.trainer import Trainer, default_device
+from mamlpp.run.trainer import Trainer, default_device, tensorboard
 from mamlpp.terminal import STOPPED, exit_code, prepare, say
 
-Dataset = Literal["glyphs", "omniglot", "mini_imagenet"]
+Dataset = Annotated[
+    str,
+    tyro.conf.arg(
+        metavar="NAME|PATH",
+        help="glyphs (built in), omniglot (from MAMLPP_DATA, or downloaded), mini_imagenet (from "
+        "MAMLPP_DATA); or your own: a folder with a folder of pictures for each class, as "
+        "PATH@28x1 (squares of 28, in grey; 3 for RGB), or module:function, called with a split.",
+    ),
+]
 
 
 @dataclass
@@ -45,8 +54,6 @@ class Data:
     """Build or download a dataset, say what is in it, and draw a page of its images."""
 
     dataset: tyro.conf.Positional[Dataset] = "glyphs"
-    """glyphs is built in. omniglot is read from MAMLPP_DATA, or downloaded. mini_imagenet is read
-    from MAMLPP_DATA."""
     picture: Path | None = None
     """PNG or SVG file to draw 20 images of 20 classes of each split to."""
 
@@ -79,7 +86,6 @@ class Train:
         "maml"
     )
     dataset: Dataset = "glyphs"
-    """What to train on."""
     ways: int = 5
     """Classes in each task."""
     shots: int = 1
@@ -93,10 +99,15 @@ class Train:
     gradients.csv."""
     device: str | None = None
     """cpu, cuda, …; by default the GPU if there is one."""
+    patience: int | None = None
+    """End after this many validations without a better one."""
+    tensorboard: bool = False
+    """Write the history for TensorBoard too, into the same folder (pip install tensorboard)."""
     workers: int | Literal["auto"] = "auto"
     """Processes that share the tasks of each meta-batch, one for each core; auto: as many as pay
     here. To use several GPUs: torchrun --nproc-per-node GPUS -m mamlpp train …"""
     settings: tyro.conf.OmitArgPrefixes[Recipe] = field(default_factory=Recipe)
+    """Everything that defines a training but the data. Defaults are those of the recipe."""
 
     def __call__(self) -> None:
         """Train, then print the best accuracy and what to type next."""
@@ -120,12 +131,14 @@ class Train:
         self, directory: Path, device: torch.device, workers: int | Workers | Literal["auto"]
     ) -> Trainer:
         train, validation = (self._sampler(split, device) for split in ("train", "validation"))
-        return Trainer(self.settings, train, validation, directory, self.diagnose_every, workers)
+        callbacks = [tensorboard(directory)] if self.tensorboard else []
+        arguments = self.settings, train, validation, directory, self.diagnose_every, workers
+        return Trainer(*arguments, callbacks=callbacks, patience=self.patience)
 
     def _sampler(self, split: str, device: torch.device) -> TaskSampler:
         images = load_images(self.dataset, split).to(device)
         # The paper turns Omniglot's characters to make more of them; photographs stay upright.
-        rotate = split == "train" and self.dataset != "mini_imagenet"
+        rotate = split == "train" and self.dataset in ("glyphs", "omniglot")
         return TaskSampler(
             images, self.ways, self.shots, self.queries, seed=self.sampling_seed, rotate=rotate
         )
@@ -207,6 +220,7 @@ class Evaluate:
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "device": device,
             "torch": torch.__version__,
+            **code_version(),
             "dataset": {"name": images.name, "checksum": images.checksum},
             **options,
             "recipe": run.recipe.as_dict(),
@@ -272,6 +286,29 @@ def _write(path: Path, text: str) -> None:
 
 
 @dataclass
+class Export:
+    """Write the best weights of a run for use without this kit."""
+
+    directory: tyro.conf.Positional[Path]
+    """Folder of the run."""
+    output: Path | None = None
+    """File: .safetensors, or any other as torch.save does. By default weights.safetensors in the
+    run's folder."""
+    step: int = 0
+    """Of batch norm with values for each inner step, which to take."""
+
+    def __call__(self) -> None:
+        """Write them, and say which layers they fit."""
+        directory = user_path(self.directory)
+        run = Run.load(directory)
+        output = self.output or directory / "weights.safetensors"
+        say(f"written to {export(run, output, self.step)}, for")
+        say(str(plain_network(run.learner, self.step)))
+        for name, origin in mapping(run.learner).items():
+            say(f"  {name:<16} is {origin.replace('[step]', f', step {self.step}')}")
+
+
+@dataclass
 class Sweep:
     """Run the trainings of a table side by side. The same command again runs what is missing."""
 
@@ -288,6 +325,9 @@ class Sweep:
     """Address of a Ray cluster to run on, or auto. Its machines must share the directory."""
     cores: float = 1.0
     """Cores for each run on a cluster. Each run also gets a GPU if the cluster has any."""
+    only: str | None = None
+    """Only the runs whose name contains this: a recipe, a number of ways, a seed (mamlpp sweep FILE
+    --status shows the names)."""
     status: bool = False
     """Only show how far each run is."""
     table: Literal["text", "markdown", "json", "figure", "record"] | None = None
@@ -299,6 +339,11 @@ class Sweep:
     def __call__(self) -> None:
         """Run the sweep or show it; exit code 1 where a run failed."""
         cells = sweep.read_sweep(user_path(self.file))
+        if self.only is not None:
+            names = [cell.name for cell in cells]
+            cells = [cell for cell in cells if self.only in cell.name]
+            if not cells:
+                raise InputError(f"no run has {self.only!r} in its name, such as {names[0]}")
         directory = user_path(self._directory())
         if self.status:
             say(_status(cells, directory))
@@ -329,7 +374,8 @@ class Sweep:
             say("\n" + tables.as_text(table))
         if failed:
             reasons = "".join(f"\n  {name}: {reason}" for name, reason in failed.items())
-            raise InputError(f"{len(failed)} of {len(cells)} runs failed:{reasons}")
+            runs = "run" if len(cells) == 1 else "runs"
+            raise InputError(f"{len(failed)} of {len(cells)} {runs} failed:{reasons}")
 
     def _tell(self, cells: list[sweep.Cell], directory: Path, form: str) -> None:
         from mamlpp.show import tables
@@ -380,6 +426,7 @@ class Sweep:
             "command": shlex.join(words),
             "date": datetime.now(UTC).date().isoformat(),
             "torch": torch.__version__,
+            **code_version(),
         }
 
 
@@ -443,7 +490,8 @@ def _status(cells: list[sweep.Cell], directory: Path) -> str:
             f"{cell.name:<44} {found.word:<8} {found.iteration:>6} of {cell.steps} {found.reason}"
         )
     counts = ", ".join(f"{words.count(word)} {word}" for word in dict.fromkeys(words))
-    return "\n".join([*map(str.rstrip, lines), f"{len(cells)} runs: {counts}"])
+    runs = "1 run" if len(cells) == 1 else f"{len(cells)} runs"
+    return "\n".join([*map(str.rstrip, lines), f"{runs}: {counts}"])
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -456,16 +504,20 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         prepare()
         _parse(arguments)()
+        sys.stdout.flush()
         if exit_code():
             sys.exit(exit_code())
     except InputError as error:
         sys.exit(f"mamlpp: {error}")
+    except BrokenPipeError:  # `| head` has read enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(1)
     except KeyboardInterrupt as stop:
         print(f"mamlpp: {str(stop) or 'stopped'}", file=sys.stderr)
         sys.exit(STOPPED)
 
 
-def _parse(arguments: list[str]) -> Data | Train | Evaluate | Sweep | Cache | Doctor:
+def _parse(arguments: list[str]) -> Data | Train | Evaluate | Export | Sweep | Cache | Doctor:
     options = _options(arguments)
     # --recipe sets the defaults of the other options, so it is read before they are parsed.
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
@@ -478,6 +530,7 @@ def _parse(arguments: list[str]) -> Data | Train | Evaluate | Sweep | Cache | Do
         Annotated[Data, tyro.conf.subcommand("data")]
         | Annotated[Train, tyro.conf.subcommand("train", default=train)]
         | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+        | Annotated[Export, tyro.conf.subcommand("export")]
         | Annotated[Sweep, tyro.conf.subcommand("sweep")]
         | Annotated[Cache, tyro.conf.subcommand("cache")]
         | Annotated[Doctor, tyro.conf.subcommand("doctor")],

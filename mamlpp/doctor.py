@@ -81,8 +81,13 @@ def judge_python(version: tuple[int, int], text: str) -> Finding:
 
 
 def check_packages() -> list[Finding]:
-    """Whether each package that the kit needs is there, in a version that will do."""
-    needed = [line for line in metadata.requires("mamlpp") or [] if "extra ==" not in line]
+    """Whether each package that the kit needs is there, in a version that will do.
+
+    Those of notebooks are needed where one of them is there.
+    """
+    every = [line.partition(";") for line in metadata.requires("mamlpp") or []]
+    lab = has_lab()
+    needed = [n for n, _, extra in every if "extra ==" not in extra or (lab and "lab" in extra)]
     shown = ", ".join(f"{name} {version_of(name)}" for name in ("numpy", "matplotlib", "pandas"))
     return [judge_packages(wrong_versions(needed), len(needed), shown)]
 
@@ -111,6 +116,11 @@ def wrong_versions(
         elif not requirement.specifier.contains(found, prereleases=True):
             wrong.append(f"{requirement.name} is {found}, not {requirement.specifier}")
     return wrong
+
+
+def has_lab() -> bool:
+    """Whether this is an installation for notebooks: mamlpp[lab]."""
+    return any(map(version_of, ("jupyterlab", "ipywidgets", "papermill")))
 
 
 def version_of(package: str) -> str | None:
@@ -340,6 +350,9 @@ def existing(path: Path) -> Path:
 
 def check_jupyter() -> list[Finding]:
     """The versions of what notebooks run on."""
+    if not has_lab():
+        advice = "for the notebooks: pip install 'mamlpp[lab]'"
+        return [Finding("Jupyter", "not installed, and not needed by commands", True, advice)]
     names = ("jupyterlab", "ipykernel", "ipywidgets")
     return [judge_jupyter({name: version_of(name) for name in names})]
 
@@ -353,6 +366,8 @@ def judge_jupyter(versions: Mapping[str, str | None]) -> Finding:
 
 def check_kernel() -> list[Finding]:
     """Whether notebooks run on the Python that the kit is installed in."""
+    if not has_lab():
+        return []
     from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
 
     try:
@@ -381,6 +396,8 @@ def judge_kernel(program: str, folder: Path, python: Path) -> Finding:
 
 def check_widgets() -> list[Finding]:
     """Whether the widgets' Python side and the part of it in the browser belong together."""
+    if not has_lab():
+        return []
     from jupyter_core.paths import jupyter_path
 
     wanted = metadata.requires("ipywidgets") or [] if version_of("ipywidgets") else []

@@ -3,10 +3,12 @@
 import errno
 import os
 import shutil
+import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib import metadata
 from pathlib import Path
 
 from mamlpp.errors import InputError
@@ -129,3 +131,19 @@ def remove_leftovers(folder: Path, older_than: float = 0) -> None:
         with suppress(OSError):
             if now - part.stat().st_mtime >= older_than:
                 shutil.rmtree(part, ignore_errors=True)
+
+
+def code_version() -> dict[str, str | None]:
+    """The version of this kit, and the git commit of its code; None outside of a checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    commit = None
+    with suppress(OSError, subprocess.CalledProcessError):
+        commit = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    return {"mamlpp": version(), "commit": commit}
+
+
+def version() -> str:
+    """The version of this kit as it was installed."""
+    with suppress(metadata.PackageNotFoundError):
+        return metadata.version("mamlpp")
+    return "not installed"

@@ -172,15 +172,6 @@ def as_support(learner: Any, images: Any, labels: Any, steps: Any) -> tuple[Tens
     return x, y
 
 
-def checked(learner: Any, classify: Callable[[Tensor], Tensor]) -> Callable[[Any], Tensor]:
-    """The same classifier for arrays and lists too, with all values checked."""
-
-    def classify_checked(images: Any) -> Tensor:
-        return classify(_images(learner, "images", images, read=True))
-
-    return classify_checked
-
-
 def check_task(learner: Any, images: Tensor, labels: Tensor) -> None:
     """Raise `InputError` where support images `[M, …]` or labels `[(B,) M]` are not this learner's.
 
@@ -300,7 +291,7 @@ def check_finite(name: str, numbers: Tensor, brightest: float = math.inf) -> Non
 def _examples(
     learner: Any, part: str, images: Any, labels: Any, read: bool = False
 ) -> tuple[Tensor, Tensor]:
-    x, y = _images(learner, f"{part}_x", images, read), as_tensor(f"{part}_y", labels)
+    x, y = as_images(learner, f"{part}_x", images, read), as_tensor(f"{part}_y", labels)
     if isinstance(labels, Tensor):
         _check_device(learner, f"{part}_y", labels)
     if learner.ways is None:
@@ -322,7 +313,7 @@ def _examples(
     return x, y.to(x.device, torch.int64)
 
 
-def _images(learner: Any, name: str, images: Any, read: bool) -> Tensor:
+def as_images(learner: Any, name: str, images: Any, read: bool) -> Tensor:
     """Images as floats on the learner's device; their values are read on a CPU, or with `read`."""
     x, weight = as_tensor(name, images), next(learner.parameters())
     if isinstance(images, Tensor):

@@ -6,6 +6,7 @@ Letters: B tasks, M images, N ways, K shots, F filters, S inner steps.
 import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -13,8 +14,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from mamlpp import input_checks, schedules
+from mamlpp.classifier import Classifier
 from mamlpp.inner_rates import LSLR, FixedRate, MetaSGD
 from mamlpp.maml import Loss, Model, Rule, Task, Weights, cross_entropy, inner_loop, task_loss
+from mamlpp.naming import describe
 from mamlpp.network import BatchNorm, BatchStatistics, ConvNet, Statistics
 from mamlpp.precision import full_precision, gradients_on, torch_defaults
 from mamlpp.recipe import Recipe
@@ -63,6 +66,8 @@ class MetaLearner(nn.Module):
             self.frozen = input_checks.frozen_parameters(network)
             self.rule = (rule or recipe_rule(recipe))(self.weights())
 
+    __repr__ = describe
+
     def weights(self) -> Weights:
         """θ: the parameters that the inner loop adapts, by their names in `network`."""
         norms = {id(p) for norm in self.norms() for p in norm.parameters()}
@@ -84,6 +89,10 @@ class MetaLearner(nn.Module):
         if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted):
             options = {p.name: options[p.name] for p in accepted if p.name in options}
         return functional_call(self.network, weights, (x,), options)
+
+    def features(self, images: Any) -> Tensor:
+        """What the head is given of images before any inner step, `[M, F]`, without a graph."""
+        return Classifier(self, self.weights(), 0, checks=True).features(images)
 
     def meta_loss(self, batch: Iterable[Task], epoch: float = 0.0) -> tuple[Tensor, Report]:
         """The mean over B tasks of their weighted query losses, to call `.backward()` on.
@@ -172,7 +181,7 @@ class MetaLearner(nn.Module):
     def adapt(
         self, support_x: Tensor, support_y: Tensor, steps: int | None = None,
         reading: Reading = "support",
-    ) -> Callable[[Tensor], Tensor]:  # fmt: skip
+    ) -> Classifier:  # fmt: skip
         """Learn one task from support images `[N·K, C, H, W]` with labels `[N·K]`: a classifier.
 
         Arrays and lists serve too. Raises `InputError` where they are not of an N-way task. The
@@ -185,7 +194,7 @@ class MetaLearner(nn.Module):
         support_x, support_y = input_checks.as_support(self, support_x, support_y, steps)
         path = self.adapted_path(support_x, support_y, steps)
         classify = self.classifier(path, len(path) - 1, support_x, reading)
-        return input_checks.checked(self, classify)
+        return replace(classify, checks=True)
 
     @full_precision()
     def adapted_path(self, support_x: Tensor, support_y: Tensor, steps: int | None = None) -> Path:
@@ -201,17 +210,10 @@ class MetaLearner(nn.Module):
 
     def classifier(
         self, path: Path, step: int, support_x: Tensor, reading: Reading = "support"
-    ) -> Callable[[Tensor], Tensor]:
+    ) -> Classifier:
         """The classifier of `adapt` after `step` steps of an adapted path."""
         statistics = self.statistics(path[step], support_x, step, reading)
-
-        @full_precision()
-        @torch.no_grad()
-        def classify(images: Tensor) -> Tensor:
-            options = {} if statistics is None else {"statistics": statistics}
-            return self(path[step], images, step, **options)
-
-        return classify
+        return Classifier(self, path[step], step, statistics)
 
     @full_precision()
     @torch.no_grad()

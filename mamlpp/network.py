@@ -151,7 +151,10 @@ class ConvNet(nn.Module):
         Batch norm uses the images' own statistics and appends them to `collect`; or it uses the
         given `statistics`, and then no image's logits depend on another image.
         """
+        return self.head(self.features(x, step, **norm))
+
+    def features(self, x: Tensor, step: int = 0, **norm: Any) -> Tensor:
+        """What the head is given: `[M, F]`, or `[M, F·h·w]` with the last maps flattened."""
         for block in self.blocks:
             x = block(x, step, **norm)
-        x = x.mean((2, 3)) if self.pooling == "stride" else x.flatten(1)
-        return self.head(x)
+        return x.mean((2, 3)) if self.pooling == "stride" else x.flatten(1)

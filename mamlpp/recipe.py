@@ -10,8 +10,10 @@ from typing import Any, Literal
 
 from mamlpp.errors import InputError
 from mamlpp.input_checks import check_recipe
+from mamlpp.naming import Named, documented
 
 
+@documented
 @dataclass(frozen=True)
 class Recipe:
     """Everything that defines a training but the data. Defaults are the paper's for Omniglot."""
@@ -112,7 +114,7 @@ def _with_milestones(recipe: Recipe, *names: str) -> Recipe:
     return recipe
 
 
-# For a laptop: smaller, with larger rates, and done after 1,000 meta-steps. Found by a search.
+# For a laptop: smaller, with larger rates, and done after 1,000 meta-steps. Found by hand.
 _QUICK: dict[str, Any] = {
     "filters": 32, "inner_steps": 3, "outer_rate": 1e-2, "meta_batch": 4, "epochs": 10,
     "iterations_per_epoch": 100, "validation_tasks": 100,
@@ -128,7 +130,7 @@ _FIELDS: dict[str, dict[str, Any]] = {
     "maml-quick": _QUICK,
     "maml++-quick": _ALL | _QUICK | {"msl_epochs": 3.0, "second_order_from": 3.0},
 }
-RECIPES: dict[str, Recipe] = {
-    name: _with_milestones(Recipe(**fields), "msl_epochs", "second_order_from")
+RECIPES: dict[str, Recipe] = Named(
+    (name, _with_milestones(Recipe(**fields), "msl_epochs", "second_order_from"))
     for name, fields in _FIELDS.items()
-}
+)

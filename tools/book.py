@@ -4,7 +4,7 @@ make book                  run the notebooks whose results are missing or stale,
 make book EXECUTE=never    build with the results that are there
 """
 
-import stopping
+from mamlpp import stopping
 
 stopping.listen(__name__, "The book in build/book is incomplete: give the same command again.")
 
@@ -39,7 +39,7 @@ PAGES = KIT / "build" / "book-pages"  # what Sphinx reads
 LONG = 15  # lines of text output; more are folded
 
 TEXTS = {"README.md": "index.md", "TEACHING.md": "", "CONTRIBUTING.md": "", "CHANGELOG.md": ""}
-USING = ["ways_in", "data", "library", "command_line"]
+USING = ["ways_in", "data", "library", "your_own", "command_line"]
 
 LEDGER = """# The ledger of claims
 

@@ -4,7 +4,7 @@ make figures                                redraw every SVG and table from the 
 .venv/bin/python tools/figures.py measure   the same, after training (minutes) for one of the JSONs
 """
 
-import stopping
+from mamlpp import stopping
 
 stopping.listen(__name__, "Every figure is complete: some are redrawn, the others unchanged.")
 

@@ -144,7 +144,7 @@ def _control(control: ipywidgets.Widget, wanted: Sequence[Any]) -> dict[str, Any
     Raises ValueError where the explorer's own first value is not among those `wanted`.
     """
     if isinstance(control, ipywidgets.Checkbox):
-        kind, values, words = "box", list(wanted), ["no", "yes"]
+        kind, values, words = "box", list(wanted), [("no", "yes")[value] for value in wanted]
     elif hasattr(control, "options"):
         pairs = [each if isinstance(each, tuple) else (each, each) for each in control.options]
         kind = "list" if isinstance(control, ipywidgets.Dropdown) else "slider"

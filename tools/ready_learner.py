@@ -5,7 +5,7 @@
 It trains on Omniglot, drawings by many hands, where that is at hand, otherwise on the glyphs.
 """
 
-import stopping
+from mamlpp import stopping
 
 stopping.listen(__name__, "The weights are as they were.")
 

@@ -3,7 +3,7 @@
 make walkthrough PROFILE=laptop DATASET=auto
 """
 
-import stopping
+from mamlpp import stopping
 
 stopping.listen(
     __name__,
@@ -120,7 +120,7 @@ def own_environment() -> Iterator[None]:
         )
         os.environ["MATPLOTLIBRC"] = str(PLAIN_MATPLOTLIB)
         os.environ["IPYTHONDIR"] = folder
-        for name in ("PYTHONSTARTUP", "MPLBACKEND"):
+        for name in ("PYTHONSTARTUP", "MPLBACKEND", "MAMLPP_PROFILE"):
             os.environ.pop(name, None)
         try:
             yield

@@ -8,49 +8,63 @@ Imports the definition, the data and evaluation. Only the exercises import it.
 """
 
 from mamlpp.checks.core import Wrong
+from mamlpp.checks.hints import hint
 from mamlpp.checks.set_1_inner_loop import inner_loop, inner_step, meta_gradients, second_order_test
 from mamlpp.checks.set_2_digits import digits, first_lost, predicted_steps
 from mamlpp.checks.set_2_instability import gradient_norms, growth
 from mamlpp.checks.set_3_meta_loss import meta_loss
 from mamlpp.checks.set_3_multi_step_loss import query_losses, step_weights, step_weights_floor
-from mamlpp.checks.set_4_schedules import bounded_test, cosine_rate, second_order, training_time
-from mamlpp.checks.set_5_batch_norm import normalise, update_running
+from mamlpp.checks.set_4_schedules import (
+    bounded_test,
+    schedule_epoch,
+    second_order,
+    training_time,
+)
+from mamlpp.checks.set_5_batch_norm import pooled, shares
 from mamlpp.checks.set_5_leaks import leaks, sealed_logits
-from mamlpp.checks.set_6_inner_rates import lslr_step, numbers_learned
-from mamlpp.checks.set_6_meta_sgd import meta_sgd_step, rate_gradient
+from mamlpp.checks.set_6_inner_rates import (
+    best_rate,
+    numbers_learned,
+    spread,
+    steps_that_learn,
+)
 from mamlpp.checks.set_7_mamlpp import reaches, task_loss
 from mamlpp.checks.set_8_bug_hunt import fixed, found, shown
+from mamlpp.checks.warm_ups import curves, warm_up
 
 __all__ = [
     "Wrong",
+    "best_rate",
     "bounded_test",
-    "cosine_rate",
+    "curves",
     "digits",
     "first_lost",
     "fixed",
     "found",
     "gradient_norms",
     "growth",
+    "hint",
     "inner_loop",
     "inner_step",
     "leaks",
-    "lslr_step",
     "meta_gradients",
     "meta_loss",
-    "meta_sgd_step",
-    "normalise",
     "numbers_learned",
+    "pooled",
     "predicted_steps",
     "query_losses",
-    "rate_gradient",
     "reaches",
+    "schedule_epoch",
     "sealed_logits",
     "second_order",
     "second_order_test",
+    "shares",
     "shown",
+    "spread",
     "step_weights",
     "step_weights_floor",
+    "steps_that_learn",
     "task_loss",
     "training_time",
-    "update_running",
+    "warm_up",
 ]

@@ -28,5 +28,7 @@ class Bug:
     """The inputs on which a repair is tried, from the seed."""
     mistakes: Mapping[str, Function] = field(default_factory=dict)
     observe: Function = call
+    witness: Function = call
+    """What tells a call that shows the defect, observed like `observe`."""
     also_right: Function | None = None
     may_change: bool = False

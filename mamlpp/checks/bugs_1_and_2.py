@@ -215,4 +215,5 @@ UNREAD_SETTING = Bug(
         "the defaults of the settings that are left out are missing": _strictly(dict),
     },
     observe=_settings_or_error,
+    witness=_settings_or_error,
 )

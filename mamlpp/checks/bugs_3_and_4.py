@@ -127,6 +127,7 @@ ALIAS = Bug(
         "`evaluate` should see the statistics as they are": _on_zeros,
     },
     observe=_with_statistics_after,
+    witness=_with_statistics_after,
     may_change=True,
 )
 

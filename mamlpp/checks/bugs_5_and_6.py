@@ -178,6 +178,10 @@ def _deal(program: Function, classes: int, ways: int, draw: Draw) -> Observed:
     )
 
 
+def _how_many_classes(program: Function, classes: int, ways: int, draw: Draw) -> int:
+    return len(set(program(classes, ways, draw)))
+
+
 def _unless_all(right: int, found: Any) -> int:
     """The right number, or the first other one that was found."""
     return next((n for n in found if n != right), right)
@@ -239,4 +243,5 @@ REPEATED_CLASS = Bug(
         "it returns one class less than `ways`": _shuffled(lambda classes, ways: classes, more=-1),
     },
     observe=_deal,
+    witness=_how_many_classes,
 )

@@ -142,82 +142,95 @@ def training_time(student: Function, seed: int = 0) -> None:
     passed(student)
 
 
-def _cosine(
-    angle: Callable[[float, float], float] = lambda n, t: math.pi * t / n,
-    rate: Callable[[float, float, float], float] = lambda high, low, share: (
-        low + (high - low) * share
-    ),
-) -> Function:
-    """A rate from the share (1 + cos angle) / 2 of the way that is still to go."""
-
-    def cosine_rate(high: float, low: float, epochs: float, epoch: float) -> float:
-        return rate(high, low, (1 + math.cos(angle(epochs, epoch))) / 2)
-
-    return cosine_rate
+Epoch = Callable[[float, float, float, float], float]
 
 
-_COSINE_MISTAKES: dict[str, Function] = {
-    "the epoch may be a fraction: do not round it": _cosine(lambda n, t: math.pi * int(t) / n),
-    "the half is missing: 1 + cos goes from 2 to 0": _cosine(
-        rate=lambda high, low, share: low + (high - low) * 2 * share
+def _from_the_decision(go_on: Epoch) -> Function:
+    """As planned up to the decision; `go_on` says which epoch comes after it."""
+
+    def schedule_epoch(planned: float, extended: float, decided: float, epoch: float) -> float:
+        return epoch if epoch <= decided else go_on(planned, extended, decided, epoch)
+
+    return schedule_epoch
+
+
+def _stretched(planned: float, extended: float, decided: float, epoch: float) -> float:
+    done = min((epoch - decided) / (extended - decided), 1)
+    return decided + done * (planned - decided)
+
+
+_STRETCH_MISTAKES: dict[str, Function] = {
+    "it stretches what is past as well, so that the rate jumps at the decision: only the epochs "
+    "after it can still change": lambda planned, extended, decided, epoch: (
+        min(epoch, extended) * planned / extended
     ),
-    "it rises where it should fall: 1 + cos, not 1 − cos": _cosine(
-        rate=lambda high, low, share: low + (high - low) * (1 - share)
+    "the schedule ends when it was planned to, and the rest is trained at the minimum": (
+        lambda planned, extended, decided, epoch: min(epoch, planned)
     ),
-    "π is missing: at the end of the training the cosine should be −1": _cosine(lambda n, t: t / n),
-    "a whole turn of 2π comes up again: the training lasts half a turn": _cosine(
-        lambda n, t: 2 * math.pi * t / n
+    "the plan goes on unchanged after the decision": lambda planned, extended, decided, epoch: min(
+        epoch, extended
     ),
-    "a quarter of a turn, π/2, ends half way: the training lasts half a turn": _cosine(
-        lambda n, t: math.pi / 2 * t / n
+    "it runs on after the last epoch: the schedule ends at `planned`": _from_the_decision(
+        lambda planned, extended, decided, epoch: (
+            decided + (epoch - decided) / (extended - decided) * (planned - decided)
+        )
     ),
-    "the angle is in degrees: math.cos takes radians": _cosine(lambda n, t: 180 * t / n),
-    "the fraction is upside down: T / T_max": _cosine(lambda n, t: math.pi * n / t if t else 0.0),
-    "it starts above the rate: only the difference to the minimum is annealed": _cosine(
-        rate=lambda high, low, share: low + high * share
+    "it starts again at 0 after the decision: go on from where the schedule was": (
+        _from_the_decision(
+            lambda planned, extended, decided, epoch: (
+                min((epoch - decided) / (extended - decided), 1) * planned
+            )
+        )
     ),
-    "it ends at zero: the minimum is missing": _cosine(rate=lambda high, low, share: high * share),
-    "it starts below the rate and ends at zero: the minimum is not added again": _cosine(
-        rate=lambda high, low, share: (high - low) * share
+    "what was done before the decision is not added: go on from `decided`": _from_the_decision(
+        lambda planned, extended, decided, epoch: (
+            _stretched(planned, extended, decided, epoch) - decided
+        )
     ),
-    "it stops the fall with max(…, minimum): the curve itself should end there": _cosine(
-        rate=lambda high, low, share: max(high * share, low)
+    "the last epoch of the schedule is `planned`, however long the training is": (
+        _from_the_decision(
+            lambda planned, extended, decided, epoch: (
+                decided + min((epoch - decided) / (planned - decided), 1) * (extended - decided)
+            )
+        )
     ),
-    "it falls in a straight line: where is the cosine?": lambda high, low, n, t: (
-        high - (high - low) * t / n
+    "the epochs that are left are stretched: the ratio is (planned − decided) / (extended − "
+    "decided), not planned / extended": _from_the_decision(
+        lambda planned, extended, decided, epoch: (
+            decided + (min(epoch, extended) - decided) * planned / extended
+        )
     ),
-    "`minimum` is an argument: it is not always 1e-5": lambda high, low, n, t: _cosine()(
-        high, 1e-5, n, t
+    "it stands still from the decision on": _from_the_decision(
+        lambda planned, extended, decided, epoch: decided
     ),
-    "`epochs` is an argument: it is not always 100": lambda high, low, n, t: _cosine()(
-        high, low, 100, t
+    "it jumps to the end at the decision": _from_the_decision(
+        lambda planned, extended, decided, epoch: planned
     ),
-    "`rate` is an argument: it is not always 1e-3": lambda high, low, n, t: _cosine()(
-        1e-3, low, n, t
+    "the epoch may be a fraction: do not round it": lambda planned, extended, decided, epoch: (
+        _from_the_decision(_stretched)(planned, extended, decided, int(epoch))
     ),
-    "the last epoch is `epochs`, not epochs − 1": _cosine(lambda n, t: math.pi * t / (n - 1)),
+    "it returns a rate, or a part of the way: the epoch of the schedule is asked for": (
+        lambda planned, extended, decided, epoch: (
+            _from_the_decision(_stretched)(planned, extended, decided, epoch) / planned
+        )
+    ),
+    "`planned` is an argument: it is not always 100": lambda planned, extended, decided, epoch: (
+        _from_the_decision(_stretched)(100, extended, decided, epoch)
+    ),
 }
 
 
-def _wrong_end(inputs: tuple[Any, ...], found: Any) -> str | None:
-    rate, minimum, epochs, epoch = inputs
-    if not isinstance(found, float | int) or epoch not in (0, epochs):
-        return None
-    where, right = ("start", rate) if epoch == 0 else ("end", minimum)
-    return f"it should {where} at {right:g}, but it is {found:g} there"
-
-
 @check
-def cosine_rate(student: Function, seed: int = 0) -> None:
-    """Exercise 4.3: `cosine_rate(rate, minimum, epochs, epoch)` within the training."""
+def schedule_epoch(student: Function, seed: int = 0) -> None:
+    """Exercise 4.3: `schedule_epoch(planned, extended, decided, epoch)`: a plan, stretched."""
     draw = generator(seed)
-    trials: list[tuple[Any, ...]] = [(1e-3, 1e-5, 100, epoch) for epoch in (0, 100, 50, 20)]
-    for share in (0.0, 1.0, 0.3, 0.77):
-        epochs, rate = pick(draw, [50, 150, 60]), pick(draw, [2e-3, 3e-3, 0.1])
-        epoch = round(share * epochs + (0.25 if 0 < share < 1 else 0), 2)
-        trials.append((rate, pick(draw, [1e-4, 3e-4, 1e-6]), epochs, epoch))
-    trials.append((uniform(draw, 0.1, 0.2), 0.0, 10, 2.5))
-    judge_trials(student, trials, schedules.outer_rate, _COSINE_MISTAKES, _wrong_end)
+    trials: list[tuple[Any, ...]] = [(100, 150, 60, epoch) for epoch in (20, 60, 105, 150, 200)]
+    for planned, extended in ((80, 200), (60, 90), (120, 70), (40, 50)):
+        decided = pick(draw, [10, 20, 30])
+        trials.append((planned, extended, decided, decided + uniform(draw, 3.1, 9.9)))
+        trials.append((planned, extended, decided, uniform(draw, 0.6, 8.9)))
+    trials.append((120, 70, 30, 90))
+    judge_trials(student, trials, _from_the_decision(_stretched), _STRETCH_MISTAKES)
     passed(student)
 
 
@@ -228,6 +241,10 @@ def _folded(rate: float, minimum: float, epochs: float, epoch: float) -> float:
     """Right as well, written otherwise: cos² of half the angle."""
     angle = math.pi / 2 * min(epoch / epochs, 1.0)
     return minimum + (rate - minimum) * math.cos(angle) ** 2
+
+
+def _unbounded(rate: float, minimum: float, epochs: float, epoch: float) -> float:
+    return minimum + (rate - minimum) * (1 + math.cos(math.pi * epoch / epochs)) / 2
 
 
 def _restarted(rate: float, minimum: float, epochs: float, epoch: float) -> float:
@@ -248,7 +265,7 @@ def _flat(rate: float, minimum: float, epochs: float, epoch: float) -> float:
 
 _BROKEN: dict[str, Function] = {
     "it lets a schedule pass that rises again after the last epoch: look there, at 1.5 times "
-    "the epochs for example": _cosine(),
+    "the epochs for example": _unbounded,
     "it lets a schedule pass that starts again after the last epoch: look just behind it, not "
     "only a whole training later": _restarted,
     "it lets a schedule pass that is 0 after the last epoch: there it should be the minimum, "

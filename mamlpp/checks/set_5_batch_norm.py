@@ -1,4 +1,4 @@
-"""Checks of set 5: batch norm per step (5.1 and 5.2; the paper, section 4)."""
+"""Checks of set 5: what batch norm's statistics leave out, and what they remember (5.1 and 5.2)."""
 
 from collections.abc import Callable
 from functools import partial
@@ -8,198 +8,152 @@ import torch
 from torch import Tensor
 
 from mamlpp.checks.core import Function, passed
-from mamlpp.checks.inputs import check, generator, normal, pick
+from mamlpp.checks.inputs import check, generator, normal
 from mamlpp.checks.judging import judge_trials
 
+Pair = tuple[Tensor, Tensor]
 
-def _batch_norm(
-    dims: int | tuple[int, ...] = (0, 2, 3),
-    correction: int = 0,
-    scale: Callable[[Tensor, float], Tensor] = lambda variance, eps: torch.sqrt(variance + eps),
-    use: str = "weight bias",
-    constant: str = "",
+
+def _pooled(
+    variance: Callable[[Tensor, Tensor], Tensor],
+    mean: Callable[[Tensor], Tensor] = lambda means: means.mean(0),
 ) -> Function:
-    """Batch norm; each option is a mistake: other dimensions, another scale, parts left out."""
+    """The mean and the variance of all images, each from those of the tasks."""
 
-    def normalised(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-        variance, mean = torch.var_mean(x, dims, correction=correction, keepdim=True)
-        mean = mean.detach() if "mean" in constant else mean
-        variance = variance.detach() if "variance" in constant else variance
-        y = (x - mean) / scale(variance, eps)
-        y = y * weight.view(1, -1, 1, 1) if "weight" in use else y
-        return y + bias.view(1, -1, 1, 1) if "bias" in use else y
+    def pooled(means: Tensor, variances: Tensor) -> Pair:
+        return mean(means), variance(means, variances)
 
-    return normalised
+    return pooled
 
 
-def _bias_first(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    shifted = _batch_norm(use="bias")(x, torch.ones_like(weight), bias, eps)
-    return shifted * weight.view(1, -1, 1, 1)
+def _apart(means: Tensor, correction: int = 0) -> Tensor:
+    """How far the tasks' means lie apart."""
+    return means.var(0, correction=correction)
 
 
-def _swapped(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    return _batch_norm()(x, bias, weight, eps)
+_right_pooled = _pooled(lambda means, variances: variances.mean(0) + _apart(means))
 
-
-def _along_width(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    return _batch_norm(use="")(x, weight, bias, eps) * weight + bias
-
-
-def _without_keepdim(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    variance, mean = torch.var_mean(x, (0, 2, 3), correction=0)
-    y = (x - mean) / torch.sqrt(variance + eps)
-    return y * weight.view(1, -1, 1, 1) + bias.view(1, -1, 1, 1)
-
-
-def _without_mean(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    variance = x.var((0, 2, 3), correction=0, keepdim=True)
-    y = x / torch.sqrt(variance + eps)
-    return y * weight.view(1, -1, 1, 1) + bias.view(1, -1, 1, 1)
-
-
-_NORM_MISTAKES: dict[str, Function] = {
-    "the statistics lost their keepdim=True, so that their shape [F] does not line up with the "
-    "channels": _without_keepdim,
-    "weight and bias [F] do not line up with the channels: use weight.view(1, -1, 1, 1)": (
-        _along_width
+_POOL_MISTAKES: dict[str, Function] = {
+    "it averages the variances, and forgets how far the tasks' means lie apart": _pooled(
+        lambda means, variances: variances.mean(0)
     ),
-    "the variance divides by the count, not by the count less one: correction=0": _batch_norm(
-        correction=1
+    "it counts only how far the means lie apart, and forgets the variances within the tasks": (
+        _pooled(lambda means, variances: _apart(means))
     ),
-    "each image is normalised by itself (that is instance norm): average over the images too": (
-        _batch_norm(dims=(2, 3))
+    "the variance of the means divides by the count, not by the count less one: correction=0": (
+        _pooled(lambda means, variances: variances.mean(0) + _apart(means, correction=1))
     ),
-    "each image is normalised over all its channels (that is layer norm): average over the images, "
-    "and not over the channels": _batch_norm(dims=(1, 2, 3)),
-    "one mean for all channels: each channel has its own": _batch_norm(dims=(0, 1, 2, 3)),
-    "each pixel has a mean of its own: average over height and width too": _batch_norm(dims=0),
-    "it averages over images and channels: average over dimensions 0, 2 and 3": _batch_norm(
-        dims=(0, 1)
+    "it adds the square of the mean: add how far the means lie from the mean of all": _pooled(
+        lambda means, variances: variances.mean(0) + means.mean(0) ** 2
     ),
-    "each place of an image is normalised over its channels: average over all but the channels": (
-        _batch_norm(dims=1)
+    "this is the mean of the squares: subtract the square of the mean": _pooled(
+        lambda means, variances: (variances + means**2).mean(0)
     ),
-    "it divides by the variance: take the square root": _batch_norm(
-        scale=lambda variance, eps: variance + eps
+    "it subtracts how far the means lie apart: all images together vary more than those of a "
+    "task": _pooled(lambda means, variances: variances.mean(0) - _apart(means)),
+    "variances of tasks are averaged, not added": _pooled(
+        lambda means, variances: variances.sum(0) + _apart(means)
     ),
-    "it multiplies by the deviation: divide by it": _batch_norm(
-        scale=lambda variance, eps: 1 / torch.sqrt(variance + eps)
+    "it adds the deviation of the means: add their variance": _pooled(
+        lambda means, variances: variances.mean(0) + _apart(means).sqrt()
     ),
-    "eps is outside of the root: √(variance + eps)": _batch_norm(
-        scale=lambda variance, eps: variance.sqrt() + eps
+    "it averages deviations: average variances": _pooled(
+        lambda means, variances: variances.sqrt().mean(0) ** 2 + _apart(means)
     ),
-    "eps is missing: √(variance + eps)": _batch_norm(scale=lambda variance, eps: variance.sqrt()),
-    "`eps` is an argument: it is not always 1e-5": _batch_norm(
-        scale=lambda variance, eps: torch.sqrt(variance + 1e-5)
+    "it returns the deviation: the variance is asked for": _pooled(
+        lambda means, variances: (variances.mean(0) + _apart(means)).sqrt()
     ),
-    "the mean is not subtracted": _without_mean,
-    "weight and bias are missing": _batch_norm(use=""),
-    "the weight is missing": _batch_norm(use="bias"),
-    "the bias is missing": _batch_norm(use="weight"),
-    "weight and bias are swapped: the weight multiplies, the bias is added": _swapped,
-    "the bias is added before the weight multiplies: scale first, then shift": _bias_first,
-    "the numbers are right, but mean and variance entered as constants (.detach() or no_grad): a "
-    "gradient must come back through them too": _batch_norm(constant="mean variance"),
+    "it averages over the channels: average over the tasks, dimension 0": lambda means, variances: (
+        _right_pooled(means.T, variances.T)
+    ),
+    "the means are averaged over the tasks, not added": _pooled(
+        lambda means, variances: variances.mean(0) + _apart(means), lambda means: means.sum(0)
+    ),
+    "mean and variance are swapped: the mean comes first": lambda means, variances: _right_pooled(
+        means, variances
+    )[::-1],
+    "it looks at the first task alone": lambda means, variances: (means[0], variances[0]),
+    "the numbers are right, but the means entered as constants (.detach())": (
+        lambda means, variances: _right_pooled(means.detach(), variances)
+    ),
 }
 
 
 @check
-def normalise(student: Function, seed: int = 0) -> None:
-    """Exercise 5.1: `normalise(x, weight, bias, eps)`: batch norm by the batch's own statistics."""
+def pooled(student: Function, seed: int = 0) -> None:
+    """Exercise 5.1: `pooled(means, variances)`, each `[K, F]`: the statistics of all images."""
 
-    def inputs(shape: tuple[int, ...], eps: float, dtype: torch.dtype) -> tuple[Any, ...]:
-        draw, channels = generator(seed), shape[1]
-        x = 0.3 * normal(draw, *shape) + 2 * normal(draw, channels).view(1, -1, 1, 1)
-        weight, bias = 1 + 0.3 * normal(draw, channels), normal(draw, channels)
-        return *(t.to(dtype).requires_grad_() for t in (x, weight, bias)), eps
+    def inputs(number: int, size: tuple[int, int], dtype: torch.dtype) -> tuple[Tensor, ...]:
+        draw = generator(10 * seed + number)
+        means, deviations = (normal(draw, *size, dtype=dtype) for _ in range(2))
+        return tuple(t.requires_grad_() for t in (2 + means, 0.5 + deviations**2))
 
-    kinds: list[Any] = [((4, 3, 2, 5), 0.05, torch.float64), ((5, 4, 4, 4), 0.1, torch.float64)]
-    trials = [partial(inputs, *kind) for kind in (*kinds, ((2, 1, 3, 2), 0.2, torch.float32))]
-    judge_trials(student, trials, _batch_norm(), _NORM_MISTAKES)
+    kinds: list[Any] = [((3, 2), torch.float64), ((5, 4), torch.float64), ((2, 2), torch.float32)]
+    trials = [partial(inputs, i, *kind) for i, kind in enumerate(kinds)]
+    judge_trials(student, trials, _right_pooled, _POOL_MISTAKES)
     passed(student)
 
 
-def _moved(
-    row: Callable[[int, int], int] = lambda step, rows: min(step, rows - 1),
-    blend: Callable[[Tensor, Tensor, float], Tensor] = lambda old, new, m: (1 - m) * old + m * new,
-) -> Function:
-    """Running statistics of which one row has moved."""
-
-    def moved(running: Tensor, step: int, batch: Tensor, momentum: float) -> Tensor:
-        new, place = running.clone(), row(step, len(running))
-        new[place] = blend(running[place], batch, momentum)
-        return new
-
-    return moved
+def _right_shares(momentum: float, batches: int) -> list[float]:
+    """The share of the start, and of each batch."""
+    kept = [(1 - momentum) ** n for n in range(batches, -1, -1)]
+    return [kept[0], *(momentum * share for share in kept[1:])]
 
 
-def _all_rows(running: Tensor, step: int, batch: Tensor, momentum: float) -> Tensor:
-    return (1 - momentum) * running + momentum * batch
-
-
-def _column(running: Tensor, step: int, batch: Tensor, momentum: float) -> Tensor:
-    new, place = running.clone(), min(step, len(running) - 1)
-    new[:, place] = (1 - momentum) * running[:, place] + momentum * batch
-    return new
-
-
-def _one_row(running: Tensor, step: int, batch: Tensor, momentum: float) -> Tensor:
-    return _moved()(running, step, batch, momentum)[min(step, len(running) - 1)]
-
-
-def _nothing_beyond(running: Tensor, step: int, batch: Tensor, momentum: float) -> Tensor:
-    return _moved()(running, step, batch, momentum) if step < len(running) else running.clone()
-
-
-_UPDATE_MISTAKES: dict[str, Function] = {
-    "a step beyond the last row has no row of its own: use the last one, min(step, len(running) − "
-    "1)": _moved(row=lambda step, rows: step),
-    "steps beyond the last row are ignored: they should move the last row": _nothing_beyond,
-    "steps beyond the last row start again from the first: they should use the last": _moved(
-        row=lambda step, rows: step % rows
+_SHARE_MISTAKES: dict[str, Function] = {
+    "the order is the other way round: the start comes first, the last batch last": (
+        lambda m, n: _right_shares(m, n)[::-1]
     ),
-    "steps beyond the last row use the one before the last: min(step, len(running) − 1)": _moved(
-        row=lambda step, rows: step if step < rows else rows - 2
+    "the start has a share too: what is left of it comes first": lambda m, n: _right_shares(m, n)[
+        1:
+    ],
+    "every batch fades as others come after it: only the last one has the whole share m": (
+        lambda m, n: [1 - n * m] + [m] * n
     ),
-    "the row is one too low: row i belongs to step i, and row 0 to the unadapted weights": _moved(
-        row=lambda step, rows: min(step, rows - 1) - 1
+    "every batch fades as others come after it, and so does the start": lambda m, n: (
+        [(1 - m) ** n] + [m] * n
     ),
-    "the row is one too high: row i belongs to step i, and row 0 to the unadapted weights": _moved(
-        row=lambda step, rows: min(step + 1, rows - 1)
+    "an average would give all the same share: a running mean does not": lambda m, n: (
+        [1 / (n + 1)] * (n + 1)
     ),
-    "it always moves the first row: `step` says which one": _moved(row=lambda step, rows: 0),
-    "it always moves the last row: `step` says which one": _moved(row=lambda step, rows: -1),
-    "it moves a column: the rows are the steps, running[step] and not running[:, step]": _column,
-    "all rows moved: only the row of the step should": _all_rows,
-    "old and new are swapped: `momentum` is the batch's share, and the old values keep the rest": (
-        _moved(blend=lambda old, new, m: m * old + (1 - m) * new)
+    "`momentum` is the new batch's share: the old values keep 1 − momentum": lambda m, n: (
+        _right_shares(1 - m, n)
     ),
-    "`momentum` is an argument: it is not always 0.1": _moved(
-        blend=lambda old, new, m: 0.9 * old + 0.1 * new
+    "each batch fades once too often: the last one has not faded yet": lambda m, n: [
+        (1 - m) ** n,
+        *(share * (1 - m) for share in _right_shares(m, n)[1:]),
+    ],
+    "the start fades with each batch, also with the last": lambda m, n: [
+        (1 - m) ** (n - 1),
+        *_right_shares(m, n)[1:],
+    ],
+    "the start's share is not what one batch leaves of it: every batch takes its part": (
+        lambda m, n: [1 - m, *_right_shares(m, n)[1:]]
     ),
-    "the row becomes the batch's statistics: it should only move towards them": _moved(
-        blend=lambda old, new, m: new
-    ),
-    "it returns the moved row alone: all rows are asked for, the others as they were": _one_row,
-    "the old values do not shrink, so that the sum grows for ever: (1 − m)·old + m·new": _moved(
-        blend=lambda old, new, m: old + m * new
-    ),
-    "the row moves away from the batch: (1 − m)·old + m·new": _moved(
-        blend=lambda old, new, m: old - m * (new - old)
-    ),
-    "the running statistics come back as they were": lambda running, *_: running.clone(),
+    "this is how far each has faded: a batch came in with the share m": lambda m, n: [
+        (1 - m) ** n,
+        *((1 - m) ** k for k in range(n - 1, -1, -1)),
+    ],
+    "the oldest batch has the largest share here: the newest has": lambda m, n: [
+        (1 - m) ** n,
+        *_right_shares(m, n)[:0:-1],
+    ],
+    "it counts one batch too many": lambda m, n: _right_shares(m, n + 1),
+    "`momentum` is an argument: it is not always 0.1": lambda m, n: _right_shares(0.1, n),
+    "it returns the share of the start alone: a list is asked for": lambda m, n: (1 - m) ** n,
 }
 
 
+def _wrong_sum(inputs: tuple[Any, ...], found: Any) -> str | None:
+    numbers = isinstance(found, list | tuple) and all(isinstance(v, float | int) for v in found)
+    if not numbers or len(found) != inputs[1] + 1 or abs(sum(found) - 1) < 1e-6:
+        return None
+    return f"your shares sum to {sum(found):.3f}, not to 1"
+
+
 @check
-def update_running(student: Function, seed: int = 0) -> None:
-    """Exercise 5.2: `update_running(running, step, batch, momentum)`: one row has moved."""
-    draw, trials = generator(seed), []
-    kinds = [(3, 1, 2, 0.1), (4, 0, 3, 0.25), (4, 2, 3, 0.05), (6, 5, 2, 0.3), (3, 3, 2, 0.2)]
-    for rows, step, features, momentum in [*kinds, (4, 6, 3, pick(draw, [0.15, 0.4]))]:
-        running, batch = normal(draw, rows, features), normal(draw, features)
-        trials.append((running, step, batch, momentum))
-    running, step, batch, momentum = trials[0]
-    trials.append((running.float(), step, batch.float(), momentum))
-    judge_trials(student, trials, _moved(), _UPDATE_MISTAKES)
+def shares(student: Function, seed: int = 0) -> None:
+    """Exercise 5.2: `shares(momentum, batches)`: what a running mean is made of."""
+    trials = [(0.1, 3), (0.25, 4), (0.5, 2), (0.05, 10 + seed), (0.3, 1), (0.2, 0)]
+    judge_trials(student, trials, _right_shares, _SHARE_MISTAKES, _wrong_sum)
     passed(student)

@@ -126,95 +126,172 @@ def numbers_learned(student: Function, seed: int = 0) -> None:
     passed(student)
 
 
+Counted = list[float]
+
+
+def _up_to(last: Callable[[list[int], int], int]) -> Function:
+    """All steps before a last one, which is made of the places of weights above 0, and N."""
+
+    def learn(step_weights: Counted) -> list[bool]:
+        counted = [step for step, v in enumerate(step_weights) if v > 0]
+        end = last(counted, len(step_weights))
+        return [step < end for step in range(len(step_weights))]
+
+    return learn
+
+
+_right_learn = _up_to(lambda counted, n: counted[-1] + 1)
+
+_LEARN_MISTAKES: dict[str, Function] = {
+    "a rate learns from every later loss too: step 0 comes before all of them": (
+        lambda step_weights: [v > 0 for v in step_weights]
+    ),
+    "a step after the last loss that counts changes nothing that is counted": _up_to(
+        lambda counted, n: n
+    ),
+    "one step too few: the loss after a step depends on that step's rate": _up_to(
+        lambda counted, n: counted[-1]
+    ),
+    "one step too many: the loss with the place `step` in the list is taken after that step": (
+        _up_to(lambda counted, n: counted[-1] + 2)
+    ),
+    "it stops at the first loss that counts: later losses teach later steps": _up_to(
+        lambda counted, n: counted[0] + 1
+    ),
+    "the first step learns too: every loss comes after it": lambda step_weights: [
+        False,
+        *_right_learn(step_weights)[1:],
+    ],
+    "the last step learns only if the loss after it counts": lambda step_weights: [
+        *_right_learn(step_weights)[:-1],
+        True,
+    ],
+    "only the steps from the first loss on learn here: those before it learn from it": (
+        lambda step_weights: [
+            any(v > 0 for v in step_weights[: step + 1]) for step in range(len(step_weights))
+        ]
+    ),
+    "the other way round: True stands for a rate that learns": lambda step_weights: [
+        not learns for learns in _right_learn(step_weights)
+    ],
+    "the last step alone learns here: the gradient goes on to the steps before it": (
+        lambda step_weights: [step == len(step_weights) - 1 for step in range(len(step_weights))]
+    ),
+    "only the step of the last loss learns here: the gradient goes on to the steps before it": (
+        lambda step_weights: [
+            learns and not after
+            for learns, after in zip(
+                _right_learn(step_weights), [*_right_learn(step_weights)[1:], False], strict=True
+            )
+        ]
+    ),
+    "a small weight is a weight: compare with 0": lambda step_weights: _right_learn(
+        [v if v > 0.01 else 0.0 for v in step_weights]
+    ),
+    "it returns 0 or 1: True or False is asked for": lambda step_weights: list(
+        map(int, _right_learn(step_weights))
+    ),
+    "it returns how many learn: say of each step whether it does": lambda step_weights: sum(
+        _right_learn(step_weights)
+    ),
+    "it returns the steps that learn: say True or False for each step": lambda step_weights: [
+        step for step, learns in enumerate(_right_learn(step_weights)) if learns
+    ],
+}
+
+
+@check
+def steps_that_learn(student: Function, seed: int = 0) -> None:
+    """Exercise 6.2: `steps_that_learn(step_weights)`: which steps' rates get a gradient."""
+    lists: list[Counted] = [[0.0, 1.0, 0.0], [0.2, 0.2, 0.6], [0.0, 0.0, 1.0], [1.0, 0.0, 0.0, 0.0]]
+    lists += [[0.5, 0.0, 0.5, 0.0], [0.0, 0.0, 0.999, 0.001, 0.0], [0.0, 0.3, 0.7], [1.0]]
+    trials = [(step_weights + [0.0] * seed,) for step_weights in lists]
+    judge_trials(student, trials, _right_learn, _LEARN_MISTAKES)
+    passed(student)
+
+
 def leaves(draw: torch.Generator, shapes: Shapes, dtype: torch.dtype) -> Weights:
     """Random tensors of these shapes that require a gradient."""
     return {n: normal(draw, *s, dtype=dtype, requires_grad=True) for n, s in shapes.items()}
 
 
-def _lslr(
-    rate: Callable[[Tensor, int, int], Any],
-    change: Callable[[Tensor, Any, Tensor], Tensor] = lambda w, rate, g: w - rate * g,
+def _spread(
+    rate: Callable[[Tensor, int, int], Tensor] = lambda rates, layer, step: rates[layer, step],
     row: Callable[[list[str], str], int] = lambda names, name: _layers(names).index(layer_of(name)),
+    change: Callable[[Tensor, Tensor], Tensor] = lambda w, rate: rate.expand_as(w),
 ) -> Function:
-    """A step whose rate is made from (rates, layer, step)."""
+    """The rates of all weights, each made from (rates, layer, step) and changed by its weights."""
 
-    def step(weights: Weights, gradients: Weights, rates: Tensor, step: int) -> Weights:
-        picked = {name: rate(rates, row(list(weights), name), step) for name in weights}
-        return {name: change(w, picked[name], gradients[name]) for name, w in weights.items()}
+    def spread(weights: Weights, rates: Tensor, step: int) -> Weights:
+        names = list(weights)
+        return {n: change(w, rate(rates, row(names, n), step)) for n, w in weights.items()}
 
-    return step
-
-
-def _rate(rates: Tensor, layer: int, step: int) -> Tensor:
-    return rates[layer, step]
+    return spread
 
 
-_LSLR_MISTAKES: dict[str, Function] = {
-    "the step goes up: subtract": _lslr(_rate, lambda w, rate, g: w + rate * g),
-    "rows are layers and columns are steps: yours reads rates[step, layer]": _lslr(
+def _first_word(names: list[str], name: str) -> int:
+    return list(dict.fromkeys(n.split(".")[0] for n in names)).index(name.split(".")[0])
+
+
+_SPREAD_MISTAKES: dict[str, Function] = {
+    "rows are layers and columns are steps: yours reads rates[step, layer]": _spread(
         lambda rates, layer, step: rates[step, layer]
     ),
-    "it always uses the rates of step 0: `step` says which column": _lslr(
+    "it always takes the rates of step 0: `step` says which column": _spread(
         lambda rates, layer, step: rates[layer, 0]
     ),
-    "it always uses the rates of the last step: `step` says which column": _lslr(
+    "it always takes the rates of the last step: `step` says which column": _spread(
         lambda rates, layer, step: rates[layer, -1]
     ),
-    "it uses the rates of the step before: steps are counted from 0, so `step` is the column": (
-        _lslr(lambda rates, layer, step: rates[layer, step - 1])
+    "it takes the rates of the step before: steps are counted from 0, so `step` is the column": (
+        _spread(lambda rates, layer, step: rates[layer, step - 1])
     ),
-    "it uses the rates of the step after: steps are counted from 0, so `step` is the column": (
-        _lslr(lambda rates, layer, step: rates[layer, step + 1])
+    "it takes the rates of the step after: steps are counted from 0, so `step` is the column": (
+        _spread(lambda rates, layer, step: rates[layer, step + 1])
     ),
-    "it averages the rates over the steps: each step has its own": _lslr(
+    "it averages the rates over the steps: each step has its own": _spread(
         lambda rates, layer, step: rates[layer].mean()
     ),
-    "it uses the first layer's rates for all layers": _lslr(
+    "it takes the first layer's rate for all layers": _spread(
         lambda rates, layer, step: rates[0, step]
     ),
-    "it counts tensors where it should count layers: the tensors of a layer share a row": _lslr(
-        _rate, row=lambda names, name: names.index(name)
+    "it counts tensors where it should count layers: the tensors of a layer share a row": _spread(
+        row=lambda names, name: names.index(name)
     ),
-    "it takes two tensors for a layer: a layer may have one or three": _lslr(
-        _rate, row=lambda names, name: names.index(name) // 2
+    "it takes two tensors for a layer: a layer may have one or three": _spread(
+        row=lambda names, name: names.index(name) // 2
     ),
-    "it sorts the layers: the rows are in the order in which the layers first appear": _lslr(
-        _rate, row=lambda names, name: sorted(_layers(names)).index(layer_of(name))
+    "it sorts the layers: the rows are in the order in which the layers first appear": _spread(
+        row=lambda names, name: sorted(_layers(names)).index(layer_of(name))
     ),
-    "it loses the order of the layers: the rows are in the order in which the layers last appear": (
-        _lslr(_rate, row=lambda names, name: _layers(names[::-1])[::-1].index(layer_of(name)))
+    "the layer of 'blocks.0.conv.weight' is 'blocks.0.conv': yours ends at the first dot": _spread(
+        row=_first_word
     ),
-    "the layer of 'blocks.0.conv.weight' is 'blocks.0.conv': yours ends at the first dot": _lslr(
-        _rate,
-        row=lambda names, name: list(dict.fromkeys(n.split(".")[0] for n in names)).index(
-            name.split(".")[0]
-        ),
+    "it gives one number for each tensor: Meta-SGD has a rate for each single weight": _spread(
+        change=lambda w, rate: rate
     ),
-    "the gradients are missing: the rate times the gradient is subtracted": _lslr(
-        _rate, lambda w, rate, g: w - rate
+    "each weight is multiplied by its rate: the rates themselves are asked for": _spread(
+        change=lambda w, rate: rate * w
     ),
-    "it returns the change, not the changed weights": _lslr(_rate, lambda w, rate, g: -rate * g),
-    "the numbers are right, but the rates entered as plain numbers (.item(), .tolist(), "
-    ".detach()), so that no gradient reaches them and they never learn": _lslr(
-        lambda rates, layer, step: rates[layer, step].item()
+    "the numbers are right, but the rates entered as plain numbers (.item(), full_like), so that "
+    "no gradient reaches them and they never learn": _spread(
+        change=lambda w, rate: torch.full_like(w, rate.item()).detach()
     ),
-    "the numbers are right, but the weights entered as constants (.detach() or .data): nothing "
-    "gets back to θ": _lslr(_rate, lambda w, rate, g: w.detach() - rate * g),
-    "the numbers are right, but the gradients entered as constants (.detach() or .data): that is "
-    "first-order MAML": _lslr(_rate, lambda w, rate, g: w - rate * g.detach()),
+    "it returns a list: return a dict, each tensor of rates under its weight's name": (
+        lambda *inputs: list(_spread()(*inputs).values())
+    ),
 }
 
 
 def _other_order(inputs: tuple[Any, ...], found: Any) -> str | None:
     """What to say where the rows belong to the layers in any other order."""
-    weights, _, _, _ = inputs
-    names = _layers(weights)
+    names = _layers(inputs[0])
     for order in permutations(names):
 
         def row(_: list[str], name: str, order: Sequence[str] = order) -> int:
             return order.index(layer_of(name))
 
-        if list(order) != names and same(found, _lslr(_rate, row=row)(*inputs)):
+        if list(order) != names and same(found, _spread(row=row)(*inputs)):
             return (
                 "the layers are in another order than they first appear in: a set has no order, "
                 "dict.fromkeys keeps it"
@@ -223,14 +300,14 @@ def _other_order(inputs: tuple[Any, ...], found: Any) -> str | None:
 
 
 @check
-def lslr_step(student: Function, seed: int = 0) -> None:
-    """Exercise 6.2: `lslr_step(weights, gradients, rates, step)`, rates `[L, S]`."""
+def spread(student: Function, seed: int = 0) -> None:
+    """Exercise 6.3: `spread(weights, rates, step)`: LSLR's rates `[L, S]` as Meta-SGD's."""
 
     def inputs(names: str, step: int, steps: int, dtype: torch.dtype) -> tuple[Any, ...]:
         draw, shapes = generator(seed), NAMES[names]
-        weights, gradients = leaves(draw, shapes, dtype), leaves(draw, shapes, dtype)
         size = len(_layers(shapes)), steps
-        return weights, gradients, normal(draw, *size, dtype=dtype, requires_grad=True), step
+        rates = normal(draw, *size, dtype=dtype, requires_grad=True)
+        return leaves(draw, shapes, dtype), rates, step
 
     kinds: list[Any] = [
         ("plain", 1, 4, torch.float64),
@@ -239,5 +316,80 @@ def lslr_step(student: Function, seed: int = 0) -> None:
         ("plain", 2, 3, torch.float64),
     ]
     trials = [partial(inputs, *kind) for kind in kinds]
-    judge_trials(student, trials, _lslr(_rate), _LSLR_MISTAKES, _other_order)
+    judge_trials(student, trials, _spread(), _SPREAD_MISTAKES, _other_order)
+    passed(student)
+
+
+def _line_search(
+    rate: Callable[[Tensor, Tensor, Tensor], Any],
+    without_minimum: float = math.inf,
+    always: bool = False,
+) -> Function:
+    """A rate from the query gradient, the support gradient and H times it, each a long vector."""
+
+    def best_rate(query: Weights, support: Weights, bent: Weights) -> float:
+        parts = [torch.cat([p[n].flatten() for n in query]) for p in (query, support, bent)]
+        if not always and parts[1] @ parts[2] <= 0:
+            return without_minimum
+        return float(rate(*parts))
+
+    return best_rate
+
+
+def _of_the_first(query: Weights, support: Weights, bent: Weights) -> float:
+    first = next(iter(query))
+    return _line_search(_best)(*({first: part[first]} for part in (query, support, bent)))
+
+
+def _best(q: Tensor, g: Tensor, b: Tensor) -> Tensor:
+    return (q @ g) / (g @ b)
+
+
+_BEST_MISTAKES: dict[str, Function] = {
+    "where the parabola opens downwards, or is a line, there is no best rate: return math.inf": (
+        _line_search(_best, always=True)
+    ),
+    "where there is no best rate, math.inf is asked for, not 0": _line_search(_best, 0.0),
+    "the sign: the slope at α = 0 is minus ⟨query, support⟩, and it is solved for 0": _line_search(
+        lambda q, g, b: -_best(q, g, b)
+    ),
+    "it is upside down: slope divided by bend": _line_search(lambda q, g, b: (g @ b) / (q @ g)),
+    "a 2 too many: the derivative of ½α²·bend is α·bend": _line_search(
+        lambda q, g, b: _best(q, g, b) / 2
+    ),
+    "a 2 too few: the ½ before the square cancels": _line_search(
+        lambda q, g, b: 2 * _best(q, g, b)
+    ),
+    "the slope is along the support gradient, not along the query gradient: ⟨query, support⟩": (
+        _line_search(lambda q, g, b: (q @ q) / (g @ b))
+    ),
+    "the query gradient is missing: it says how fast the query loss falls": _line_search(
+        lambda q, g, b: (g @ g) / (g @ b)
+    ),
+    "the step is along the support gradient: bend is ⟨support, bent⟩, not ⟨query, bent⟩": (
+        _line_search(lambda q, g, b: (q @ g) / (q @ b))
+    ),
+    "`bent` is H times the support gradient already: one more product with it is asked for, not "
+    "its square": _line_search(lambda q, g, b: (q @ g) / (b @ b)),
+    "the bend is missing: divide by ⟨support, bent⟩": _line_search(lambda q, g, b: q @ g),
+    "it divides number by number and adds up: α is one number, so add up first": _line_search(
+        lambda q, g, b: ((q * g) / (g * b)).sum()
+    ),
+    "it looks at the first tensor alone: α is one number for all": _of_the_first,
+    "it divides lengths: inner products are asked for": _line_search(
+        lambda q, g, b: q.norm() / b.norm()
+    ),
+}
+
+
+@check
+def best_rate(student: Function, seed: int = 0) -> None:
+    """Exercise 6.4: `best_rate(query, support, bent)`: the lowest point of a parabola along g."""
+    draw, trials = generator(seed), []
+    shapes: list[Shapes] = [{"head.weight": (1, 2), "head.bias": (1,)}, *NAMES.values()]
+    for part, bends in zip(shapes, (1.0, 1.0, -1.0, 1.0), strict=True):
+        query, support = ({n: normal(draw, *s) for n, s in part.items()} for _ in range(2))
+        bent = {n: bends * (0.5 + normal(draw, *g.shape) ** 2) * g for n, g in support.items()}
+        trials.append((query, support, bent))
+    judge_trials(student, trials, _line_search(_best), _BEST_MISTAKES, gradients=False)
     passed(student)

@@ -101,8 +101,8 @@ _LOSS_WEIGHTS: dict[str, Any] = {
 }
 
 
-def _at_whole_epochs(learner: MetaLearner, task: Task, epoch: float) -> Tensor:
-    return _loss(learner, task, int(epoch))
+def _rounded(learner: MetaLearner, task: Task, epoch: float, **mistakes: Any) -> Tensor:
+    return _loss(learner, task, int(epoch), **mistakes)
 
 
 def _without_floor(learner: MetaLearner, task: Task, epoch: float) -> Tensor:
@@ -112,6 +112,16 @@ def _without_floor(learner: MetaLearner, task: Task, epoch: float) -> Tensor:
 
 
 _LOSS_MISTAKES: dict[str, Function] = {
+    "all three mistakes of the program are left": partial(_rounded, query_step=0, rule_step=0),
+    "one mistake is mended; two are left, about the learner and the rates": partial(
+        _loss, query_step=0, rule_step=0
+    ),
+    "one mistake is mended; two are left, about the learner and the epoch": partial(
+        _rounded, query_step=0
+    ),
+    "one mistake is mended; two are left, about the rates and the epoch": partial(
+        _rounded, rule_step=0
+    ),
     "the query loss after step i belongs to the network that has taken i steps: pass the learner "
     "step + 1 there, as batch norm has weights for each step": partial(_loss, query_step=0),
     "the support loss of step i belongs to the network before that step: pass the learner `step` "
@@ -132,7 +142,7 @@ _LOSS_MISTAKES: dict[str, Function] = {
         _loss, mean=True
     ),
     "the floor is missing: pass recipe.msl_floor to the schedule": _without_floor,
-    "the epoch may be a fraction: do not round it": _at_whole_epochs,
+    "the epoch may be a fraction: do not round it": _rounded,
     "the number is right, but the gradient is of second order at every epoch: DA switches to it": (
         partial(_loss, second_order=True)
     ),

@@ -4,13 +4,15 @@ Which departures these are is told in chapter 10; the programs are in the module
 """
 
 from difflib import get_close_matches
+from functools import partial
+from typing import Any
 
 from mamlpp.checks import bugs_1_and_2, bugs_3_and_4, bugs_5_and_6, bugs_7_and_8
 from mamlpp.checks.bug import Bug
 from mamlpp.checks.compare import kind
-from mamlpp.checks.core import Function, Wrong, attempt, name_of, passed
+from mamlpp.checks.core import Function, Wrong, attempt, call_text, name_of, passed, stopped
 from mamlpp.checks.inputs import check
-from mamlpp.checks.judging import judge_trials
+from mamlpp.checks.judging import Outcome, judge_trials, outcome
 from mamlpp.checks.testing import judge_test
 
 KINDS = {
@@ -43,8 +45,19 @@ BUGS: dict[int, Bug] = {
 
 @check
 def found(number: int, student: Function) -> None:
-    """Part a of exercise 8.`number`: the name of the defect."""
+    """Part a of exercise 8.`number`: the kind of the defect, and arguments that show it."""
     answer = attempt(student)
+    if not isinstance(answer, tuple) or len(answer) != 2:
+        raise Wrong(
+            f"{name_of(student)}: return two things, the kind of the defect and the arguments of a "
+            f"call that shows it (return kind, arguments), not {kind(answer)}"
+        )
+    _judge_kind(number, student, answer[0])
+    _judge_witness(number, student, answer[1])
+    passed(student)
+
+
+def _judge_kind(number: int, student: Function, answer: Any) -> None:
     if not isinstance(answer, str):
         raise Wrong(f"{name_of(student)}: return one of the kinds as a string, not {kind(answer)}")
     if answer not in KINDS:
@@ -53,7 +66,28 @@ def found(number: int, student: Function) -> None:
         raise Wrong(f"{name_of(student)}: {answer!r} is not in the list of kinds{meant}")
     if answer != BUGS[number].kind:
         raise Wrong(f"{name_of(student)}: it is not {answer!r}: {KINDS[answer]}")
-    passed(student)
+
+
+def _judge_witness(number: int, student: Function, arguments: Any) -> None:
+    """Raise `Wrong` unless the broken program is wrong for these arguments."""
+    bug, name = BUGS[number], name_of(student)
+    if not isinstance(arguments, tuple):
+        raise Wrong(
+            f"{name}: the arguments are a tuple, (a,) if there is one, not {kind(arguments)}"
+        )
+
+    def observed(program: Function) -> Outcome:
+        fresh = student()[1]
+        return outcome(partial(bug.witness, program), lambda: fresh, program, gradients=True)
+
+    should, does = observed(bug.right), observed(bug.broken)
+    if should.error:
+        raise stopped(student, f"program_{number} called with its arguments", should.error)
+    if does.agrees_with(should):
+        raise Wrong(
+            f"{name}: with these arguments program_{number} does what it should; {bug.test_hint}",
+            [call_text(bug.right, arguments)],
+        )
 
 
 @check

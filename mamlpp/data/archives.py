@@ -63,7 +63,9 @@ def fingerprint(sources: Iterable[Path]) -> str:
     replaced by another of exactly the same size may be overlooked. Raises as `open_pictures` does.
     """
     sources = tuple(sources)
-    files = [f for source in sources for f in (_files(source) if source.is_dir() else [source])]
+    files = [
+        f for source in sources for f in (files_below(source) if source.is_dir() else [source])
+    ]
     stats = [file.stat() for file in files]
     state = zip(files, [(s.st_size, s.st_mtime_ns, s.st_ctime_ns) for s in stats], strict=True)
     return _fingerprint(sources, tuple(state))
@@ -73,10 +75,15 @@ def fingerprint(sources: Iterable[Path]) -> str:
 def _fingerprint(sources: tuple[Path, ...], state: tuple[Any, ...]) -> str:
     """Taken anew only where the `state` of the files has changed: zips hold 60,000 pictures."""
     with open_pictures(sources) as pictures:
-        about: list[Any] = sorted((p.name, p.size, p.crc or 0) for p in pictures)
-        loose = sorted((p for p in pictures if p.crc is None), key=lambda p: p.name)
-        step = -(-len(loose) // SAMPLED) or 1
-        about += [zlib.crc32(_read(picture)) for picture in loose[::step]]
+        return fingerprint_of(pictures)
+
+
+def fingerprint_of(pictures: Sequence[Picture]) -> str:
+    """The fingerprint of these pictures."""
+    about: list[Any] = sorted((p.name, p.size, p.crc or 0) for p in pictures)
+    loose = sorted((p for p in pictures if p.crc is None), key=lambda p: p.name)
+    step = -(-len(loose) // SAMPLED) or 1
+    about += [zlib.crc32(_read(picture)) for picture in loose[::step]]
     return hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
 
 
@@ -99,7 +106,7 @@ def open_pictures(sources: Iterable[Path]) -> Iterator[list[Picture]]:
 
 def zips_below(folder: Path) -> list[Path]:
     """All zips in a folder and in those inside it."""
-    return sorted(path for path in _files(folder) if path.suffix.lower() == ".zip")
+    return sorted(path for path in files_below(folder) if path.suffix.lower() == ".zip")
 
 
 def group_by_class(
@@ -146,11 +153,12 @@ def decode(
     # No threads: pictures this small spend as long under Python's lock as in Pillow's decoders.
     for c, pictures in enumerate(tqdm(classes.values(), desc=title, unit="class")):
         for s, picture in enumerate(pictures):
-            images.numpy()[c, s] = _pixels(picture, shape)
+            images.numpy()[c, s] = pixels(picture, shape)
     return images
 
 
-def _pixels(picture: Picture, shape: tuple[int, int, int]) -> np.ndarray[Any, Any]:
+def pixels(picture: Picture, shape: tuple[int, int, int]) -> np.ndarray[Any, Any]:
+    """A picture as uint8 `[C, H, W]` of this shape; `InputError` where it cannot be decoded."""
     channels, height, width = shape
     data = _read(picture)
     try:
@@ -220,12 +228,12 @@ def _in_folder(source: Path) -> list[Picture]:
             None,
             file.read_bytes,
         )
-        for file in _files(source)
+        for file in files_below(source)
         if _is_picture(file.name)
     ]
 
 
-def _files(folder: Path) -> list[Path]:
+def files_below(folder: Path) -> list[Path]:
     """All files below a folder but junk, links followed; `InputError` for what cannot be read."""
 
     def refuse(error: OSError) -> None:

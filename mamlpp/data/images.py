@@ -25,13 +25,24 @@ class ImageSet:
     """The pictures of one split of one dataset.
 
     `images` is uint8 `[classes, samples, channels, height, width]`. In drawings the ink is 255 and
-    the paper 0. `class_names` has one name for each class. Arrays become tensors.
+    the paper 0. `class_names` has one name for each class. Arrays become tensors. Where classes
+    differ in size, `counts` `[classes]` says how many images of each are there, before the padding.
     """
 
     images: torch.Tensor
     class_names: tuple[str, ...]
     dataset: str
     split: str
+    counts: torch.Tensor | None = None
+
+    def __repr__(self) -> str:
+        """What is in it, in a line."""
+        channels, height, width = self.shape
+        few = "" if self.counts is None else f"{int(self.counts.min())} to "
+        return (
+            f"<ImageSet {self.dataset} {self.split}: {len(self)} classes of {few}{self.samples} "
+            f"images, {channels}x{height}x{width}, on {self.images.device}>"
+        )
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "images", as_tensor("images", self.images))
@@ -50,6 +61,8 @@ class ImageSet:
                 f"{len(self.images)} classes came with {len(self.class_names)} class names; "
                 f"give one name for each class"
             )
+        if self.counts is not None and self.counts.shape != self.images.shape[:1]:
+            raise InputError(f"counts must be [{len(self)}], not {list(self.counts.shape)}")
 
     def __len__(self) -> int:
         """How many classes there are."""
@@ -63,13 +76,15 @@ class ImageSet:
 
     @property
     def samples(self) -> int:
-        """Images in each class."""
+        """Images in each class, or in the largest."""
         return self.images.shape[1]
 
     @cached_property
     def checksum(self) -> str:
         """SHA-256 of the shape, the class names and the pixels."""
         digest = hashlib.sha256(json.dumps([list(self.images.shape), self.class_names]).encode())
+        if self.counts is not None:
+            digest.update(json.dumps(self.counts.tolist()).encode())
         digest.update(self.images.cpu().contiguous().numpy().data)
         return digest.hexdigest()
 
@@ -93,7 +108,7 @@ class ImageSet:
         path, version = vars(self).get("_mapped", (None, 0))
         if path is not None and self.images._version == version and path.is_file():
             return _map_again, (path, self.dataset, self.split, self.checksum)
-        return ImageSet, (self.images, self.class_names, self.dataset, self.split)
+        return ImageSet, (self.images, self.class_names, self.dataset, self.split, self.counts)
 
 
 def write_images(image_set: ImageSet, path: Path) -> None:
@@ -102,7 +117,8 @@ def write_images(image_set: ImageSet, path: Path) -> None:
         "class_names": json.dumps(image_set.class_names),
         "checksum": image_set.checksum,
     }
-    save_file({"images": image_set.images}, path, about)
+    counts = {} if image_set.counts is None else {"counts": image_set.counts}
+    save_file({"images": image_set.images} | counts, path, about)
 
 
 def map_images(path: Path, dataset: str, split: str) -> ImageSet:
@@ -115,7 +131,8 @@ def map_images(path: Path, dataset: str, split: str) -> ImageSet:
     with safe_open(path, framework="pt") as file:
         about = file.metadata()
         images = file.get_tensor("images")
-    image_set = ImageSet(images, tuple(json.loads(about["class_names"])), dataset, split)
+        counts = file.get_tensor("counts") if "counts" in file.keys() else None  # noqa: SIM118
+    image_set = ImageSet(images, tuple(json.loads(about["class_names"])), dataset, split, counts)
     vars(image_set)["_mapped"] = path, images._version
     vars(image_set)["checksum"] = about["checksum"]
     return image_set

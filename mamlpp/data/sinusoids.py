@@ -24,6 +24,9 @@ class SinusoidSampler:
         self.ways, self.seed, self._seed = None, seed, stream_seed(seed, "sinusoids")
         self.restart()
 
+    def __repr__(self) -> str:
+        return f"<SinusoidSampler {self.shots} shots, {self.queries} queries, seed {self.seed}>"
+
     def restart(self) -> None:
         """Start over: the next tasks are the first ones again."""
         self.generator = torch.Generator().manual_seed(self._seed)

@@ -6,7 +6,7 @@ images of a class).
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -132,6 +132,9 @@ class TaskSampler:
     The images stay on their device, as uint8. What is drawn is decided on the CPU, so that the same
     seed and split give the same tasks on every device. Two splits never share random numbers.
 
+    `augment` is a function of images `[M, C, H, W]` that returns as many, drawn by torch's common
+    generator, which the sampler seeds.
+
     Raises `InputError` where a number is not a whole number, 1 or more (0 or more for `seed`), or
     where the image set cannot supply such tasks.
     """
@@ -145,13 +148,14 @@ class TaskSampler:
         *,
         seed: int = 0,
         rotate: bool = False,
+        augment: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         if not isinstance(images, ImageSet):
             raise InputError(
                 f"images must be an ImageSet, such as load_images gives, not a "
                 f"{type(images).__name__}"
             )
-        self.images, self.rotate = images, rotate
+        self.images, self.rotate, self.augment = images, rotate, augment
         self.ways, self.shots, self.queries = (
             whole_number(name, number)
             for name, number in (("ways", ways), ("shots", shots), ("queries", queries))
@@ -189,7 +193,16 @@ class TaskSampler:
     def with_seed(self, seed: int) -> "TaskSampler":
         """The same sampler with another seed, at its first task."""
         return TaskSampler(
-            self.images, self.ways, self.shots, self.queries, seed=seed, rotate=self.rotate
+            *(self.images, self.ways, self.shots, self.queries),
+            **{"seed": seed, "rotate": self.rotate, "augment": self.augment},
+        )
+
+    def __repr__(self) -> str:
+        """What it draws, in a line."""
+        turned = ", rotated" if self.rotate else ""
+        return (
+            f"<TaskSampler {self.ways}-way {self.shots}-shot, {self.queries} queries a class, seed "
+            f"{self.seed}{turned}, of {self.images!r}>"
         )
 
     def restart(self) -> None:
@@ -211,7 +224,22 @@ class TaskSampler:
         parts = []
         for picture in chosen.split([self.shots, self.queries], dim=-1):
             parts += [self._look_up(picture.flatten(1)), label.expand_as(picture).flatten(1)]
+        if self.augment is not None:
+            seed = int(torch.randint(2**62, (1,), generator=self.generator))
+            parts[::2] = (self._augmented(x, seed + i) for i, x in enumerate(parts[::2]))
         return TaskBatch.unchecked(*parts)
+
+    def _augmented(self, x: Tensor, seed: int) -> Tensor:
+        assert self.augment is not None
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            found = self.augment(x.flatten(0, 1))
+        if not isinstance(found, Tensor) or found.shape != x.flatten(0, 1).shape:
+            raise InputError(
+                f"augment must return images of the shape it got, {list(x.flatten(0, 1).shape)}, "
+                f"not {list(getattr(found, 'shape', [])) or type(found).__name__}"
+            )
+        return found.to(x.dtype).view_as(x)
 
     def _check(self) -> None:
         images, each = self.images, self.shots + self.queries
@@ -220,10 +248,11 @@ class TaskSampler:
                 f"{self.ways} ways need {self.ways} classes, but {images.dataset} {images.split} "
                 f"has {len(images)}; choose fewer ways"
             )
-        if each > images.samples:
+        least = images.samples if images.counts is None else int(images.counts.min())
+        if each > least:
             raise InputError(
                 f"{self.shots} shots and {self.queries} queries need {each} images in each class, "
-                f"but {images.dataset} {images.split} has {images.samples}; choose fewer"
+                f"but {images.dataset} {images.split} has {least}; choose fewer"
             )
         if not isinstance(self.rotate, bool):
             raise InputError(f"rotate must be True or False, not {self.rotate!r}")
@@ -245,15 +274,23 @@ class TaskSampler:
         classes, samples = len(self.images), self.images.samples
         each = self.shots + self.queries
         who = self._choose(self.ways, (tasks, classes))  # [B, N]
+        counts = self.images.counts
+        sizes = None if counts is None else counts.cpu()[who].unsqueeze(-1)
         if self.rotate:
             turns = torch.randint(self._rotations, who.shape, generator=self.generator)
             who = turns * classes + who
-        which = self._choose(each, (tasks, self.ways, samples))  # [B, N, K+Q]
+        which = self._choose(each, (tasks, self.ways, samples), sizes)  # [B, N, K+Q]
         return who.unsqueeze(-1) * samples + which
 
-    def _choose(self, count: int, shape: tuple[int, ...]) -> Tensor:
-        """`count` different indices into the last dimension of `shape`, in random order."""
-        return torch.rand(shape, generator=self.generator).topk(count).indices
+    def _choose(self, count: int, shape: tuple[int, ...], sizes: Tensor | None = None) -> Tensor:
+        """`count` different indices into the last dimension of `shape`, in random order.
+
+        Where there are `sizes`, an index is below its size.
+        """
+        lots = torch.rand(shape, generator=self.generator)
+        if sizes is not None:
+            lots = lots.masked_fill(torch.arange(shape[-1]) >= sizes, -1.0)
+        return lots.topk(count).indices
 
 
 def stream_seed(seed: int, stream: str) -> int:

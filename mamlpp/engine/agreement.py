@@ -164,6 +164,7 @@ def learner_parts(learner: MetaLearner) -> list[Any]:
     parts += [f"{n}: {list(p.shape)}, {p.requires_grad}" for n, p in learner.named_parameters()]
     for module in learner.modules():
         parts += [type(module), *_definitions(module, "forward"), module.extra_repr()]
+        parts += [getattr(type(module), "features", None), vars(module).get("features")]
         parts += [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
     parts += [maml.inner_step, maml.inner_loop, maml.task_loss, maml.cross_entropy]
     return [*parts, definition.inner_loop, definition.task_loss, definition.cross_entropy]

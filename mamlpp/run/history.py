@@ -56,6 +56,17 @@ class History:
         if path is not None:
             path.write_bytes(_line(columns))
 
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __repr__(self) -> str:
+        """How long it is, and its last row."""
+        if not self.rows:
+            return "<History, empty>"
+        last = self.rows[-1].items()
+        words = (f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in last)
+        return f"<History of {len(self)} rows; the last: {', '.join(words)}>"
+
     @classmethod
     def load(cls, path: Path) -> "History":
         """Read a CSV history, except an incomplete last line; raise `InputError` if unreadable."""

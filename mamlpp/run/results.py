@@ -10,6 +10,7 @@ history in windows of meta-steps.
 import hashlib
 import json
 import re
+import sysconfig
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,10 @@ from mamlpp.errors import InputError
 from mamlpp.run.history import History, Row
 from mamlpp.run.sweep import Cell, read_result
 
-RESULTS = Path(__file__).resolve().parents[2] / "results"
+_KIT = Path(__file__).resolve().parents[2]
+RESULTS = _KIT / "results"
+if not RESULTS.is_dir():  # this is no checkout, but an installed wheel
+    RESULTS = Path(sysconfig.get_path("data"), "share", "mamlpp", "results")
 ROWS = 4000  # of all runs in a file together, about
 _FILE = re.compile(r'{"checksum": "(\w+)",\n"result": (.*)}\n', re.DOTALL)
 _WINDOW_COLUMNS = ("iteration", "accuracy", "gradient_norm", "validation_accuracy")

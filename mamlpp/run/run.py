@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from mamlpp.errors import InputError
-from mamlpp.files import replacing
+from mamlpp.files import code_version, replacing
 from mamlpp.learner import MetaLearner, Reading
 from mamlpp.precision import gradients_on
 from mamlpp.recipe import Recipe
@@ -80,6 +80,17 @@ class Run:
     def queries(self) -> int | None:
         """Query images per class."""
         return self.data.queries
+
+    def __repr__(self) -> str:
+        """What was trained, how far, and how well, in a few lines."""
+        found = self.history.column("validation_accuracy")
+        score = f", best validation accuracy {100 * max(found):.2f} %" if found else ""
+        where = "in memory" if self.directory is None else f"in {self.directory}"
+        tasks = "" if self.ways is None else f" {self.ways}-way {self.shots}-shot"
+        return (
+            f"<Run of {self.data.dataset}{tasks}, {len(self.history.rows)} meta-steps{score}, "
+            f"{where}\n  {self.learner!r}>"
+        )
 
     def best(self, k: int = KEPT_BEST) -> list[MetaLearner]:
         """The up to `k` learners with the best validation accuracy, best first.
@@ -229,7 +240,7 @@ def open_directory(
     about = directory / "run.json"
     if about.exists():
         return _check_same(directory, recipe, data, used)
-    plain = {"recipe": asdict(recipe), "data": asdict(data)}
+    plain = {"recipe": asdict(recipe), "data": asdict(data), **code_version()}
     try:
         with replacing(about) as part:
             part.write_text(

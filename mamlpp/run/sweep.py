@@ -8,12 +8,14 @@ import itertools
 import json
 import logging
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import tomllib
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
@@ -31,8 +33,8 @@ from tqdm.auto import tqdm
 from mamlpp.data import load_images
 from mamlpp.data.tasks import TaskSampler
 from mamlpp.engine import definition_result, keep_priority, same
-from mamlpp.errors import InputError
-from mamlpp.files import read_text, replacing
+from mamlpp.errors import InputError, InputWarning
+from mamlpp.files import code_version, read_text, replacing
 from mamlpp.learner import MetaLearner
 from mamlpp.recipe import RECIPES, Recipe
 from mamlpp.run.evaluation import Evaluation, evaluate_readings
@@ -52,7 +54,7 @@ class Cell:
     """One training of a sweep and its evaluation, as plain data that any machine can run."""
 
     recipe: str
-    """A name in `RECIPES`."""
+    """A name in `RECIPES`, or of the sweep's own."""
     settings: Recipe
     """That recipe with the sweep's changes and this cell's seed."""
     dataset: str
@@ -74,7 +76,8 @@ class Cell:
     @property
     def group(self) -> str:
         """Kind of tasks, such as `omniglot-20way-1shot`, and point: they share a table."""
-        kind = f"{self.dataset}-{self.ways}way-{self.shots}shot"
+        dataset = re.sub(r"\W+", "_", Path(self.dataset).name)  # which may be a path
+        kind = f"{dataset}-{self.ways}way-{self.shots}shot"
         return f"{kind}-{self.point}" if self.point else kind
 
     @property
@@ -101,10 +104,10 @@ def read_sweep(path: Path) -> list[Cell]:
 
     The file sets `recipes`, `seeds`, `test_tasks` and `ensemble`. Each `[[tasks]]` sets `dataset`,
     `ways`, `shots` and `queries`, and may set recipe fields. `[profile]` sets recipe fields of all
-    cells, `[changes.NAME]` those of recipe NAME. `[grid]` lists values of recipe fields; each
-    combination of them is trained. Where they set the same field, `[grid]` wins over `[changes]`,
-    `[changes]` over `[[tasks]]`, and `[[tasks]]` over `[profile]`. Raises `InputError` if the file
-    is invalid.
+    cells, `[changes.NAME]` those of recipe NAME, which may be a name of your own, with the `recipe`
+    that it changes. `[grid]` lists values of recipe fields, two or more; each combination of them
+    is trained. Where they set the same field, `[grid]` wins over `[changes]`, `[changes]` over
+    `[[tasks]]`, and `[[tasks]]` over `[profile]`. Raises `InputError` if the file is invalid.
     """
     if not path.exists():
         raise InputError(f"there is no sweep file {path}; the sweeps of this kit are in sweeps/")
@@ -113,7 +116,7 @@ def read_sweep(path: Path) -> list[Cell]:
         return list(_cells(tomllib.loads(text)))
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"the sweep {path} is not valid TOML: {error}") from error
-    except InputError as error:
+    except (InputError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"the sweep {path} cannot be run: {error}") from error
 
 
@@ -130,13 +133,22 @@ def _cells(plain: dict[str, Any]) -> Iterator[Cell]:
     ):
         own = {key: value for key, value in tasks.items() if key not in _TASK}
         fields = plain.get("profile", {}) | own | changes.get(name, {}) | point
+        fields.pop("recipe", None)
         setting = {key: tasks[key] for key in _TASK}
-        settings = RECIPES[name].with_(**fields, seed=seed)
+        settings = RECIPES[_base(plain, name)].with_(**fields, seed=seed)
         yield Cell(
             **{"recipe": name, "settings": settings, **setting},
             **{"tasks": plain["test_tasks"], "ensemble": plain["ensemble"]},
             point=",".join(f"{field}={value}" for field, value in point.items()),
         )
+
+
+def _base(plain: dict[str, Any], name: Any) -> Any:
+    """The recipe that a name stands for: itself, or the `recipe` of its changes."""
+    changes = plain.get("changes", {}).get(name, {})
+    if not isinstance(changes, dict):
+        raise InputError(f"[changes.{name}] must be a table, not {changes!r}")
+    return changes.get("recipe", name)
 
 
 def _check(plain: dict[str, Any]) -> None:
@@ -146,15 +158,27 @@ def _check(plain: dict[str, Any]) -> None:
     for key, kind in _NEEDED.items():
         if not plain.get(key) or not isinstance(plain[key], kind):
             raise InputError(f"{key} must be a {'list' if kind is list else 'whole number'}")
-    for name in (*plain["recipes"], *plain.get("changes", {})):
-        if name not in RECIPES:
-            raise InputError(f"there is no recipe {name!r}; choose from {', '.join(RECIPES)}")
+    for key in ("profile", "changes", "grid"):
+        if not isinstance(plain.get(key, {}), dict):
+            raise InputError(f"[{key}] must be a table, not {plain[key]!r}")
+    for name in plain["recipes"]:
+        if _base(plain, name) not in RECIPES:
+            raise InputError(
+                f"there is no recipe {name!r}; choose from {', '.join(RECIPES)}, or make it of one "
+                f'of them: [changes."{name}"] with recipe = "maml"'
+            )
     for key, values in plain.get("grid", {}).items():
-        if not isinstance(values, list) or not values or len(set(values)) < len(values):
-            raise InputError(f"[grid] needs a list of different values of {key}, not {values!r}")
-    for key in _TASK:
-        if any(key not in tasks for tasks in plain["tasks"]):
-            raise InputError(f"one of its [[tasks]] has no {key}; add it")
+        if not isinstance(values, list) or len(set(map(str, values))) < max(2, len(values)):
+            raise InputError(
+                f"[grid] needs a list of two or more different values of {key}, not {values!r}; "
+                f"one value goes to [profile]"
+            )
+    for tasks in plain["tasks"]:
+        if not isinstance(tasks, dict):
+            raise InputError(f"[[tasks]] must be tables, not {tasks!r}")
+        for key in _TASK:
+            if key not in tasks:
+                raise InputError(f"one of its [[tasks]] has no {key}; add it")
     for name in set(plain.get("changes", {})) - set(plain["recipes"]):
         raise InputError(f"[changes] has {name!r}, which is not in its list of recipes")
     for key in ("recipes", "seeds"):
@@ -189,7 +213,7 @@ def _measure(cell: Cell, folder: Path, device: str) -> Result:
     train, validation, test = (
         load_images(cell.dataset, split).to(device) for split in ("train", "validation", "test")
     )
-    rotate = cell.dataset != "mini_imagenet"  # As `mamlpp train` does.
+    rotate = cell.dataset in ("glyphs", "omniglot")  # As `mamlpp train` does.
     kind = (cell.ways, cell.shots, cell.queries)
     tasks, held_out = (
         TaskSampler(images, *kind, seed=cell.seed, rotate=rotate and images is train)
@@ -201,12 +225,13 @@ def _measure(cell: Cell, folder: Path, device: str) -> Result:
     return {
         "cell": asdict(cell),
         "results": _results(run, cell, test),
+        "ensemble": min(cell.ensemble, len(run.kept)),
         "seconds": sum(steps),
         "memory_mb": max(run.history.column("memory_mb")),
         "nonfinite": len(run.history.column("nonfinite")),
         "device": torch.cuda.get_device_name() if device != "cpu" else "one core",
         "torch": torch.__version__,
-        "commit": _commit(),
+        **code_version(),
         "date": datetime.now(UTC).date().isoformat(),
     }
 
@@ -221,18 +246,16 @@ def _check_length(cell: Cell, folder: Path) -> None:
         )
 
 
-def _commit() -> str | None:
-    """The git commit of this code; None if it is not in a git checkout."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
-
-
 def _results(run: Run, cell: Cell, test: Any) -> dict[str, dict[str, Any]]:
     """Summaries by reading, then by "single" or "ensemble"."""
     ensemble = min(cell.ensemble, len(run.kept))
+    if ensemble < cell.ensemble:
+        warnings.warn(
+            f"{cell.name} keeps {ensemble} checkpoints, so its ensemble is of {ensemble}, not "
+            f"{cell.ensemble}",
+            InputWarning,
+            stacklevel=2,
+        )
     readings = evaluate_readings(run, test, cell.tasks, ensemble=ensemble)
     return {
         reading: {kind: _summary(one) for kind, one in pair.items()}

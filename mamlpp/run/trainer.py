@@ -320,6 +320,30 @@ def _said_of(found: Diagnosis) -> Row:
     return {"first_order_cosine": found.cosine} if bad is None else {"nonfinite_step": bad[0]}
 
 
+def tensorboard(directory: Path | str) -> Callable[[Trainer, Row], None]:
+    """A callback that writes every number of the history for TensorBoard.
+
+    Raises `InputError` where it is not installed.
+    """
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise InputError(
+            "TensorBoard is not installed; pip install tensorboard, or read history.csv, which has "
+            "the same numbers"
+        ) from error
+    writer = SummaryWriter(str(directory))
+
+    def write(trainer: Trainer, row: Row) -> None:
+        for name, value in row.items():
+            if isinstance(value, int | float) and name != "iteration":
+                writer.add_scalar(name, value, row["iteration"])
+        if "validation_loss" in row or trainer.done:
+            writer.flush()
+
+    return write
+
+
 def default_device() -> str:
     """The GPU if there is one, otherwise the CPU."""
     return "cuda" if torch.cuda.is_available() else "cpu"

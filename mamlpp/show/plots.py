@@ -4,6 +4,8 @@ The colours come from seaborn's colour-blind-safe palette. Every figure has its 
 background, so that it is legible both in print and on a dark page.
 """
 
+import base64
+import io
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,12 +15,14 @@ import numpy as np
 import pandas
 import seaborn as sns
 import torch
+from IPython.display import display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from mamlpp.diagnostics import Diagnosis
+from mamlpp.errors import InputError
 from mamlpp.maml import Task
 from mamlpp.run.evaluation import BINS, Evaluation
 from mamlpp.run.history import History, Row
@@ -71,6 +75,21 @@ def use_style() -> None:
             "svg.fonttype": "none",
         }
     )
+
+
+def show(figure: Figure, words: str) -> None:
+    """Display `figure` in a notebook with `words` that say what it shows, and close it.
+
+    The words are the picture's alternative text, for those who do not see it, in the book and in
+    every page that is made of the notebook. Raises `InputError` where there are none.
+    """
+    if not words.strip():
+        raise InputError("a figure needs words that say what it shows")
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=figure.dpi, bbox_inches="tight", facecolor="white")
+    plt.close(figure)
+    data = {"image/png": base64.b64encode(file.getvalue()).decode(), "text/plain": words}
+    display(data, raw=True, metadata={"image/png": {"alt": words}})
 
 
 def plot_images(images: Tensor, ax: Axes, columns: int | None = None, gap: int = 2) -> Axes:

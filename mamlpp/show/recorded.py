@@ -121,7 +121,7 @@ def plot_cures(
 
     `recipes` are names in `RECIPES`, from top to bottom; there is one of `axes` for each rate.
     """
-    rates = sorted({run.cell.settings.outer_rate for run in result.runs})
+    rates = sorted({run.cell.settings.outer_rate or 0.0 for run in result.runs})
     for ax, rate in zip(axes, rates, strict=True):
         for row, recipe in enumerate(recipes):
             values = [100 * accuracy for accuracy in cure_accuracies(result, recipe, rate)]

@@ -134,7 +134,7 @@ def _text_cells(table: Table, kind: str) -> list[list[str]]:
     """Return the column titles and then the rows, as text."""
     columns = readings(table)
     by = [f"by {reading}" for reading in columns]
-    titles = ["method", "paper", "others", "seeds", "meta-steps", *by, "minutes a run", "MB"]
+    titles = ["method", "paper", "others", "seeds", "meta-steps", *by, "minutes per run", "MB"]
     return [titles, *(_text_row(name, row, columns, kind) for name, row in table["rows"].items())]
 
 

@@ -1,6 +1,6 @@
 """Two small sets for the tests: fast to grade, and with every kind of cell that a set has."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -9,6 +9,9 @@ import nbgrader.api
 import pytest
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from classroom.sets import ExerciseSet, Limits, load_sets
+from classroom.versions import for_class, read_source, release
 
 KERNEL = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
 
@@ -88,3 +91,17 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def course(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which nbgrader makes the students' versions."""
     return tmp_path_factory.mktemp("course")
+
+
+@pytest.fixture(scope="session")
+def handed_out(sources: Path, course: Path) -> Callable[[], NotebookNode]:
+    """From nothing to a new copy of what students get of the set 01_sums."""
+    path = release(for_class(read_source(sources / "01_sums.ipynb")), "01_sums", course)
+    text = path.read_text(encoding="utf-8")
+    return lambda: nbformat.reads(text, 4)
+
+
+@pytest.fixture(scope="session")
+def sets(sources: Path, course: Path) -> dict[str, ExerciseSet]:
+    """The two sets, ready for grading."""
+    return load_sets(sources, course, Limits(), secret="")

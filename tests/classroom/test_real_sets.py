@@ -2,19 +2,21 @@
 
 from pathlib import Path
 
-import exercises
-import grade
 import nbformat
 import pytest
-from exercises import for_class, read_source, release
-from grade_one import error_of
 from nbformat import NotebookNode
 
-SETS = sorted(exercises.SOURCES.glob("*.ipynb"))
+from classroom import grade, versions
+from classroom.reasons import error_of
+from classroom.records import Grade
+from classroom.sets import Limits
+from classroom.versions import for_class, read_source, release
+
+SETS = sorted(versions.SOURCES.glob("*.ipynb"))
 by_name = pytest.mark.parametrize("path", SETS, ids=lambda path: path.stem)
 
 
-def graded(notebook: NotebookNode, source: Path, folder: Path) -> tuple[grade.Grade, set[str]]:
+def graded(notebook: NotebookNode, source: Path, folder: Path) -> tuple[Grade, set[str]]:
     """The grade of `notebook`, and the names of the errors in it."""
     submitted = folder / "submitted" / "ann" / source.name
     submitted.parent.mkdir(parents=True)
@@ -23,9 +25,9 @@ def graded(notebook: NotebookNode, source: Path, folder: Path) -> tuple[grade.Gr
     (made,) = grade.grade_class(
         folder / "submitted",
         source.stem,
-        exercises.SOURCES,
+        versions.SOURCES,
         output,
-        grade.Limits(seconds_per_cell=300),
+        Limits(seconds_per_cell=300),
         workers=1,
         profile="smoke",
     )
@@ -38,12 +40,14 @@ def test_the_solutions_run_through_and_get_all_points(path: Path, course: Path, 
     source = read_source(path)
     notebook = nbformat.read(release(for_class(source), path.stem, course), 4)
     # A student's notebook with every answer as in the source, and the tests as handed out.
-    answers = {cell.id: cell.source for cell in filter(exercises.is_solution, source.cells)}
+    answers = {cell.id: cell.source for cell in filter(versions.is_solution, source.cells)}
     for cell in notebook.cells:
         cell.source = answers.get(cell.id, cell.source)
     made, errors = graded(notebook, path, tmp_path)
     assert (errors, made.reason) == (set(), "")
     assert made.total == made.most > 0
+    # Our own answers, and a wrong one fails each test.
+    assert made.flags == ["every answer is the kit's own solution"]
 
 
 @by_name

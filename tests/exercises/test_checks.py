@@ -13,7 +13,7 @@ from nbclient import NotebookClient
 from nbformat import NotebookNode
 
 from mamlpp import checks
-from mamlpp.checks import compare, judging, set_7_mamlpp
+from mamlpp.checks import compare, hints, judging, set_7_mamlpp
 from mamlpp.checks.set_8_bug_hunt import BUGS, KINDS
 from mamlpp.learner import MetaLearner
 from mamlpp.recipe import RECIPES
@@ -21,14 +21,16 @@ from tests.exercises.wrong_answers import WRONG_ANSWERS, WrongAnswer
 
 ROOT = Path(__file__).resolve().parents[2]
 SETS = sorted((ROOT / "exercises").glob("*.ipynb"))
-for _path in sorted((Path(__file__).parent / "wrong_answers").glob("set_*.py")):
+for _path in sorted((Path(__file__).parent / "wrong_answers").glob("[sw]*.py")):
     importlib.import_module(f"tests.exercises.wrong_answers.{_path.stem}")
 
 SOLUTION = re.compile(r"^( *)### BEGIN SOLUTION.*?### END SOLUTION", re.MULTILINE | re.DOTALL)
 DEFINITIONS = (ast.Import, ast.ImportFrom, ast.FunctionDef)
 
 PARTS = {"found", "shown", "fixed"}  # of each exercise of the bug hunt
-EXERCISES = sorted(set(checks.__all__) - PARTS - {"Wrong"}) + [f"bug_{n}" for n in range(1, 9)]
+NUMBERED = [f"{kind}_{n}" for kind in ("bug", "warm_up") for n in range(1, 9)]
+NO_CHECKS = {"Wrong", "hint", "curves", "warm_up"}
+EXERCISES = sorted(set(checks.__all__) - PARTS - NO_CHECKS) + NUMBERED
 
 by_set = pytest.mark.parametrize("path", SETS, ids=lambda path: path.stem)
 by_answer = pytest.mark.parametrize(
@@ -51,14 +53,14 @@ def test_each_wrong_answer_gets_its_own_sentence(wrong: WrongAnswer):
     assert [words for words in others if words in said] == []
 
 
-TRAININGS = {"reaches": 7}  # which take seconds each
+SHORT = {"reaches": 7} | {f"warm_up_{n}": 6 for n in range(1, 9)}  # trainings; an answer in a word
 
 
 def test_there_are_a_dozen_wrong_answers_to_each_exercise():
     answers = Counter(
         re.sub(r"_(found|shown|fixed)$", "", wrong.check.__name__) for wrong in WRONG_ANSWERS
     )
-    few = {name: answers[name] for name in EXERCISES if answers[name] < TRAININGS.get(name, 12)}
+    few = {name: answers[name] for name in EXERCISES if answers[name] < SHORT.get(name, 12)}
     assert few == {}
 
 
@@ -105,15 +107,59 @@ def test_each_exercise_says_what_it_asks_for(path: Path):
     cells = nbformat.read(path, 4).cells
     texts = [c.source for c in cells if c.cell_type == "markdown" and "\n## Ex" in "\n" + c.source]
     number = int(path.stem[:2])
-    for place, text in enumerate(texts, start=1):
+    for place, text in enumerate(texts):
         assert text.startswith(f"## Exercise {number}.{place}: ")
         assert re.search(r"^Difficulty [1-5] of 5 · \d+ minutes · hand in `", text, re.MULTILINE)
-        assert "<summary>Hint 1</summary>" in text
-        assert "<summary>Hint 2</summary>" in text
+        assert f'Stuck? `checks.hint("{number}.{place}", 1)`' in text
     total = sum(c.metadata["nbgrader"]["points"] for c in cells_of(path, "grade"))
     head = " ".join(cells[0].source.split())
     minutes = sum(int(re.search(r"· (\d+) minutes", text)[1]) for text in texts)
-    assert f"{len(texts)} exercises, {total} points, about {minutes} minutes" in head
+    said = f"{len(texts)} exercises, {total} points, about {minutes} minutes, and an open question"
+    assert said in head
+    assert "· 2 minutes ·" in texts[0]
+
+
+@by_set
+def test_a_set_ends_with_an_open_question_and_its_rubric(path: Path):
+    question, answer, model = nbformat.read(path, 4).cells[-3:]
+    assert question.source.startswith(f"## Open question {int(path.stem[:2])}\n")
+    assert question.source.count("\n| 1 | ") == 4
+    assert answer.metadata["tags"] == ["open-answer"]
+    assert model.metadata["tags"] == ["solution"]
+
+
+def solution_lines(path: Path, exercise: str) -> set[str]:
+    """The lines of the solutions of an exercise that say more than a name."""
+    cells = nbformat.read(path, 4).cells
+    starts = [i for i, cell in enumerate(cells) if cell.source.startswith("## ")]
+    first = next(i for i in starts if cells[i].source.startswith(f"## Exercise {exercise}:"))
+    last = min(i for i in starts if i > first)
+    found = [SOLUTION.search(cell.source) for cell in cells[first:last]]
+    lines = [line.strip() for match in found if match for line in match[0].splitlines()[1:-1]]
+    return {line.removeprefix("return ") for line in lines if len(line) > 12}
+
+
+@by_set
+def test_three_hints_lead_to_each_exercise_and_none_is_the_answer(
+    path: Path, capsys: pytest.CaptureFixture[str]
+):
+    texts = [cell.source for cell in nbformat.read(path, 4).cells]
+    for exercise in re.findall(r"^## Exercise (\d\.\d):", "\n".join(texts), re.MULTILINE):
+        for level in (1, 2, 3):
+            checks.hint(exercise, level)
+        said = capsys.readouterr().out
+        assert [said.count(f"Hint {level} of 3: ") for level in (1, 2, 3)] == [1, 1, 1]
+        assert [line for line in solution_lines(path, exercise) if line in said] == []
+
+
+def test_hints_are_for_the_exercises_that_there_are():
+    texts = [cell.source for path in SETS for cell in nbformat.read(path, 4).cells]
+    exercises = re.findall(r"^## Exercise (\d\.\d):", "\n".join(texts), re.MULTILINE)
+    assert sorted(hints.HINTS) == sorted(exercises)
+    with pytest.raises(checks.Wrong, match=r"there is no exercise '9\.9'"):
+        checks.hint("9.9")
+    with pytest.raises(checks.Wrong, match="the levels are 1 to 3"):
+        checks.hint("1.1", 4)
 
 
 @by_set
@@ -209,7 +255,9 @@ def test_no_check_depends_on_the_settings_or_the_seed_of_the_notebook(path: Path
         torch.set_default_dtype(torch.float32)
 
 
-@pytest.mark.parametrize("name", ["inner_step", "meta_loss", "normalise", "lslr_step"])
+@pytest.mark.parametrize(
+    "name", ["inner_step", "meta_loss", "pooled", "spread", "steps_that_learn", "best_rate"]
+)
 def test_right_answers_pass_with_many_seeds(name: str):
     path = next(p for p in SETS if f"checks.{name}(" in p.read_text(encoding="utf-8"))
     for seed in range(2, 6):

@@ -19,6 +19,8 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from walkthrough import NOTEBOOKS, NotebookError, is_chapter, main, run_notebook
 
+from book import alternative_text
+
 PATHS = sorted(NOTEBOOKS.glob("*.ipynb"))
 CHAPTERS = [path for path in PATHS if is_chapter(path)]
 PARAMETERS = {"profile", "dataset", "seed"}
@@ -40,6 +42,17 @@ def test_runs_in_the_smoke_profile(path: Path, tmp_path: Path):
         run_notebook(path, tmp_path / path.name, parameters, seconds_per_cell=300)
     except NotebookError as error:
         pytest.fail(str(error), pytrace=False)
+    assert cells_without_words(nbformat.read(tmp_path / path.name, 4)) == []
+
+
+def cells_without_words(notebook: NotebookNode) -> list[str]:
+    """The cells whose pictures do not say what they show (`plots.show` gives them their words)."""
+    return [
+        cell.source
+        for cell in code_cells(notebook)
+        for output in cell.outputs
+        if "image/png" in output.get("data", {}) and not alternative_text(output)
+    ]
 
 
 def code_cells(notebook: NotebookNode) -> list[NotebookNode]:
@@ -247,6 +260,13 @@ def test_another_kernel_is_detected(folder: Path):
     notebook = good_notebook()
     notebook.metadata.kernelspec.name = "my-course"
     assert list(faults(notebook, folder)) == ["kernel_faults"]
+
+
+def test_a_picture_without_words_is_detected():
+    silent = new_output("display_data", {"image/png": "…"})
+    telling = new_output("display_data", {"image/png": "…"}, metadata={"image/png": {"alt": "a"}})
+    cells = [new_code_cell("ax.plot(x)", outputs=[silent]), new_code_cell("2", outputs=[telling])]
+    assert cells_without_words(new_notebook(cells=cells)) == ["ax.plot(x)"]
 
 
 # Tests of the notebook runner

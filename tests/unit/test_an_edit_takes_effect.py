@@ -39,7 +39,7 @@ EDITS = {
     "skip": ("return self.halve(F.relu(", "return self.halve(x.mean(1, True) + F.relu("),
     "pooling": ("nn.MaxPool2d(2) if", "nn.AvgPool2d(2) if"),
     "initialisation": ("xavier_uniform_(module.weight)", "orthogonal_(module.weight)"),
-    "dropout": ("        return self.head(x)", "        return self.head(F.dropout(x, 0.5))"),
+    "dropout": ("(self.features(x, step, **norm))", "(F.dropout(self.features(x, step, **norm)))"),
 }  # fmt: skip
 SAME_LOSS = ("Trainer", "two workers", "recompute", "live", "train_seeds")
 
@@ -168,7 +168,7 @@ def gelu_block(self, x, step=0, **norm):
     return self.halve(F.gelu(self.norm(self.conv(x), step, **norm)))
 
 
-def sign_step(loss, weights, rule, step, second_order):
+def sign_step(loss, weights, rule, step, second_order, states=None):
     parts = torch.autograd.grad(loss.sum(), list(weights.values()), create_graph=second_order)
     pairs = zip(weights.items(), parts, strict=True)
     return {name: weight - 0.01 * part.sign() for (name, weight), part in pairs}

@@ -9,7 +9,16 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[2] / "mamlpp"
 ALGORITHM = ("maml", "network", "inner_rates", "schedules", "recipe", "learner", "diagnostics")
-DEFINITION = (*ALGORITHM, "gradients", "task_result", "precision", "input_checks", "errors")
+DEFINITION = (
+    *ALGORITHM,
+    "gradients",
+    "task_result",
+    "classifier",
+    "naming",
+    "precision",
+    "input_checks",
+    "errors",
+)
 MAY_IMPORT = {  # beside the definition
     "data": {"data", "files"},
     "engine": {"engine", "data.tasks"},
@@ -41,7 +50,17 @@ def test_the_definition_imports_torch_and_itself(module):
     path = PACKAGE / f"{module}.py"
     assert own(path) <= set(DEFINITION)
     standard = {"abc", "collections", "contextlib", "copy", "dataclasses", "inspect", "itertools"}
-    standard |= {"math", "operator", "threading", "typing", "warnings", "torch", "mamlpp"}
+    standard |= {
+        "ast",
+        "textwrap",
+        "math",
+        "operator",
+        "threading",
+        "typing",
+        "warnings",
+        "torch",
+        "mamlpp",
+    }
     assert {name.partition(".")[0] for name in imports(path)} <= standard
 
 

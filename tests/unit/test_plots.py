@@ -1,5 +1,7 @@
 """Plots show their data: checked on the matplotlib artists, not on pixels."""
 
+import base64
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from mamlpp.data.tasks import Task
+from mamlpp.errors import InputError
 from mamlpp.run.evaluation import Evaluation
 from mamlpp.run.history import History
 from mamlpp.show import plots
@@ -279,3 +282,18 @@ def test_calibration_of_diverged_weights_has_no_bars(ax):
     ax.figure.canvas.draw()
     assert not any(bar.get_height() > 0 for bar in ax.patches)
     assert any("nan" in text for text in legend(ax))
+
+
+def test_a_figure_is_shown_with_words_and_closed(monkeypatch: pytest.MonkeyPatch, ax):
+    shown = []
+    monkeypatch.setattr(plots, "display", lambda data, **options: shown.append((data, options)))
+    plots.show(ax.figure, "a falling line")
+    [(data, options)] = shown
+    assert base64.b64decode(data["image/png"]).startswith(b"\x89PNG")
+    assert options["metadata"]["image/png"]["alt"] == data["text/plain"] == "a falling line"
+    assert not plt.fignum_exists(ax.figure.number)
+
+
+def test_a_figure_without_words_is_not_shown(ax):
+    with pytest.raises(InputError, match="needs words"):
+        plots.show(ax.figure, " ")

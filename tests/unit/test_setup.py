@@ -61,7 +61,8 @@ def conda_ranges() -> dict[str, SpecifierSet]:
 
 
 def test_conda_installs_the_ranges_of_the_project_and_nothing_else():
-    wanted = {CONDA_NAMES.get(each.name, each.name): each.specifier for each in RUNTIME}
+    every = [*RUNTIME, *EXTRAS["lab"]]
+    wanted = {CONDA_NAMES.get(each.name, each.name): each.specifier for each in every}
     wanted |= {"python": SpecifierSet(PROJECT["requires-python"]), "pip": SpecifierSet()}
     assert conda_ranges() == wanted
 
@@ -75,6 +76,19 @@ def test_conda_can_read_each_line(spec: str):
     assert MatchSpec(spec, strict=True).name.normalized == spec.split()[0]
 
 
+def test_binder_installs_the_same_with_one_python():
+    lines = yaml.safe_load((ROOT / "binder" / "environment.yml").read_text(encoding="utf-8"))
+    binder = {line.partition(" ")[0]: line.partition(" ")[2] for line in lines["dependencies"]}
+    # Binder's builder reads the version from "python=3.12", and from nothing else.
+    [python] = [name for name in binder if name.startswith("python=")]
+    del binder[python]
+    assert SpecifierSet(PROJECT["requires-python"]).contains(python.partition("=")[2])
+    wanted = conda_ranges()
+    del wanted["python"]
+    wanted["pytorch-cpu"] = wanted.pop("pytorch")
+    assert {name: SpecifierSet(limits) for name, limits in binder.items()} == wanted
+
+
 # constraints.txt
 
 
@@ -84,7 +98,14 @@ def test_torch_is_pinned_to_what_was_tested():
 
 @pytest.mark.parametrize(
     "requirement",
-    [*RUNTIME, *EXTRAS["benchmarks"], *EXTRAS["classroom"], *EXTRAS["book"], *EXTRAS["dev"]],
+    [
+        *RUNTIME,
+        *EXTRAS["lab"],
+        *EXTRAS["benchmarks"],
+        *EXTRAS["classroom"],
+        *EXTRAS["book"],
+        *EXTRAS["dev"],
+    ],
     ids=lambda each: each.name,
 )
 def test_the_pin_lies_in_the_range_of_the_project(requirement: Requirement):
@@ -161,13 +182,14 @@ def test_what_students_do_not_need_is_an_extra_that_grading_installs():
     assert {each.name for each in EXTRAS["classroom"]} == {"nbgrader"}
     assert set(EXTRAS["classroom"]) <= set(EXTRAS["dev"])  # the tests grade
     assert "nbgrader" not in {each.name for each in RUNTIME}
-    for command in ("exercises", "grade"):
+    for command in ("exercises", "handout", "grade"):
         assert start.EXTRAS[command] == "classroom"
 
 
 @needs_make
 def test_grade_passes_on_what_it_is_told():
     told = ["SUBMITTED=my class", "SET=01_inner_loop", "WORKERS=3", "PROFILE=smoke"]
+    told += ["ROSTER=my roster.csv", "DUE=2027-03-05 18:00", "LATE=10 % a day", "COURSE=spring 27"]
     told.append("GRADE_ARGS=--seconds 9")
     command = shlex.split(make("--dry-run", "grade", *told).stdout.replace("\\\n", ""))
     start = command.index("grade")
@@ -180,6 +202,14 @@ def test_grade_passes_on_what_it_is_told():
         "my class",
         "--set",
         "01_inner_loop",
+        "--roster",
+        "my roster.csv",
+        "--due",
+        "2027-03-05 18:00",
+        "--late",
+        "10 % a day",
+        "--course",
+        "spring 27",
     ]
     assert command[start + 1 :] == [*passed, "--seconds", "9"]
 

@@ -79,25 +79,28 @@ def gone(processes: list[psutil.Process]) -> bool:
     return bool(ended or not processes) and not alive
 
 
-@pytest.mark.parametrize("tool", ["exercises", "figures", "grade", "walkthrough"])
+CLASSROOM = [f"classroom/{name}" for name in ("grade", "handout", "versions")]
+
+
+@pytest.mark.parametrize("tool", [*CLASSROOM, "tools/figures", "tools/walkthrough"])
 def test_each_tool_listens_before_it_imports_what_takes_long(tool: str):
-    tree = ast.parse((TOOLS / f"{tool}.py").read_text(encoding="utf-8"))
+    tree = ast.parse((ROOT / f"{tool}.py").read_text(encoding="utf-8"))
     text = [ast.unparse(statement) for statement in tree.body[1:3]]
-    assert text[0] == "import stopping"
+    assert text[0] == "from mamlpp import stopping"
     assert text[1].startswith("stopping.listen(__name__, ")
 
 
 # The listener alone
 
 
-PROGRAM = "import sys, time\nsys.path.insert(0, {!r})\nimport stopping\n{}\n"
+PROGRAM = "import sys, time\nsys.path.insert(0, {!r})\nfrom mamlpp import stopping\n{}\n"
 SLEEP = "print('ready', flush=True)\ntime.sleep(600)"
 
 
 @needs_signals
 @each_signal
 def test_a_program_ends_with_one_line(name: str, code: int):
-    program = PROGRAM.format(str(TOOLS), f"stopping.listen('__main__', 'So it is.')\n{SLEEP}")
+    program = PROGRAM.format(str(ROOT), f"stopping.listen('__main__', 'So it is.')\n{SLEEP}")
     with started(sys.executable, "-c", program) as process:
         assert process.stdout.readline() == "ready\n"
         process.send_signal(getattr(signal, name))
@@ -107,7 +110,7 @@ def test_a_program_ends_with_one_line(name: str, code: int):
 
 @needs_signals
 def test_a_module_that_is_imported_does_not_listen():
-    program = PROGRAM.format(str(TOOLS), f"stopping.listen('figures')\n{SLEEP}")
+    program = PROGRAM.format(str(ROOT), f"stopping.listen('figures')\n{SLEEP}")
     with started(sys.executable, "-c", program) as process:
         assert process.stdout.readline() == "ready\n"
         process.terminate()
@@ -118,7 +121,7 @@ def test_a_module_that_is_imported_does_not_listen():
 def test_what_was_told_to_ignore_a_closed_terminal_goes_on():
     ignore = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
     rest = f"{ignore}stopping.listen('__main__')\nprint('ready', flush=True)\nprint(input())"
-    with started(sys.executable, "-c", PROGRAM.format(str(TOOLS), rest)) as process:
+    with started(sys.executable, "-c", PROGRAM.format(str(ROOT), rest)) as process:
         assert process.stdout.readline() == "ready\n"
         process.send_signal(signal.SIGHUP)
         printed, _ = process.communicate("still here\n", timeout=PATIENCE)
@@ -136,7 +139,7 @@ try:
 finally:
     print('cleaning', flush=True)
     time.sleep(600)"""
-    with started(sys.executable, "-c", PROGRAM.format(str(TOOLS), rest)) as process:
+    with started(sys.executable, "-c", PROGRAM.format(str(ROOT), rest)) as process:
         assert process.stdout.readline() == "ready\n"
         process.send_signal(signal.SIGINT)
         assert process.stdout.readline() == "cleaning\n"

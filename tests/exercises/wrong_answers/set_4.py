@@ -119,80 +119,6 @@ def turned(angle, rate, minimum):
     return minimum + (rate - minimum) * (1 + math.cos(angle)) / 2
 
 
-@wrong(checks.cosine_rate, "the half is missing")
-def forgets_the_half(rate, minimum, epochs, epoch):
-    return minimum + (rate - minimum) * (1 + math.cos(math.pi * epoch / epochs))
-
-
-@wrong(checks.cosine_rate, "it rises where it should fall")
-def rises(rate, minimum, epochs, epoch):
-    return minimum + (rate - minimum) * (1 - math.cos(math.pi * epoch / epochs)) / 2
-
-
-@wrong(checks.cosine_rate, "π is missing")
-def forgets_pi(rate, minimum, epochs, epoch):
-    return turned(epoch / epochs, rate, minimum)
-
-
-@wrong(checks.cosine_rate, "a whole turn of 2π")
-def turns_twice(rate, minimum, epochs, epoch):
-    return turned(2 * math.pi * epoch / epochs, rate, minimum)
-
-
-@wrong(checks.cosine_rate, "it starts above the rate")
-def anneals_everything(rate, minimum, epochs, epoch):
-    return minimum + rate * (1 + math.cos(math.pi * epoch / epochs)) / 2
-
-
-@wrong(checks.cosine_rate, "it ends at zero")
-def forgets_the_minimum(rate, minimum, epochs, epoch):
-    return turned(math.pi * epoch / epochs, rate, 0)
-
-
-@wrong(checks.cosine_rate, "in a straight line")
-def falls_straight(rate, minimum, epochs, epoch):
-    return rate - (rate - minimum) * epoch / epochs
-
-
-@wrong(checks.cosine_rate, "it should end at")
-def divides_by_one_more(rate, minimum, epochs, epoch):
-    return turned(math.pi * epoch / (epochs + 1), rate, minimum)
-
-
-all_wrong(
-    checks.cosine_rate,
-    {
-        "the epoch may be a fraction": lambda rate, minimum, epochs, epoch: turned(
-            math.pi * (epoch // 1) / epochs, rate, minimum
-        ),
-        "a quarter of a turn": lambda rate, minimum, epochs, epoch: turned(
-            math.pi / 2 * epoch / epochs, rate, minimum
-        ),
-        "the angle is in degrees": lambda rate, minimum, epochs, epoch: turned(
-            180 * epoch / epochs, rate, minimum
-        ),
-        "the minimum is not added again": lambda rate, minimum, epochs, epoch: (
-            turned(math.pi * epoch / epochs, rate, minimum) - minimum
-        ),
-        "it stops the fall with max": lambda rate, minimum, epochs, epoch: max(
-            minimum, turned(math.pi * epoch / epochs, rate, 0)
-        ),
-        "it is not always 1e-5": lambda rate, minimum, epochs, epoch: turned(
-            math.pi * epoch / epochs, rate, 1e-5
-        ),
-        "it is not always 100": lambda rate, minimum, epochs, epoch: turned(
-            math.pi * epoch / 100, rate, minimum
-        ),
-        "it is not always 1e-3": lambda rate, minimum, epochs, epoch: turned(
-            math.pi * epoch / epochs, 1e-3, minimum
-        ),
-        "not epochs − 1": lambda rate, minimum, epochs, epoch: turned(
-            math.pi * epoch / (epochs - 1), rate, minimum
-        ),
-    },
-)
-
-
 RANGE = 1e-3, 1e-5, 100
 
 
@@ -267,12 +193,6 @@ all_wrong(
     },
 )
 
-wrong(checks.cosine_rate, "close, but not exact")(
-    lambda rate, minimum, epochs, epoch: (
-        minimum + (rate - minimum) * (1 + math.cos(3.14 * epoch / epochs)) / 2
-    )
-)
-
 
 @wrong(checks.bounded_test, "rises again after the last epoch")
 def asks_after_whole_trainings(schedule):
@@ -300,3 +220,41 @@ def expects_zero(schedule):
 @wrong(checks.bounded_test, "stopped: ")
 def passes_too_little(schedule):
     assert schedule(1e-3, 1e-5, 150) == 1e-5
+
+
+def stretched(planned, extended, decided, epoch):
+    return decided + (epoch - decided) / (extended - decided) * (planned - decided)
+
+
+def continued(go_on):
+    """As planned until the decision, and `go_on` after it."""
+
+    def schedule_epoch(planned, extended, decided, epoch):
+        return epoch if epoch <= decided else go_on(planned, extended, decided, epoch)
+
+    return schedule_epoch
+
+
+def bounded(go_on):
+    return continued(lambda p, x, d, epoch: go_on(p, x, d, min(epoch, x)))
+
+
+all_wrong(
+    checks.schedule_epoch,
+    {
+        "it stretches what is past": lambda p, x, d, epoch: min(epoch, x) * p / x,
+        "the rest is trained at the minimum": lambda p, x, d, epoch: min(epoch, p),
+        "the plan goes on unchanged": lambda p, x, d, epoch: min(epoch, x),
+        "it runs on after the last epoch": continued(stretched),
+        "it starts again at 0": bounded(lambda p, x, d, epoch: (epoch - d) / (x - d) * p),
+        "is not added": bounded(lambda p, x, d, epoch: stretched(p, x, d, epoch) - d),
+        "not planned / extended": bounded(lambda p, x, d, epoch: d + (epoch - d) * p / x),
+        "it stands still": continued(lambda p, x, d, epoch: d),
+        "it jumps to the end": continued(lambda p, x, d, epoch: p),
+        "do not round it": lambda p, x, d, epoch: bounded(stretched)(p, x, d, int(epoch)),
+        "it returns a rate, or a part": lambda p, x, d, e: bounded(stretched)(p, x, d, e) / p,
+        "it is not always 100": lambda p, x, d, epoch: bounded(stretched)(100, x, d, epoch),
+        "returned None": lambda p, x, d, epoch: print(bounded(stretched)(p, x, d, epoch)),
+        "division by zero": lambda p, x, d, epoch: d + (p - d) / max(epoch - d, 0),
+    },
+)

@@ -10,104 +10,10 @@ def scaled(x, weight, bias, eps, dims=(0, 2, 3), correction=0):
     return x * weight.view(1, -1, 1, 1) + bias.view(1, -1, 1, 1)
 
 
-@wrong(checks.normalise, "correction=0")
-def is_unbiased(x, weight, bias, eps):
-    return scaled(x, weight, bias, eps, correction=1)
-
-
-@wrong(checks.normalise, "that is instance norm")
-def normalises_each_image(x, weight, bias, eps):
-    return scaled(x, weight, bias, eps, dims=(2, 3))
-
-
-@wrong(checks.normalise, "one mean for all channels")
-def mixes_channels(x, weight, bias, eps):
-    return scaled(x, weight, bias, eps, dims=(0, 1, 2, 3))
-
-
-@wrong(checks.normalise, "each pixel has a mean of its own")
-def normalises_each_pixel(x, weight, bias, eps):
-    return scaled(x, weight, bias, eps, dims=0)
-
-
-@wrong(checks.normalise, "eps is missing")
-def forgets_eps(x, weight, bias, eps):
-    return scaled(x, weight, bias, 0.0)
-
-
-@wrong(checks.normalise, "eps is outside of the root")
-def adds_eps_late(x, weight, bias, eps):
-    x = (x - x.mean((0, 2, 3), keepdim=True)) / (
-        x.var((0, 2, 3), correction=0, keepdim=True).sqrt() + eps
-    )
-    return x * weight.view(1, -1, 1, 1) + bias.view(1, -1, 1, 1)
-
-
-@wrong(checks.normalise, "weight and bias are missing")
-def forgets_to_scale(x, weight, bias, eps):
-    return scaled(x, torch.ones_like(weight), torch.zeros_like(bias), eps)
-
-
-@wrong(checks.normalise, "take the square root")
-def forgets_the_root(x, weight, bias, eps):
-    variance, mean = torch.var_mean(x, (0, 2, 3), correction=0, keepdim=True)
-    x = (x - mean) / (variance + eps)
-    return x * weight.view(1, -1, 1, 1) + bias.view(1, -1, 1, 1)
-
-
 def moved(running, rows, batch, momentum):
     new = running.clone()
     new[rows] = (1 - momentum) * new[rows] + momentum * batch
     return new
-
-
-@wrong(checks.update_running, "all rows moved")
-def moves_all(running, step, batch, momentum):
-    return moved(running, slice(None), batch, momentum)
-
-
-@wrong(checks.update_running, "old and new are swapped")
-def turns_momentum_round(running, step, batch, momentum):
-    return moved(running, min(step, len(running) - 1), batch, 1 - momentum)
-
-
-@wrong(checks.update_running, "the row is one too low")
-def counts_from_one(running, step, batch, momentum):
-    return moved(running, min(step, len(running) - 1) - 1, batch, momentum)
-
-
-@wrong(checks.update_running, "start again from the first")
-def wraps_round(running, step, batch, momentum):
-    return moved(running, step % len(running), batch, momentum)
-
-
-@wrong(checks.update_running, "should only move towards them")
-def replaces(running, step, batch, momentum):
-    return moved(running, min(step, len(running) - 1), batch, 1.0)
-
-
-@wrong(checks.update_running, "returns the moved row alone")
-def gives_one_row(running, step, batch, momentum):
-    row = min(step, len(running) - 1)
-    return moved(running, row, batch, momentum)[row]
-
-
-@wrong(checks.update_running, "the sum grows for ever")
-def only_adds(running, step, batch, momentum):
-    new = running.clone()
-    new[min(step, len(running) - 1)] += momentum * batch
-    return new
-
-
-@wrong(checks.update_running, "changed what it was given")
-def writes_in_place(running, step, batch, momentum):
-    running[min(step, len(running) - 1)].lerp_(batch, momentum)
-    return running
-
-
-@wrong(checks.update_running, "has no row of its own")
-def falls_off_the_end(running, step, batch, momentum):
-    return moved(running, step, batch, momentum)
 
 
 def agree(a, b):
@@ -227,29 +133,6 @@ def is_numpy_like(x, weight, bias, eps):
     return scaled(x, weight, bias, eps).tolist()
 
 
-all_wrong(
-    checks.normalise,
-    {
-        "lost their keepdim=True": forgets_keepdim,
-        "do not line up with the channels": forgets_view,
-        "mean and variance entered as constants": detaches_statistics,
-        "the mean is not subtracted": forgets_the_mean,
-        "scale first, then shift": adds_the_bias_first,
-        "that is layer norm": lambda x, w, b, eps: scaled(x, w, b, eps, dims=(1, 2, 3)),
-        "it averages over images and channels": lambda x, w, b, eps: scaled(
-            x, w, b, eps, dims=(0, 1)
-        ),
-        "it is not always 1e-5": lambda x, w, b, eps: scaled(x, w, b, 1e-5),
-        "the weight is missing": lambda x, w, b, eps: scaled(x, torch.ones_like(w), b, eps),
-        "the bias is missing": lambda x, w, b, eps: scaled(x, w, torch.zeros_like(b), eps),
-        "weight and bias are swapped": lambda x, w, b, eps: scaled(x, b, w, eps),
-        "it should give a tensor, not a list": is_numpy_like,
-        "the result has no graph": lambda x, w, b, eps: scaled(x, w, b, eps).detach(),
-        "the dtype is not that of the inputs": lambda x, w, b, eps: scaled(x, w, b, eps).half(),
-    },
-)
-
-
 def updated(row, blend=lambda old, new, m: (1 - m) * old + m * new):
     def update_running(running, step, batch, momentum):
         new = running.clone()
@@ -262,29 +145,6 @@ def updated(row, blend=lambda old, new, m: (1 - m) * old + m * new):
 
 def bounded(step, rows):
     return min(step, rows - 1)
-
-
-all_wrong(
-    checks.update_running,
-    {
-        "are ignored": lambda running, step, batch, m: (
-            moved(running, step, batch, m) if step < len(running) else running
-        ),
-        "the one before the last": updated(lambda step, rows: step if step < rows else rows - 2),
-        "the row is one too high": updated(lambda step, rows: min(step + 1, rows - 1)),
-        "always moves the first row": updated(lambda step, rows: 0),
-        "always moves the last row": updated(lambda step, rows: -1),
-        "it is not always 0.1": updated(bounded, lambda old, new, m: 0.9 * old + 0.1 * new),
-        "moves away from the batch": updated(bounded, lambda old, new, m: old - m * (new - old)),
-        "come back as they were": lambda running, step, batch, m: running,
-        "the dtype is not that of the inputs": lambda running, step, batch, m: updated(bounded)(
-            running, step, batch, m
-        ).float(),
-        "it should give a tensor, not a list": lambda running, step, batch, m: updated(bounded)(
-            running, step, batch, m
-        ).tolist(),
-    },
-)
 
 
 @wrong(checks.leaks, "a leak into all images but the last")
@@ -336,18 +196,6 @@ all_wrong(
 )
 
 
-@wrong(checks.normalise, "is normalised over its channels")
-def averages_over_channels(x, weight, bias, eps):
-    return scaled(x, weight, bias, eps, dims=1)
-
-
-@wrong(checks.update_running, "it moves a column")
-def moves_a_column(running, step, batch, momentum):
-    new, place = running.clone(), min(step, len(running) - 1)
-    new[:, place] = (1 - momentum) * running[:, place] + momentum * batch
-    return new
-
-
 @wrong(checks.leaks, "when one particular image is away")
 def looks_at_one_in_the_middle(classify, images):
     return not agree(classify(images)[3], classify(images[3:4])[0])
@@ -389,3 +237,63 @@ def blackens_an_image(classify, images):
 @wrong(checks.sealed_logits, "by itself alone")
 def classifies_each_alone(query, support, filters, head):
     return torch.cat([logits(x, x, head) for x in (query @ filters).unsqueeze(1)])
+
+
+def between(means):
+    return means.var(0, correction=0)
+
+
+all_wrong(
+    checks.pooled,
+    {
+        "forgets how far the tasks' means lie apart": lambda m, v: (m.mean(0), v.mean(0)),
+        "forgets the variances within the tasks": lambda m, v: (m.mean(0), between(m)),
+        "correction=0": lambda m, v: (m.mean(0), v.mean(0) + m.var(0)),
+        "it adds the square of the mean": lambda m, v: (m.mean(0), v.mean(0) + m.mean(0) ** 2),
+        "subtract the square of the mean": lambda m, v: (m.mean(0), (v + m**2).mean(0)),
+        "it subtracts how far the means": lambda m, v: (m.mean(0), v.mean(0) - between(m)),
+        "are averaged, not added": lambda m, v: (m.mean(0), v.sum(0) + between(m)),
+        "it adds the deviation": lambda m, v: (m.mean(0), v.mean(0) + m.std(0, correction=0)),
+        "it averages deviations": lambda m, v: (m.mean(0), v.sqrt().mean(0) ** 2 + between(m)),
+        "it returns the deviation": lambda m, v: (m.mean(0), (v.mean(0) + between(m)).sqrt()),
+        "averages over the channels": lambda m, v: (m.mean(1), v.mean(1) + between(m.T)),
+        "over the tasks, not added": lambda m, v: (m.sum(0), v.mean(0) + between(m)),
+        "the mean comes first": lambda m, v: (v.mean(0) + between(m), m.mean(0)),
+        "the first task alone": lambda m, v: (m[0], v[0]),
+        "the means entered as constants": lambda m, v: (
+            m.detach().mean(0),
+            v.mean(0) + between(m.detach()),
+        ),
+        "it should return 2 values": lambda m, v: v.mean(0) + between(m),
+    },
+)
+
+
+def mixed(momentum, batches):
+    """The shares, by mixing a list."""
+    parts = [1.0]
+    for _ in range(batches):
+        parts = [(1 - momentum) * part for part in parts] + [momentum]
+    return parts
+
+
+all_wrong(
+    checks.shares,
+    {
+        "the other way round: the start": lambda m, n: mixed(m, n)[::-1],
+        "the start has a share too": lambda m, n: mixed(m, n)[1:],
+        "has the whole share m": lambda m, n: [1 - n * m] + [m] * n,
+        "and so does the start": lambda m, n: [(1 - m) ** n] + [m] * n,
+        "an average would give all": lambda m, n: [1 / (n + 1)] * (n + 1),
+        "the old values keep": lambda m, n: mixed(1 - m, n),
+        "once too often": lambda m, n: [mixed(m, n)[0]] + [(1 - m) * x for x in mixed(m, n)[1:]],
+        "also with the last": lambda m, n: [(1 - m) ** (n - 1), *mixed(m, n)[1:]],
+        "what one batch leaves": lambda m, n: [1 - m, *mixed(m, n)[1:]],
+        "how far each has faded": lambda m, n: [mixed(m, n)[0]] + [x / m for x in mixed(m, n)[1:]],
+        "the newest has": lambda m, n: [mixed(m, n)[0], *mixed(m, n)[:0:-1]],
+        "one batch too many": lambda m, n: mixed(m, n + 1),
+        "it is not always 0.1": lambda m, n: mixed(0.1, n),
+        "the share of the start alone": lambda m, n: (1 - m) ** n,
+        "your shares sum to": lambda m, n: [m**k for k in range(n, -1, -1)],
+    },
+)

@@ -56,110 +56,8 @@ def lslr(weights, gradients, rate):
     }
 
 
-@wrong(checks.lslr_step, "the step goes up")
-def lslr_climbs(weights, gradients, rates, step):
-    return lslr(weights, gradients, lambda layer: -rates[layer, step])
-
-
-@wrong(checks.lslr_step, "yours reads rates[step, layer]")
-def transposes(weights, gradients, rates, step):
-    return lslr(weights, gradients, lambda layer: rates[step, layer])
-
-
-@wrong(checks.lslr_step, "always uses the rates of step 0")
-def ignores_the_step(weights, gradients, rates, step):
-    return lslr(weights, gradients, lambda layer: rates[layer, 0])
-
-
-@wrong(checks.lslr_step, "the rates of the step before")
-def counts_steps_from_one(weights, gradients, rates, step):
-    return lslr(weights, gradients, lambda layer: rates[layer, step - 1])
-
-
-@wrong(checks.lslr_step, "entered as plain numbers (.item()")
-def takes_items(weights, gradients, rates, step):
-    return lslr(weights, gradients, lambda layer: rates[layer, step].item())
-
-
-@wrong(checks.lslr_step, "counts tensors where it should count layers")
-def runs_out_of_rows(weights, gradients, rates, step):
-    return {
-        name: weights[name] - rates[place, step] * gradients[name]
-        for place, name in enumerate(weights)
-    }
-
-
-@wrong(checks.lslr_step, "averages the rates over the steps")
-def averages_steps(weights, gradients, rates, step):
-    return lslr(weights, gradients, lambda layer: rates[layer].mean())
-
-
 def meta_sgd(weights, gradients, rates, change):
     return {name: weights[name] - change(rates[name]) * gradients[name] for name in weights}
-
-
-@wrong(checks.meta_sgd_step, "the step goes up")
-def meta_sgd_climbs(weights, gradients, rates):
-    return meta_sgd(weights, gradients, rates, lambda rate: -rate)
-
-
-@wrong(checks.meta_sgd_step, "one rate for a tensor, the mean")
-def averages(weights, gradients, rates):
-    return meta_sgd(weights, gradients, rates, torch.mean)
-
-
-@wrong(checks.meta_sgd_step, "absolute values")
-def takes_absolute_values(weights, gradients, rates):
-    return meta_sgd(weights, gradients, rates, torch.abs)
-
-
-@wrong(checks.meta_sgd_step, "clips the rates")
-def clips(weights, gradients, rates):
-    return meta_sgd(weights, gradients, rates, torch.relu)
-
-
-@wrong(checks.meta_sgd_step, "entered as plain numbers (.detach()")
-def detaches(weights, gradients, rates):
-    return meta_sgd(weights, gradients, rates, torch.detach)
-
-
-@wrong(checks.meta_sgd_step, "the change, not the changed weights")
-def gives_the_change(weights, gradients, rates):
-    return {name: -rates[name] * gradients[name] for name in weights}
-
-
-@wrong(checks.rate_gradient, "the sign")
-def forgets_the_sign(query, support):
-    return sum((query[name] * support[name]).sum().item() for name in query)
-
-
-@wrong(checks.rate_gradient, "the cosine of the angle")
-def takes_the_cosine(query, support):
-    a, b = (torch.cat([part.flatten() for part in g.values()]) for g in (query, support))
-    return -torch.cosine_similarity(a, b, dim=0).item()
-
-
-@wrong(checks.rate_gradient, "not the first alone")
-def stops_at_the_first(query, support):
-    for name in query:
-        return -(query[name] * support[name]).sum().item()
-
-
-@wrong(checks.rate_gradient, "a number for each tensor")
-def does_not_add_up(query, support):
-    return {name: -(query[name] * support[name]).sum().item() for name in query}
-
-
-@wrong(checks.rate_gradient, "the mean over the weights")
-def takes_the_mean(query, support):
-    a, b = (torch.cat([part.flatten() for part in g.values()]) for g in (query, support))
-    return -(a * b).mean().item()
-
-
-@wrong(checks.rate_gradient, "it multiplies the lengths")
-def multiplies_lengths(query, support):
-    a, b = (torch.cat([part.flatten() for part in g.values()]) for g in (query, support))
-    return -(a.norm() * b.norm()).item()
 
 
 def lslr_count(layers):
@@ -213,60 +111,10 @@ def lslr_change(change):
     return lslr_step
 
 
-all_wrong(
-    checks.lslr_step,
-    {
-        "the rates of the step after": lambda weights, gradients, rates, step: lslr(
-            weights, gradients, lambda layer: rates[layer, step + 1]
-        ),
-        "the rates of the last step": lambda weights, gradients, rates, step: lslr(
-            weights, gradients, lambda layer: rates[layer, -1]
-        ),
-        "the first layer's rates for all": lambda weights, gradients, rates, step: lslr(
-            weights, gradients, lambda layer: rates[0, step]
-        ),
-        "it sorts the layers": lslr_row(
-            lambda names, name: sorted(layers_of(names)).index(layer_of(name))
-        ),
-        "yours ends at the first dot": lslr_row(
-            lambda names, name: list(dict.fromkeys(n.split(".")[0] for n in names)).index(
-                name.split(".")[0]
-            )
-        ),
-        "the gradients are missing": lslr_change(lambda w, rate, g: w - rate),
-        "it returns the change": lslr_change(lambda w, rate, g: -rate * g),
-        "the weights entered as constants": lslr_change(lambda w, rate, g: w.detach() - rate * g),
-        "the gradients entered as constants": lslr_change(lambda w, rate, g: w - rate * g.detach()),
-        "the result has no graph": lslr_change(lambda w, rate, g: (w - rate * g).detach()),
-        "the dtype is not that of the inputs": lslr_change(
-            lambda w, rate, g: (w - rate * g).to(torch.float16)
-        ),
-    },
-)
-
-
 def sgd(change):
     return lambda weights, gradients, rates: {
         name: change(w, rates[name], gradients[name]) for name, w in weights.items()
     }
-
-
-all_wrong(
-    checks.meta_sgd_step,
-    {
-        "one rate for a tensor, the first": sgd(lambda w, rate, g: w - rate.flatten()[0] * g),
-        "one inner product from all weights": sgd(lambda w, rate, g: w - (rate * g).sum()),
-        "they belong to the gradients": sgd(lambda w, rate, g: rate * w - g),
-        "the rates are missing": sgd(lambda w, rate, g: w - g),
-        "the gradients are missing": sgd(lambda w, rate, g: w - rate),
-        "the weights entered as constants": sgd(lambda w, rate, g: w.data - rate * g),
-        "the gradients entered as constants": sgd(lambda w, rate, g: w - rate * g.data),
-        "it returns a list": lambda *inputs: list(
-            sgd(lambda w, rate, g: w - rate * g)(*inputs).values()
-        ),
-        "the result has no graph": sgd(lambda w, rate, g: (w - rate * g).detach()),
-    },
-)
 
 
 def long(gradients, query):
@@ -275,25 +123,6 @@ def long(gradients, query):
 
 def from_vectors(formula):
     return lambda query, support: formula(long(query, query), long(support, query)).item()
-
-
-all_wrong(
-    checks.rate_gradient,
-    {
-        "the length of one gradient": from_vectors(lambda q, s: -q.dot(s) / s.norm()),
-        "not the last alone": lambda query, support: [
-            -(query[name] * support[name]).sum().item() for name in query
-        ][-1],
-        "it multiplies the sums": from_vectors(lambda q, s: -q.sum() * s.sum()),
-        "absolute values": from_vectors(lambda q, s: -(q * s).abs().sum()),
-        "the square of the support gradient": from_vectors(lambda q, s: -s.dot(s)),
-        "the square of the query gradient": from_vectors(lambda q, s: -q.dot(q)),
-        "the query gradient alone": from_vectors(lambda q, s: -q.sum()),
-        "one number is asked for": lambda query, support: (
-            -long(query, query) * long(support, query)
-        ),
-    },
-)
 
 
 def usual_ends(name):
@@ -319,17 +148,127 @@ def rows(number):
     return lslr_step
 
 
-wrong(checks.lslr_step, "takes two tensors for a layer")(rows(lambda _, layer, place: place // 2))
-wrong(checks.lslr_step, "a set has no order")(
-    rows(lambda layers, layer, place: (layers.index(layer) + 1) % len(layers))
+def last_counted(step_weights):
+    return max(step for step, v in enumerate(step_weights) if v > 0)
+
+
+def before(last):
+    return lambda v: [step < last(v) for step in range(len(v))]
+
+
+right_steps = before(lambda v: last_counted(v) + 1)
+
+all_wrong(
+    checks.steps_that_learn,
+    {
+        "from every later loss too": lambda v: [weight > 0 for weight in v],
+        "after the last loss that counts": lambda v: [True] * len(v),
+        "one step too few": before(last_counted),
+        "one step too many": before(lambda v: last_counted(v) + 2),
+        "it stops at the first loss": before(
+            lambda v: next(step for step, weight in enumerate(v) if weight > 0) + 1
+        ),
+        "every loss comes after it": lambda v: [False, *right_steps(v)[1:]],
+        "the last step learns only if": lambda v: [*right_steps(v)[:-1], True],
+        "from the first loss on": lambda v: [sum(v[: step + 1]) > 0 for step in range(len(v))],
+        "True stands for a rate that learns": lambda v: [not x for x in right_steps(v)],
+        "the last step alone": lambda v: [step == len(v) - 1 for step in range(len(v))],
+        "the step of the last loss": lambda v: [step == last_counted(v) for step in range(len(v))],
+        "a small weight is a weight": lambda v: right_steps([round(x, 2) for x in v]),
+        "it returns 0 or 1": lambda v: [int(x) for x in right_steps(v)],
+        "it returns how many learn": lambda v: sum(right_steps(v)),
+        "it returns the steps that learn": lambda v: list(range(last_counted(v) + 1)),
+    },
 )
 
 
-@wrong(checks.rate_gradient, "@ is a matrix product")
-def multiplies_matrices(query, support):
-    return -sum((query[name] @ support[name]).sum() for name in query)
+def rates_of(rate, row=lambda layers, layer, place: layers.index(layer), fit=None):
+    """Rates of all weights; `rate` picks one, `row` finds its row, `fit` gives it its shape."""
+
+    def spread(weights, rates, step):
+        layers = layers_of(weights)
+        fitted = fit or (lambda number, weight: number.expand_as(weight))
+        return {
+            name: fitted(rate(rates, row(layers, layer_of(name), place), step), weight)
+            for place, (name, weight) in enumerate(weights.items())
+        }
+
+    return spread
 
 
-@wrong(checks.rate_gradient, "one number is asked for")
-def leaves_a_matrix(query, support):
-    return -sum(query[name] * support[name] for name in query if name == "head.weight")
+def picked(rates, layer, step):
+    return rates[layer, step]
+
+
+all_wrong(
+    checks.spread,
+    {
+        "yours reads rates[step, layer]": rates_of(lambda r, layer, step: r[step, layer]),
+        "the rates of step 0": rates_of(lambda r, layer, step: r[layer, 0]),
+        "the rates of the last step": rates_of(lambda r, layer, step: r[layer, -1]),
+        "the rates of the step before": rates_of(lambda r, layer, step: r[layer, step - 1]),
+        "the rates of the step after": rates_of(lambda r, layer, step: r[layer, step + 1]),
+        "it averages the rates": rates_of(lambda r, layer, step: r[layer].mean()),
+        "the first layer's rate for all": rates_of(lambda r, layer, step: r[0, step]),
+        "it counts tensors": rates_of(picked, lambda layers, layer, place: place),
+        "it takes two tensors for a layer": rates_of(
+            picked, lambda layers, layer, place: place // 2
+        ),
+        "it sorts the layers": rates_of(
+            picked, lambda layers, layer, place: sorted(layers).index(layer)
+        ),
+        "a set has no order": rates_of(
+            picked, lambda layers, layer, place: (layers.index(layer) + 1) % len(layers)
+        ),
+        "one number for each tensor": rates_of(picked, fit=lambda rate, weight: rate),
+        "each weight is multiplied": rates_of(picked, fit=lambda rate, weight: rate * weight),
+        "so that no gradient reaches them": rates_of(
+            picked, fit=lambda rate, weight: torch.full_like(weight, rate.item())
+        ),
+        "it returns a list": lambda *inputs: list(rates_of(picked)(*inputs).values()),
+        "the dtype is not that of the inputs": rates_of(
+            picked, fit=lambda rate, weight: rate.float().expand_as(weight)
+        ),
+    },
+)
+
+
+def inner(a, b):
+    return sum((a[name] * b[name]).sum() for name in a).item()
+
+
+def searched(rate, otherwise=math.inf):
+    """The rate of a parabola that opens upwards."""
+    return lambda query, support, bent: (
+        rate(query, support, bent) if inner(support, bent) > 0 else otherwise
+    )
+
+
+def first_alone(query, support, bent):
+    return (query["head.weight"] * support["head.weight"]).sum().item() / inner(support, bent)
+
+
+all_wrong(
+    checks.best_rate,
+    {
+        "or is a line": lambda q, g, b: inner(q, g) / inner(g, b),
+        "math.inf is asked for, not 0": searched(lambda q, g, b: inner(q, g) / inner(g, b), 0.0),
+        "the sign: the slope": searched(lambda q, g, b: -inner(q, g) / inner(g, b)),
+        "it is upside down": searched(lambda q, g, b: inner(g, b) / inner(q, g)),
+        "a 2 too many": searched(lambda q, g, b: inner(q, g) / inner(g, b) / 2),
+        "a 2 too few": searched(lambda q, g, b: 2 * inner(q, g) / inner(g, b)),
+        "not along the query gradient": searched(lambda q, g, b: inner(q, q) / inner(g, b)),
+        "the query gradient is missing": searched(lambda q, g, b: inner(g, g) / inner(g, b)),
+        "not ⟨query, bent⟩": searched(lambda q, g, b: inner(q, g) / inner(q, b)),
+        "not its square": searched(lambda q, g, b: inner(q, g) / inner(b, b)),
+        "the bend is missing": searched(lambda q, g, b: inner(q, g)),
+        "so add up first": searched(
+            lambda q, g, b: sum((q[n] * g[n] / (g[n] * b[n])).sum() for n in q).item()
+        ),
+        "@ is a matrix product": lambda q, g, b: sum((q[n] @ g[n]).sum() for n in q),
+        "it divides lengths": searched(
+            lambda q, g, b: math.sqrt(inner(q, q)) / math.sqrt(inner(b, b))
+        ),
+        "it stopped: KeyError": searched(first_alone),
+    },
+)

@@ -134,3 +134,28 @@ def trains_on_the_validation_characters(train, validation, tasks):
 @wrong(trained, "are for the judge")
 def looks_at_the_test_characters(train, validation, tasks):
     mamlpp.TaskSampler(mamlpp.load_images("glyphs", "test"), ways=5, shots=1).sample(1)
+
+
+def at_whole_epochs(**options):
+    return lambda learner, task, epoch: loss_of(learner, task, int(epoch), **options)
+
+
+def rate_of_step_0(learner, task, epoch, **options):
+    return loss_of(learner, task, epoch, rate=lambda name, step: learner.rule(name, 0), **options)
+
+
+all_wrong(
+    checks.task_loss,
+    {
+        "all three mistakes": lambda learner, task, epoch: rate_of_step_0(
+            learner, task, int(epoch), query_step=0
+        ),
+        "about the learner and the rates": lambda learner, task, epoch: rate_of_step_0(
+            learner, task, epoch, query_step=0
+        ),
+        "about the learner and the epoch": at_whole_epochs(query_step=0),
+        "about the rates and the epoch": lambda learner, task, epoch: rate_of_step_0(
+            learner, task, int(epoch)
+        ),
+    },
+)

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from mamlpp import checks
+from mamlpp.checks.set_8_bug_hunt import BUGS
 from tests.exercises.wrong_answers import all_wrong, wrong
 
 
@@ -41,14 +42,60 @@ GUESSES = {
     7: ("alias", "unread setting", "deviation over hits"),
     8: ("transductive", "wrong sign", "shared seed"),
 }
+
+
+def shows(number):
+    """Arguments for which program `number` is wrong."""
+    return {
+        1: lambda: (lambda t: (3 / 2 * t**2).sum(), torch.ones(2, requires_grad=True), 0.1, 2),
+        2: lambda: ({"task_rate": 0.01},),
+        3: lambda: ({"mean": torch.ones(3)}, lambda s: s["mean"].add_(5).sum().item()),
+        4: lambda: (5, 10, 0.02, 10),
+        5: lambda: (4, 10, 50, 49),
+        6: lambda: (10, 10, torch.Generator().manual_seed(0)),
+        7: lambda: (torch.arange(24.0).view(3, 2, 2, 2), torch.zeros(2), torch.ones(2)),
+        8: lambda: (torch.tensor([[1.0] * 4, [0.0] * 4]),),
+    }[number]()
+
+
+def shows_nothing(number):
+    """Arguments for which program `number` does what it should."""
+    return {
+        1: lambda: (lambda t: 3 * t.sum(), torch.ones(2, requires_grad=True), 0.1, 2),
+        2: lambda: ({"inner_rate": 0.01},),
+        3: lambda: ({"mean": torch.ones(3)}, lambda s: s["mean"].sum().item()),
+        4: lambda: (5, 10, 0.02, 9),
+        5: lambda: (4, 10, 50, 0),
+        6: lambda: (10, 1, torch.Generator().manual_seed(0)),
+        7: lambda: (torch.tensor([-1.0, 1.0]).view(2, 1, 1, 1), torch.zeros(1), torch.ones(1)),
+        8: lambda: (torch.tensor([[1.0], [0.0]]),),
+    }[number]()
+
+
 for _number, _kinds in GUESSES.items():
     for _kind in _kinds:
 
-        def guesses(kind=_kind):
-            return kind
+        def guesses(kind=_kind, number=_number):
+            return kind, shows(number)
 
         wrong(found(_number), f"it is not '{_kind}'")(guesses)
-    wrong(found(_number), "'typo' is not in the list")(lambda: "typo")
+
+    def shows_no_difference(number=_number):
+        return BUGS[number].kind, shows_nothing(number)
+
+    def gives_no_tuple(number=_number):
+        return BUGS[number].kind, shows(number)[0]
+
+    def gives_too_few(number=_number):
+        return BUGS[number].kind, ()
+
+    wrong(found(_number), "does what it should")(shows_no_difference)
+    wrong(found(_number), "the arguments are a tuple")(gives_no_tuple)
+    wrong(found(_number), "stopped: ")(gives_too_few)
+    wrong(found(_number), "'typo' is not in the list")(lambda: ("typo", ()))
+    wrong(found(_number), "did you mean 'first order'")(lambda: ("first_order", ()))
+    wrong(found(_number), "as a string, not a list")(lambda: (["alias"], ()))
+    wrong(found(_number), "return two things")(lambda: "alias")
 
 
 @wrong(shown(1), "differentiate the result")
@@ -542,11 +589,6 @@ all_wrong(
         ),
     },
 )
-
-
-for _number in range(1, 9):
-    wrong(found(_number), "did you mean 'first order'")(lambda: "first_order")
-    wrong(found(_number), "as a string, not a list")(lambda: ["alias"])
 
 
 @wrong(fixed(3), "`evaluate` is never called")

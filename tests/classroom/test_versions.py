@@ -6,13 +6,22 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import exercises
 import nbformat
 import pytest
-from exercises import SourceError, cell_name, for_students, grading, is_remark, is_test, read_source
 from nbformat import NotebookNode
 
-REAL = sorted(exercises.SOURCES.glob("*.ipynb"))
+from classroom import versions
+from classroom.versions import (
+    SourceError,
+    cell_name,
+    for_students,
+    grading,
+    is_remark,
+    is_test,
+    read_source,
+)
+
+REAL = sorted(versions.SOURCES.glob("*.ipynb"))
 REGION = re.compile(
     r"^( *)### BEGIN SOLUTION\n.*?^ *### END SOLUTION$|"
     r"^ *### BEGIN HIDDEN TESTS\n.*?^ *### END HIDDEN TESTS\n?",
@@ -22,7 +31,7 @@ REGION = re.compile(
 
 def without_regions(source: str) -> str:
     return REGION.sub(
-        lambda found: found[1] + exercises.STUB if found[1] is not None else "", source
+        lambda found: found[1] + versions.STUB if found[1] is not None else "", source
     )
 
 
@@ -66,7 +75,7 @@ def secret_lines(cell: NotebookNode) -> set[str]:
 @pytest.fixture(scope="session")
 def made(course: Path) -> Callable[[Path], NotebookNode]:
     """From a source to what students open."""
-    return lambda path: for_students(path, exercises.STUDENTS, course)
+    return lambda path: for_students(path, versions.STUDENTS, course)
 
 
 def test_students_get_the_source_without_the_regions(source: Path, made):
@@ -76,18 +85,18 @@ def test_students_get_the_source_without_the_regions(source: Path, made):
 
 @pytest.mark.parametrize("path", REAL, ids=lambda path: path.stem)
 def test_what_students_open_is_the_source_without_the_regions(path: Path, made):
-    opened = (exercises.STUDENTS / path.name).read_text(encoding="utf-8")
+    opened = (versions.STUDENTS / path.name).read_text(encoding="utf-8")
     assert_nothing_given_away(path, opened)
     assert_no_drift(path, nbformat.reads(opened, 4))
     assert opened.rstrip() == nbformat.writes(made(path)), "out of date: type 'make exercises'"
 
 
 def test_students_open_no_set_that_has_no_source():
-    assert [path.name for path in sorted(exercises.STUDENTS.glob("*"))] == [p.name for p in REAL]
+    assert [path.name for path in sorted(versions.STUDENTS.glob("*"))] == [p.name for p in REAL]
 
 
 def test_solutions_are_whole_and_unmarked(source: Path, tmp_path: Path):
-    assert exercises.main(source.parent, tmp_path, solutions=True) == 0
+    assert versions.main(source.parent, tmp_path, solutions=True) == 0
     code = (tmp_path / source.name).read_text(encoding="utf-8")
     assert "return x + x" in code
     assert "assert double(7) == 14" in code
@@ -107,7 +116,7 @@ def test_links_are_right_where_the_notebooks_go(sources: Path, tmp_path: Path, s
     for name in ("01_sums.ipynb", "02_signs.ipynb"):
         shutil.copy(sources / name, tmp_path / "exercises")
     place = tmp_path / "notebooks" / "exercises"
-    assert exercises.main(tmp_path / "exercises", place, solutions=solutions) == 0
+    assert versions.main(tmp_path / "exercises", place, solutions=solutions) == 0
     text = nbformat.read(place / "01_sums.ipynb", 4).cells[0].source
     assert re.findall(r"\]\((.*?)\)", text) == ["../01_maml.ipynb", "02_signs.ipynb"]
 
@@ -201,7 +210,7 @@ def test_all_faults_of_all_sources_are_printed_and_the_good_ones_made(
     folder = tmp_path / "sources"
     edited(source, folder, set_grading("mean-test", points=0, locked=False))
     shutil.copy(source, folder / "02_good.ipynb")
-    assert exercises.main(folder, tmp_path / "built") == 1
+    assert versions.main(folder, tmp_path / "built") == 1
     first, second = capsys.readouterr().out.splitlines()
     assert first == "01_sums.ipynb: test cell 'mean-test' has no points"
     assert second == "01_sums.ipynb: test cell 'mean-test' is not locked code"
@@ -209,5 +218,5 @@ def test_all_faults_of_all_sources_are_printed_and_the_good_ones_made(
 
 
 def test_no_source_at_all_is_a_failure(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    assert exercises.main(tmp_path, tmp_path / "built") == 1
+    assert versions.main(tmp_path, tmp_path / "built") == 1
     assert "No exercise set in" in capsys.readouterr().out

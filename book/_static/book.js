@@ -26,3 +26,9 @@ for (const explorer of document.querySelectorAll(".explorer")) {
   };
   for (const control of controls) control.addEventListener("input", show);
 }
+
+// The theme's arrows beside a page with pages below it have no name.
+for (const summary of document.querySelectorAll("nav summary")) {
+  const page = summary.parentElement.parentElement.querySelector("a").textContent;
+  summary.setAttribute("aria-label", `Pages below “${page}”`);
+}

@@ -7,7 +7,7 @@ A source, `exercises/NN_name.ipynb`, holds the text of each exercise, its soluti
 and hidden tests, in nbgrader's format. nbgrader's own converter makes the students' notebook of it.
 """
 
-import stopping
+from mamlpp import stopping
 
 stopping.listen(__name__, "Each notebook that is there is whole; the same command makes them all.")
 

@@ -4,8 +4,8 @@ Python runs this file when it starts with this folder on PYTHONPATH. `MAMLPP_FEN
 as JSON: folders that may be written, folders that may not be read, and exceptions to the latter.
 Each refusal raises PermissionError in the submission's cell, and adds a line to the file `log`.
 
-This stops curiosity and accidents, not attacks: ctypes, for one, gets around an audit hook. Only a
-container stops an attack.
+It says in words what `wall.py` would refuse without any. By itself it stops curiosity and
+accidents, not attacks: ctypes, for one, gets around an audit hook.
 """
 
 import importlib.machinery
@@ -146,6 +146,8 @@ def limit_memory(amount):
         return
     for name in ("RLIMIT_DATA", "RLIMIT_CORE"):
         limit = amount if name == "RLIMIT_DATA" else 0
+        _, hard = resource.getrlimit(getattr(resource, name))
+        limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
         resource.setrlimit(getattr(resource, name), (limit, limit))
 
 

@@ -1,0 +1,82 @@
+"""The book in a browser, opened from the disk: nothing is loaded or broken, and all can use it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import book
+
+axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+pytest.importorskip("sphinx")
+
+PAGES = ["index.html", "TEACHING.html", "book/ledger.html", "api/mamlpp.maml.html"]
+PAGES += [f"notebooks/{path.stem}.html" for path in sorted(book.NOTEBOOKS.glob("*.ipynb"))]
+TELEPHONE, LAPTOP = {"width": 390, "height": 844}, {"width": 1280, "height": 800}
+
+WIDER = "document.documentElement.scrollWidth - window.innerWidth"
+BROKEN = """() => [...document.images].filter(
+  image => image.complete && !image.naturalWidth).map(image => image.src)"""
+SILENT = "() => [...document.images].filter(image => !image.alt.trim()).map(image => image.src)"
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The book, with the results that are there."""
+    folder = tmp_path_factory.mktemp("book")
+    assert book.main(execute="never", output=folder) == 0
+    return folder
+
+
+@pytest.fixture
+def page(browser: Any) -> Iterator[Any]:
+    page = browser.new_page(viewport=LAPTOP)
+    page.foreign = []
+    page.on("request", lambda request: page.foreign.append(request.url))
+    yield page
+    page.close()
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page(name: str, site: Path, page: Any):
+    page.goto((site / name).as_uri(), wait_until="load")
+    assert [url for url in page.foreign if not url.startswith(("file:", "data:", "blob:"))] == []
+    assert page.evaluate(BROKEN) == []
+    assert page.evaluate(SILENT) == []
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        assert serious_faults(page) == [], scheme
+    page.set_viewport_size(TELEPHONE)
+    assert page.evaluate(WIDER) <= 0
+
+
+def serious_faults(page: Any) -> list[str]:
+    """What axe finds on a page that keeps somebody from using it."""
+    found = axe.Axe().run(page).response["violations"]
+    return [
+        f"{fault['id']}: {node['html'][:120]}"
+        for fault in found
+        if fault["impact"] in ("serious", "critical")
+        for node in fault["nodes"]
+    ]
+
+
+def test_an_explorer_moves_by_the_keyboard_and_says_what_it_shows(site: Path, page: Any):
+    page.goto((site / "notebooks" / "02_training_instability.html").as_uri())
+    explorer = page.locator(".explorer").last
+    picture, slider = explorer.locator("img"), explorer.get_by_role("slider", name="inner steps N")
+    before = picture.get_attribute("src"), picture.get_attribute("alt")
+    slider.press("ArrowRight")
+    after = picture.get_attribute("src"), picture.get_attribute("alt")
+    assert before[0] != after[0]
+    assert "after step 6" in after[1]
+    assert explorer.locator("[role=status]").text_content() == after[1]
+    assert slider.get_attribute("aria-valuetext") == "6"
+    assert picture.evaluate("image => image.decode().then(() => image.naturalWidth)") > 0
+
+
+def test_search_works_from_the_disk(site: Path, page: Any):
+    page.goto(f"{(site / 'search.html').as_uri()}?q=landscape")
+    page.wait_for_selector("#search-results li a")
+    assert "01_maml" in page.inner_html("#search-results")

@@ -1,0 +1,109 @@
+"""What a run gives away: features, classifiers in files, plain networks; what the prompt says."""
+
+import pickle
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import nn
+
+import mamlpp
+from mamlpp import cli
+from mamlpp.run.export import mapping
+from tests.makers import (
+    SHAPE,
+    WAYS,
+    make_batch,
+    make_perturbed_learner,
+    noise_sampler,
+    noise_trainer,
+)
+from tests.makers import noise_images as images_of
+
+
+@pytest.mark.parametrize("pooling", ["max", "stride"])
+def test_the_plain_network_computes_the_same(pooling):
+    learner = make_perturbed_learner("maml++", SHAPE, pooling=pooling)
+    x = make_batch().support_x[0]
+    for step in (0, 3):
+        for norm in learner.norms():
+            norm.update_running(step, torch.rand(4).double(), torch.rand(4).double())
+        plain = mamlpp.plain_network(learner, step)
+        statistics = learner.statistics(learner.weights(), x, step, "running")
+        expected = learner(learner.weights(), x, step, statistics=statistics)
+        torch.testing.assert_close(plain(x), expected)
+    batch_norm = make_perturbed_learner("maml", SHAPE)
+    expected = batch_norm(batch_norm.weights(), x)
+    torch.testing.assert_close(mamlpp.plain_network(batch_norm)(x), expected)
+    state = batch_norm.network.state_dict()
+    for name, origin in mapping(batch_norm).items():
+        own = state[origin.removesuffix("[step]")]
+        found = mamlpp.plain_network(batch_norm).state_dict()[name]
+        assert torch.equal(found, own[0] if origin.endswith("[step]") else own)
+
+
+def test_a_run_is_exported_by_a_command(tmp_path, capsys):
+    run = noise_trainer("maml++", directory=tmp_path / "run").fit()
+    cli.main(["export", str(tmp_path / "run"), f"--output={tmp_path / 'w.safetensors'}"])
+    said, state = capsys.readouterr().out, load_file(tmp_path / "w.safetensors")
+    plain = mamlpp.plain_network(run.learner)
+    assert state.keys() == plain.state_dict().keys()
+    assert "blocks.0.norm.weight, step 0" in said
+    assert "Sequential(" in said
+    plain.load_state_dict(state)
+    with safe_open(tmp_path / "w.safetensors", "pt") as file:
+        assert file.metadata()["layers"] == str(plain)
+    path = mamlpp.export(run, tmp_path / "w.pt", step=2)
+    assert torch.load(path)["1.weight"].equal(run.learner.network.blocks[0].norm.weight[2])
+    with pytest.raises(mamlpp.InputError, match="nothing can be written"):
+        mamlpp.export(run, tmp_path / "run" / "run.json" / "w.pt")
+
+
+def test_a_classifier_is_pickled_and_has_features():
+    learner, task = make_perturbed_learner("maml++", SHAPE), next(iter(make_batch()))
+    for reading in learner.readings:
+        classify = learner.adapt(task.support_x, task.support_y, reading=reading)
+        again = pickle.loads(pickle.dumps(classify))
+        assert torch.equal(again(task.query_x), classify(task.query_x))
+        head = classify.weights["head.weight"], classify.weights["head.bias"]
+        features = again.features(task.query_x)
+        torch.testing.assert_close(nn.functional.linear(features, *head), classify(task.query_x))
+    assert learner.features(task.query_x).shape == (6, 4)
+    own = mamlpp.MetaLearner(learner.recipe, (8,), WAYS, network=nn.Linear(8, WAYS))
+    with pytest.raises(mamlpp.InputError, match="Linear has no method features"):
+        own.features(torch.rand(2, 8))
+
+
+def test_what_is_printed_at_the_prompt_is_short(tmp_path):
+    run = noise_trainer(directory=tmp_path).fit()
+    for thing, words in (
+        (run, ("Run of noise 3-way 1-shot", "4 meta-steps", "best validation", "FixedRate")),
+        (run.history, ("4 rows", "validation_accuracy")),
+        (run.learner, ("3-way, ConvNet, 2 inner steps by FixedRate", "of ")),
+        (noise_sampler(), ("3-way 1-shot, 2 queries", "6 classes of 4 images, 1x16x16")),
+        (images_of(), ("ImageSet noise train: 6 classes",)),
+        (mamlpp.SinusoidSampler(), ("10 shots, 10 queries, seed 0",)),
+    ):
+        assert len(repr(thing)) < 400
+        for word in words:
+            assert word in repr(thing)
+    assert mamlpp.__version__ == mamlpp.files.code_version()["mamlpp"]
+    assert mamlpp.__version__
+    assert '"commit": ' in (tmp_path / "run.json").read_text()
+
+
+def test_help_tells_every_field_and_recipes_say_what_there_is():
+    import dataclasses
+
+    for field in dataclasses.fields(mamlpp.Recipe):
+        assert f"    {field.name}: " in mamlpp.Recipe.__doc__
+    with pytest.raises(mamlpp.InputError, match=r"no recipe 'anil'; choose one of maml, fomaml"):
+        mamlpp.RECIPES["anil"]
+
+
+def test_tensorboard_is_asked_for_by_name(tmp_path):
+    pytest.importorskip("tensorboard")
+    noise_trainer(directory=tmp_path).fit()
+    mamlpp.tensorboard(tmp_path)(None, {"iteration": 1, "loss": 2.0, "validation_loss": 1.0})
+    assert list(tmp_path.glob("events.*"))
