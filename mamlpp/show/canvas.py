@@ -11,6 +11,7 @@ so.
 
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import anywidget
 import ipywidgets  # type: ignore[import-untyped]
@@ -63,7 +64,7 @@ class Pads(anywidget.AnyWidget):
 
     _esm = Path(__file__).with_name("canvas.js")
     titles = traitlets.List(traitlets.Unicode()).tag(sync=True)
-    drawings = traitlets.List().tag(sync=True)
+    drawings: traitlets.List = traitlets.List().tag(sync=True)
 
 
 class Alphabet:
@@ -134,7 +135,8 @@ def _example() -> tuple[Tensor, Tensor]:
 
 def _draw(support_x: Tensor, query_x: Tensor, said: Tensor) -> Figure:
     figure = Figure(figsize=(10.5, 3.6), dpi=90, layout="constrained", facecolor="white")
-    above, below = figure.subfigures(2, 1, height_ratios=[1, 1.5])
+    parts: Any = figure.subfigures(2, 1, height_ratios=[1, 1.5])
+    above, below = parts
     titles = [*NAMES, "which one?"]
     for ax, image, title in zip(
         above.subplots(1, WAYS + 1), [*support_x, *query_x], titles, strict=True

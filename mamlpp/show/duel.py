@@ -9,6 +9,7 @@ not seen the support set, and after adaptation to it.
 """
 
 from html import escape
+from typing import Any
 
 import ipywidgets  # type: ignore[import-untyped]
 import matplotlib
@@ -70,7 +71,7 @@ class Duel:
         you = self.answers + [None] * (len(self.truth) - len(self.answers))
         rows = {"you": you, **self.network}
         figure = Figure(figsize=(11, 2.9), dpi=90, layout="constrained", facecolor="white")
-        axes = figure.subplots(2, len(self.truth), height_ratios=[1, 1.25])
+        axes: Any = figure.subplots(2, len(self.truth), height_ratios=[1, 1.25])
         for image, ax, truth in zip(self.images, axes[0], self.truth, strict=True):
             plot_image(image, ax).set_title(f"class {truth}", fontsize=9)
         for column, ax in enumerate(axes[1]):

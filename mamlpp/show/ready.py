@@ -36,7 +36,7 @@ def ready_learner(path: Path = WEIGHTS) -> tuple[MetaLearner, str]:
 def write_ready_learner(learner: MetaLearner, made_by: str, path: Path = WEIGHTS) -> None:
     """Write a learner with its recipe, as `ready_learner` reads it."""
     about = {
-        **{"recipe": learner.recipe.as_dict(), "image_shape": list(learner.image_shape)},
+        **{"recipe": learner.recipe.as_dict(), "image_shape": list(learner.image_shape or ())},
         **{"ways": learner.ways, "made_by": made_by},
     }
     with replacing(path) as part:

@@ -84,6 +84,19 @@ def test_faint_images_are_not_rescaled(ax, task):
         assert (picture.get_clim(), picture.get_cmap().name) == ((0, 1), "gray_r")
 
 
+def test_shuffled_queries_keep_their_classes_and_their_predictions(task):
+    truth = task.query_y
+    shuffled = plots.plot_task(task, truth, shuffle=3).axes[WAYS * SHOTS :]
+    labels = [ax.get_xlabel() for ax in shuffled]
+    assert sorted(labels) == [f"✓ class {label}" for label in range(WAYS)]  # each one is right
+    assert labels != sorted(labels)
+    pictures = [ax.images[0].get_array() for ax in shuffled]
+    in_order = plots.plot_task(task, truth).axes[WAYS * SHOTS :]
+    for label, picture in zip(labels, pictures, strict=True):
+        place = int(label.rsplit(maxsplit=1)[-1])
+        np.testing.assert_array_equal(picture, in_order[place].images[0].get_array())
+
+
 def cells(figure, rows):
     return np.array(figure.axes).reshape(rows, WAYS)
 
