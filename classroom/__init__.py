@@ -3,7 +3,7 @@
 It imports `mamlpp`, and nothing imports it. How a submission travels through it:
 
  1. `handout`: the source of a set, in `exercises/`, becomes a zip without solutions
-    (`versions`), with a stamp (`stamps`) and an open question (`questions`).
+    (`versions`), with a stamp (`stamps`).
  2. `grade` is the command. `sets` prepares each set: what was handed out, all of its tests, with
     the hidden ones on secret numbers, and the points.
  3. `handins`: which file is whose, and of which set; `recognise`: which cell is which. A file that
@@ -17,6 +17,7 @@ It imports `mamlpp`, and nothing imports it. How a submission travels through it
     in words why points are missing, `flags` and `canary` what the teacher should look at.
  8. `grading` does 4 to 7 for one submission, `grade` for a class, a few at a time.
  9. `report` writes everything from the grades that are kept: `rules` are late days and overrides,
+    `questions` the teacher's marks for open questions,
     `roster` knows who is who, `exports` fills the course system's file, `pages` and `class_page`
     draw what students and the teacher read.
 """

@@ -16,7 +16,6 @@ from classroom.sets import ExerciseSet
 from classroom.versions import cell_name, is_solution, is_test
 
 PACKAGE, CHECKS = "mamlpp", "mamlpp.checks"
-OPEN_ANSWER = "open-answer"  # the tag of the cell with the answer to the open question
 SHORTEST = 12  # nodes of a syntax tree; shorter answers are the same by chance
 RARE = 0.2  # of a class: an answer that more of them wrote says nothing
 
@@ -68,12 +67,6 @@ def answers_of(notebook: NotebookNode, exercise_set: ExerciseSet) -> dict[str, s
         for cell in filter(is_solution, notebook.cells)
         if (form := normal_form(cell.source)) and form != normal_form(known[cell_name(cell)].source)
     }
-
-
-def open_answer(notebook: NotebookNode, exercise_set: ExerciseSet) -> str:
-    """Return the answer to the set's open question."""
-    cells = [c for c in notebook.cells if OPEN_ANSWER in (*c.metadata.get("tags", ()), c.get("id"))]
-    return "\n\n".join(cell.source.strip() for cell in cells)
 
 
 def in_notebook(notebook: NotebookNode, exercise_set: ExerciseSet) -> list[str]:

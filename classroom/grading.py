@@ -14,7 +14,7 @@ from typing import Any
 import matplotlib
 import nbformat
 
-from classroom import canary, flags, stamps
+from classroom import canary, flags, questions, stamps
 from classroom.execution import run
 from classroom.handins import Submission, changed, read_submission
 from classroom.kernels import INSIDE, Template, manager
@@ -82,6 +82,7 @@ def grade_anew(
     found = flags.in_notebook(notebook, exercise_set)
     stamp = stamps.stamp_of(notebook)
     exercise_set = stamps.variant(exercise_set, str(stamp.get("student", "")))
+    open_answer = questions.open_answer(notebook, exercise_set.released)
     notes = [*submission.notes, *stamps.changes(notebook, exercise_set)]
     notes += repair(notebook, exercise_set)
     answers = flags.answers_of(notebook, exercise_set)
@@ -115,7 +116,7 @@ def grade_anew(
         notes=notes,
         flags=[*submission.flags, *found, *sang],
         answers=answers,
-        open_answer=flags.open_answer(notebook, exercise_set),
+        open_answer=open_answer,
         stamp={name: stamp.get(name, "") for name in ("course", "student") if stamp},
         executed=True,
         handed_in=changed(submission),

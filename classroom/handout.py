@@ -2,7 +2,7 @@
 
 make handout SET=01_inner_loop [COURSE="ML, spring 2027"] [ROSTER=roster.csv]
 
-It holds the notebook with a stamp and an open question, the chapters that it links to, the package
+It holds the notebook with a stamp, the chapters that it links to, the package
 and instructions, in the folders of the kit, so that every link works. With a roster each person
 gets a zip of their own, whose visible tests draw other numbers.
 """
@@ -21,7 +21,7 @@ import nbformat
 import tyro
 from nbformat import NotebookNode
 
-from classroom import questions, stamps
+from classroom import stamps
 from classroom.records import folder_name
 from classroom.roster import Person, plain, read_roster
 from classroom.sets import ExerciseSet, GradingError, Limits, load_set
@@ -79,7 +79,6 @@ def notebook_of(exercise_set: ExerciseSet, course: str, student: str) -> Noteboo
     """Return the notebook that a student gets, stamped."""
     own = stamps.variant(exercise_set, student)
     notebook = nbformat.from_dict(own.released)
-    questions.ask(notebook, questions.read_questions().get(exercise_set.name))
     stamps.stamp(notebook, own, course, student)
     return notebook
 

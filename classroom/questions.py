@@ -1,39 +1,45 @@
-"""The open question of a set: asked in the handout, read by the teacher, kept by grading.
+"""The open question of a set: the teacher reads the answers, and grading keeps the marks.
 
-`questions.toml` holds each set's question, points and rubric. The teacher writes points and a
-comment into `open.csv`, with a spreadsheet or with the page `open.html`, which saves the same file.
-Grading adds rows for new answers and changes nothing that is filled in.
+The question, with a table of points, and the cell for the answer are part of the set. The teacher
+writes points and a comment into `open.csv`, with a spreadsheet or with the page `open.html`, which
+saves the same file. Grading adds rows for new answers and changes nothing that is filled in.
 """
 
 import csv
 import io
+import re
 import secrets
-import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from nbformat import NotebookNode
-from nbformat.v4 import new_markdown_cell
 
 from classroom import pages
 from classroom.exports import as_text
-from classroom.flags import OPEN_ANSWER
 from classroom.records import Grade
 from classroom.sets import GradingError
 from mamlpp.files import read_text, replacing
 
-QUESTIONS = Path(__file__).parent / "questions.toml"
-PROMPT = "*Write your answer here, in about ten lines.*"
+OPEN_ANSWER = "open-answer"  # the tag of the cell for the answer
+HEADING = re.compile(r"^##+ Open question\b.*\n", re.MULTILINE)
+ROW = re.compile(r"^\| *(\d+(?:\.\d+)?) *\| *(.*?) *\|$", re.MULTILINE)
 HEADER = ["student", "set", "points", "comment", "answer"]
 
 
 @dataclass(frozen=True)
 class Question:
-    """An open question: the text, the most points, and what earns them."""
+    """An open question: the text, and what earns how many points."""
 
     ask: str
-    points: float
-    rubric: tuple[str, ...]
+    rubric: tuple[tuple[float, str], ...]
+    prompt: str  # what stands in the cell for the answer at first
+
+    @property
+    def points(self) -> float:
+        """The most points."""
+        return sum(points for points, _ in self.rubric)
 
 
 @dataclass(frozen=True)
@@ -44,24 +50,32 @@ class Mark:
     comment: str = ""
 
 
-def read_questions() -> dict[str, Question]:
-    """Return the open question of each set."""
-    table = tomllib.loads(QUESTIONS.read_text(encoding="utf-8"))
-    return {
-        name: Question(each["ask"].strip(), float(each["points"]), tuple(each["rubric"]))
-        for name, each in table.items()
-    }
+def question_of(released: NotebookNode) -> Question | None:
+    """Return the open question of a set as it was handed out, None where it has none."""
+    texts = [cell.source for cell in released.cells if HEADING.search(cell.source)]
+    if not texts:
+        return None
+    ask = HEADING.sub("", texts[0]).partition("\n|")[0].strip()
+    rubric = tuple((float(points), words) for points, words in ROW.findall(texts[0]))
+    return Question(ask, rubric, answer_in(released))
 
 
-def ask(notebook: NotebookNode, question: Question | None) -> None:
-    """Append the question, and a cell for the answer, to a notebook that is handed out."""
-    if question is None:
-        return
-    text = (
-        f"## Open question\n\n{question.points:g} points, read by your teacher.\n\n{question.ask}"
-    )
-    answer = new_markdown_cell(PROMPT, id=OPEN_ANSWER, metadata={"tags": [OPEN_ANSWER]})
-    notebook.cells += [new_markdown_cell(text, id="open-question"), answer]
+def answer_in(notebook: NotebookNode) -> str:
+    """Return what stands in the answer's cell: the tagged one, or what follows the heading."""
+    cells = notebook.cells
+    tagged = [cell.source for cell in cells if OPEN_ANSWER in cell.metadata.get("tags", ())]
+    after = [
+        cell.source
+        for before, cell in pairwise(cells)
+        if HEADING.search(before.source) and cell.cell_type != "code"
+    ]
+    return "\n\n".join(text.strip() for text in tagged or after)
+
+
+def open_answer(notebook: NotebookNode, released: NotebookNode) -> str:
+    """Return the answer to the set's open question; empty where nothing was written."""
+    question, found = question_of(released), answer_in(notebook)
+    return found if question and found != question.prompt else ""
 
 
 def read_marks(path: Path) -> dict[tuple[str, str], Mark]:
@@ -82,14 +96,18 @@ def read_marks(path: Path) -> dict[tuple[str, str], Mark]:
     return marks
 
 
-def update(grades: list[Grade], output: Path) -> dict[tuple[str, str], Mark]:
-    """Add new answers to `open.csv`, draw the page to mark them, and return what is marked."""
-    questions = read_questions()
+def update(
+    grades: list[Grade], questions: Mapping[str, Question], output: Path
+) -> dict[tuple[str, str], Mark]:
+    """Add new answers to `open.csv`, draw the page to mark them, and return what is marked.
+
+    `questions` are those of the sets that have one.
+    """
     marks = read_marks(output / "open.csv")
     answers = [
         each
         for each in sorted(grades, key=lambda each: (each.set, each.student))
-        if each.set in questions and each.open_answer and each.open_answer != PROMPT
+        if each.set in questions and each.open_answer
     ]
     if not answers:
         return marks

@@ -38,7 +38,7 @@ class Report:
     def write(self, graded: list[Grade], others: list[Grade]) -> list[Result]:
         """Write the tables of all sets, and the pages of those that were `graded` now."""
         output = self.place.output
-        marks = questions.update([*graded, *others], output)
+        marks = questions.update([*graded, *others], self.open_questions, output)
         grades = [self.marked(self.flagged(each), marks) for each in [*graded, *others]]
         overrides = rules.read_overrides(output / "overrides.csv")
         results = self.decided(grades, overrides)
@@ -60,6 +60,12 @@ class Report:
             class_page.write_page(results, name, titles, output, self.place.submitted)
         return results
 
+    @property
+    def open_questions(self) -> dict[str, questions.Question]:
+        """The open questions of the sets that have one."""
+        found = {name: questions.question_of(each.released) for name, each in self.sets.items()}
+        return {name: question for name, question in found.items() if question}
+
     def flagged(self, grade: Grade) -> Grade:
         """Return a grade with flags for a stamp that is not this course's or this student's."""
         person = self.roster.find(grade.student)
@@ -71,9 +77,10 @@ class Report:
     def marked(self, grade: Grade, marks: dict[tuple[str, str], questions.Mark]) -> Grade:
         """Return a grade with the points and the comment that the teacher gave for the answer."""
         mark = marks.get((grade.student, grade.set))
-        if mark is None or mark.points is None:
+        question = self.open_questions.get(grade.set)
+        if question is None or mark is None or mark.points is None:
             return grade
-        most = questions.read_questions()[grade.set].points
+        most = question.points
         failed = grade.failed | ({OPEN: mark.comment} if mark.comment else {})
         return replace(grade, points=grade.points | {OPEN: (mark.points, most)}, failed=failed)
 

@@ -117,10 +117,7 @@ def test_pairs_that_share_what_few_wrote_are_listed():
 # The open question
 
 
-@pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    own = {"01_sums": questions.Question("Why?", 4.0, ("4 points: a reason",))}
-    monkeypatch.setattr(questions, "read_questions", lambda: own)
+ASKED = {"01_sums": questions.Question("Why?", ((4.0, "a reason"),), "*Write here.*")}
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
@@ -128,10 +125,9 @@ def rows(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-@pytest.mark.usefixtures("asked")
 def test_marks_are_kept_when_answers_come_in_later(tmp_path: Path):
     grades = [Grade("ann", "01_sums", open_answer="=cmd()"), Grade("bob", "01_sums")]
-    assert questions.update(grades, tmp_path) == {}
+    assert questions.update(grades, ASKED, tmp_path) == {}
     [row] = rows(tmp_path)
     assert row == {
         "student": "ann",
@@ -144,22 +140,20 @@ def test_marks_are_kept_when_answers_come_in_later(tmp_path: Path):
     text = (tmp_path / "open.csv").read_text(encoding="utf-8")
     (tmp_path / "open.csv").write_text(text.replace(",,,", ',"2,5","good, but short",'), "utf-8")
     grades[1] = Grade("bob", "01_sums", open_answer="Because.")
-    marks = questions.update(grades, tmp_path)
+    marks = questions.update(grades, ASKED, tmp_path)
     assert marks == {("ann", "01_sums"): questions.Mark(2.5, "good, but short")}
     assert [each["points"] for each in rows(tmp_path)] == ["2.5", ""]
-    assert questions.update([], tmp_path) == marks | {("bob", "01_sums"): questions.Mark()}
+    assert questions.update([], ASKED, tmp_path) == marks | {("bob", "01_sums"): questions.Mark()}
 
 
-@pytest.mark.usefixtures("asked")
 def test_a_mark_that_is_no_number_is_told(tmp_path: Path):
     (tmp_path / "open.csv").write_text("student,set,points\nann,01_sums,good\n", "utf-8")
     with pytest.raises(questions.GradingError, match=r"open\.csv, row 2: 'good' is no number"):
-        questions.update([], tmp_path)
+        questions.update([], ASKED, tmp_path)
 
 
-@pytest.mark.usefixtures("asked")
 def test_an_answer_runs_nothing_on_the_page_that_marks_it(tmp_path: Path):
-    questions.update([Grade("ann", "01_sums", open_answer=NASTY)], tmp_path)
+    questions.update([Grade("ann", "01_sums", open_answer=NASTY)], ASKED, tmp_path)
     text = (tmp_path / "open.html").read_text(encoding="utf-8")
     nonce = re.search(r"script-src &#39;nonce-([\w-]+)&#39;|script-src 'nonce-([\w-]+)'", text)
     assert nonce
