@@ -125,7 +125,7 @@ def test_first_order_can_be_asked_for(train):
 def test_drawings_are_turned_and_photographs_are_not(command, monkeypatch, dataset):
     rotated = []
     monkeypatch.setattr(cli, "TaskSampler", lambda *_, rotate, **__: rotated.append(rotate))
-    monkeypatch.setattr(cli, "Trainer", lambda *_: sys.exit(0))
+    monkeypatch.setattr(cli, "Trainer", lambda *_, **__: sys.exit(0))
     command("train", "--directory", "never-written", "--dataset", dataset)
     assert rotated == [dataset != "mini_imagenet", False]
 
@@ -198,7 +198,7 @@ queries = 1
 def test_sweep_takes_the_home_folder(command, home):
     (home / "tiny.toml").write_text(SWEEP, encoding="utf-8")
     options = ("sweep", "~/tiny.toml", "--directory", "~/out")
-    assert command(*options, "--status").out.endswith("1 runs: 1 missing\n")
+    assert command(*options, "--status").out.endswith("1 run: 1 missing\n")
     out = re.escape(str(home / "out"))
     refuse(command(*options, "--table=json"), f"is done in {out}; run the sweep first")
 

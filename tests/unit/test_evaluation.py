@@ -33,7 +33,8 @@ def make_run(images):
     def make(**settings):
         recipe = mamlpp.RECIPES["maml"].with_(**small | {"epochs": 4} | settings)
         sampler = mamlpp.TaskSampler(images, WAYS, shots=1, queries=2)
-        return mamlpp.Trainer(recipe, sampler, sampler).fit()
+        other = mamlpp.ImageSet(images.images.flip(-1), images.class_names, "noise", "validation")
+        return mamlpp.Trainer(recipe, sampler, mamlpp.TaskSampler(other, WAYS, 1, 2)).fit()
 
     return make
 
