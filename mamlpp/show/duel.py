@@ -68,8 +68,9 @@ class Duel:
 
     def plot(self) -> Figure:
         """Plot all drawings, and below each what you and the network said."""
-        you = self.answers + [None] * (len(self.truth) - len(self.answers))
-        rows = {"you": you, **self.network}
+        missing = len(self.truth) - len(self.answers)
+        you: list[int | None] = [*self.answers, *[None] * missing]
+        rows: dict[str, Any] = {"you": you, **self.network}
         figure = Figure(figsize=(11, 2.9), dpi=90, layout="constrained", facecolor="white")
         axes: Any = figure.subplots(2, len(self.truth), height_ratios=[1, 1.25])
         for image, ax, truth in zip(self.images, axes[0], self.truth, strict=True):
