@@ -27,8 +27,9 @@ Name = Literal[
 
 def ours(workload: Workload, memory: Memory, processes: int) -> Step:
     """The meta-step of a `Trainer`, with the tasks divided among `processes` processes."""
-    sampler, recipe = workload.sampler(), workload.recipe.with_(memory=memory)
-    return mamlpp.Trainer(recipe, sampler, sampler, workers=processes).step
+    train, validation = workload.sampler(), workload.sampler(seed=1)
+    recipe = workload.recipe.with_(memory=memory)
+    return mamlpp.Trainer(recipe, train, validation, workers=processes).step
 
 
 def with_jax(workload: Workload) -> Step:

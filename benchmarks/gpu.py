@@ -136,9 +136,11 @@ def _captured(workload: Workload, device: torch.device) -> Step:
 
 
 def _trainer(workload: Workload, device: torch.device) -> Step:
-    images = workload.sampler().images.to(device)
-    sampler = mamlpp.TaskSampler(images, workload.ways, workload.shots, workload.queries)
-    return mamlpp.Trainer(workload.recipe, sampler, sampler).step
+    kind = workload.ways, workload.shots, workload.queries
+    train, validation = (
+        mamlpp.TaskSampler(workload.sampler(seed).images.to(device), *kind) for seed in (0, 1)
+    )
+    return mamlpp.Trainer(workload.recipe, train, validation).step
 
 
 WAYS: dict[str, Callable[[Workload, torch.device], Step]] = {

@@ -34,7 +34,8 @@ def _trainer(
         filters=32, inner_steps=steps, meta_batch=2, second_order_from=second_order_from
     )
     sampler = mamlpp.TaskSampler(images, 20, 1)
-    return mamlpp.Trainer(recipe, sampler, sampler)
+    held_out = mamlpp.load_images(images.dataset, "validation")
+    return mamlpp.Trainer(recipe, sampler, mamlpp.TaskSampler(held_out, 20, 1))
 
 
 if __name__ == "__main__":

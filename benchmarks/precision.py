@@ -102,7 +102,9 @@ def train(
     recipe: mamlpp.Recipe, sampler: mamlpp.TaskSampler, network: Network
 ) -> tuple[mamlpp.MetaLearner, dict[str, Any]]:
     """Train with one network: the final learner, its accuracy, the meta-gradients' norms."""
-    trainer = mamlpp.Trainer(recipe, sampler, sampler)
+    held_out = mamlpp.load_images(sampler.images.dataset, "validation")
+    validation = mamlpp.TaskSampler(held_out, sampler.ways, sampler.shots)  # never judged here
+    trainer = mamlpp.Trainer(recipe, sampler, validation)
     gradient = maml.meta_gradient if network == "definition" else Engine().meta_gradient
     norms = []
     for _ in range(recipe.iterations_per_epoch):

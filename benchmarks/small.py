@@ -75,8 +75,11 @@ def run(code: str) -> float:
 def first_meta_step() -> None:
     """One meta-step of MAML at the sizes of the laptop sweep, on the built-in glyphs."""
     sizes = tomllib.loads((ROOT / "sweeps" / "laptop.toml").read_text(encoding="utf-8"))["profile"]
-    sampler = mamlpp.TaskSampler(mamlpp.load_images("glyphs", "train"), ways=20, shots=1)
-    mamlpp.Trainer(mamlpp.RECIPES["maml"].with_(**sizes), sampler, sampler).step()
+    train, validation = (
+        mamlpp.TaskSampler(mamlpp.load_images("glyphs", split), ways=20, shots=1)
+        for split in ("train", "validation")
+    )
+    mamlpp.Trainer(mamlpp.RECIPES["maml"].with_(**sizes), train, validation).step()
 
 
 def adapt() -> float:

@@ -25,10 +25,10 @@ class Workload:
         switches = ("msl_epochs", "inner_rule", "norm_weights", "norm_statistics")
         return all(getattr(self.recipe, name) == getattr(maml, name) for name in switches)
 
-    def sampler(self) -> mamlpp.TaskSampler:
-        """A sampler of tasks of noise, the same for every contender."""
+    def sampler(self, seed: int = 0) -> mamlpp.TaskSampler:
+        """A sampler of tasks of noise, the same for every contender; each seed has its classes."""
         size = (2 * self.ways, self.shots + self.queries, *self.image_shape)
-        draw = torch.Generator().manual_seed(0)
+        draw = torch.Generator().manual_seed(seed)
         noise = torch.randint(0, 256, size, generator=draw, dtype=torch.uint8)
         names = tuple(map(str, range(len(noise))))
         images = mamlpp.ImageSet(noise, names, "noise", "train")

@@ -66,8 +66,9 @@ def load_images(dataset: str, split: str) -> ImageSet:
     """
     if split not in SPLITS:
         raise InputError(f"there is no split {split!r}; choose one of {', '.join(SPLITS)}")
-    load = DATASETS.get(dataset) or _function(dataset)
-    images = folder_of(dataset, split) if load is None else load(split)
+    named = isinstance(dataset, str)
+    load = (DATASETS.get(dataset) or _function(dataset)) if named else None
+    images = load(split) if load else folder_of(dataset, split) if named else None
     if images is None:
         raise InputError(
             f"there is no dataset {dataset!r}; choose one of {', '.join(DATASETS)}, or give a "

@@ -69,7 +69,7 @@ def test_a_recorded_result_is_whole(name):
         assert 0 < run.accuracy() <= 1
         if name != "laptop" or run.history.rows:  # some of its runs kept no history
             assert run.history.rows[-1]["iteration"] == run.cell.steps
-        assert "validation_accuracy" in run.history.rows[-1]
+            assert "validation_accuracy" in run.history.rows[-1]
 
 
 def test_all_recorded_results_together_are_small():

@@ -152,7 +152,7 @@ def test_an_extra_is_installed_once(kit: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(start, "pip", lambda kit, venv, what: installed.append(what))
     for _ in range(2):
         start.install(kit, "classroom")
-    assert installed == [".", ".[classroom]"]
+    assert installed == [".[lab]", ".[lab,classroom]"]
 
 
 def test_uv_is_used_where_it_is_there(kit: Path, monkeypatch: pytest.MonkeyPatch):
