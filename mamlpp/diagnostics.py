@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from mamlpp.inner_rates import layer_of
-from mamlpp.input_checks import check_is_learner, tasks_of
+from mamlpp.input_checks import any_numbers, check_is_learner, tasks_of
 from mamlpp.learner import MetaLearner
 from mamlpp.maml import Model, Task, Weights
 from mamlpp.precision import full_precision, gradients_on
@@ -62,6 +62,7 @@ def diagnose(learner: MetaLearner, batch: Iterable[Task], epoch: float = 0.0) ->
     return Diagnosis(epoch, layers, norms.cpu(), whole.norm().item(), cosine.item())
 
 
+@any_numbers()
 def _trace(learner: MetaLearner, task: Task, epoch: float) -> tuple[Tensor, ...]:
     """Of one task: norms `[S + 1, L]`, and three flat gradients: of all outer parameters, of the
     adapted weights, and of the adapted weights in first order.

@@ -120,7 +120,6 @@ _QUICK: dict[str, Any] = {
     "iterations_per_epoch": 100, "validation_tasks": 100,
 }  # fmt: skip
 _ALL = {k: v for fields in _IMPROVEMENTS.values() for k, v in fields.items()}
-
 _FIELDS: dict[str, dict[str, Any]] = {
     "maml": {},
     "fomaml": {"second_order_from": None},

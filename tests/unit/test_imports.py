@@ -49,7 +49,16 @@ def own(path):
 def test_the_definition_imports_torch_and_itself(module):
     path = PACKAGE / f"{module}.py"
     assert own(path) <= set(DEFINITION)
-    standard = {"abc", "collections", "contextlib", "copy", "dataclasses", "inspect", "itertools"}
+    standard = {
+        "abc",
+        "collections",
+        "contextlib",
+        "contextvars",
+        "copy",
+        "dataclasses",
+        "inspect",
+        "itertools",
+    }
     standard |= {
         "ast",
         "textwrap",

