@@ -47,7 +47,7 @@ def test_the_solutions_run_through_and_get_all_points(path: Path, course: Path, 
     assert (errors, made.reason) == (set(), "")
     assert made.total == made.most > 0
     # Our own answers, and a wrong one fails each test.
-    assert made.flags == ["every answer is the kit's own solution"]
+    assert "every answer is the kit's own solution" in made.flags
 
 
 @by_name
@@ -56,5 +56,7 @@ def test_untouched_it_gets_none_and_says_that_nothing_was_answered(
 ):
     notebook = nbformat.read(release(for_class(read_source(path)), path.stem, course), 4)
     made, errors = graded(notebook, path, tmp_path)
-    assert (errors, made.reason) == ({"NotImplementedError"}, "Nothing was answered.")
+    assert made.reason == "Nothing was answered."
+    # A picture of an answer that is missing knows no name.
+    assert {"NotImplementedError"} <= errors <= {"NotImplementedError", "NameError"}
     assert made.total == 0 < made.most
