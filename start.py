@@ -245,7 +245,7 @@ def start(name, arguments):
         if process.returncode:
             return process.returncode
     if name == "test" and not (shutil.which("chromium") or shutil.which("chromium-browser")):
-        print("Left out: tests/browser, for there is no Chromium ('make browser' installs it)")
+        print("Left out: tests/browser, because there is no Chromium ('make browser' installs it)")
     return 0
 
 

@@ -25,8 +25,7 @@ from matplotlib.axes import Axes
 import mamlpp
 from benchmarks import published, report
 from benchmarks.workloads import Workload
-
-RESULTS = Path(__file__).parent / "results"
+from mamlpp.show.plots import use_style
 
 
 @dataclass(frozen=True)
@@ -244,8 +243,6 @@ def summary(points: Sequence[Point], levels: Sequence[float]) -> list[str]:
 
 def draw(path: Path) -> None:
     """Draw the figure beside a file of numbers; the same numbers give the same bytes."""
-    from mamlpp.show.plots import use_style
-
     use_style()
     stored = json.loads(path.read_text(encoding="utf-8"))
     figure, ax = plt.subplots(figsize=(8, 4), layout="constrained")
