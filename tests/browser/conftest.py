@@ -62,7 +62,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Server"]:
         server.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # no longer: while Playwright is there, its event loop runs
 def browser() -> Iterator[Any]:
     with sync_api.sync_playwright() as playwright:
         # CI servers run tests as root, and Chromium's sandbox does not work as root.

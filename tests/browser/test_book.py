@@ -34,6 +34,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         kept = {EXPLORER: frozen_explorers.EXPLORERS[EXPLORER]}
         patch.setattr(frozen_explorers, "EXPLORERS", kept)
+        patch.setattr(book, "PAGES", folder.with_name("book-pages"))
         assert book.main(execute="never", output=folder) == 0
         yield folder
 

@@ -27,7 +27,10 @@ from classroom.records import Workplace
 from classroom.sets import Limits
 from tests.classroom.attacks import ATTACKS, FILES, LEFT_BEHIND, NETWORK, SETUP
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the wall is Linux's own")
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="the wall is Linux's own"),
+    pytest.mark.xdist_group("wall"),  # one worker, so that all attacks run once
+]
 LIMITS = Limits(seconds_per_cell=30)
 TRY = """try:
     {0}
@@ -53,7 +56,10 @@ class Teacher:
     def values(self) -> str:
         ports = {name: self.sockets[name].getsockname()[1] for name in ("PORT", "UDP")}
         values = {"VICTIM": str(self.folder), "GRADER": os.getpid(), **ports}
-        values |= {"ABSTRACT": "of the teacher", "SOCKET": str(self.folder / "socket")}
+        values |= {
+            "ABSTRACT": f"of the teacher {os.getpid()}",
+            "SOCKET": str(self.folder / "socket"),
+        }
         values |= {"checks_file": mamlpp.checks.__file__}
         return "\n".join(f"{name} = {value!r}" for name, value in values.items())
 
@@ -76,7 +82,7 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Teacher]:
         for name, family, kind, address in [
             ("PORT", socket.AF_INET, socket.SOCK_STREAM, ("127.0.0.1", 0)),
             ("UDP", socket.AF_INET, socket.SOCK_DGRAM, ("127.0.0.1", 0)),
-            ("ABSTRACT", socket.AF_UNIX, socket.SOCK_STREAM, "\0of the teacher"),
+            ("ABSTRACT", socket.AF_UNIX, socket.SOCK_STREAM, f"\0of the teacher {os.getpid()}"),
             ("SOCKET", socket.AF_UNIX, socket.SOCK_STREAM, str(folder / "socket")),
         ]:
             opened[name] = stack.enter_context(socket.socket(family, kind))
