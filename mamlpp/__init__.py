@@ -4,7 +4,7 @@ The map. Each line may import the lines above it:
 
     errors, input_checks, precision                what a user gets wrong; full float32
     schedules, recipe, inner_rates, network, maml  the algorithm: read maml.py first
-    task_result, learner, diagnostics              a network with its recipe; its gradient, followed
+    recipes, task_result, learner, diagnostics     recipes by name, a learner, its gradient
     ------------------------------------------------ above this line: the definition, torch only
     data/       image sets and tasks
     engine/     the same numbers sooner; it follows an edit of the definition

@@ -28,7 +28,8 @@ from mamlpp.engine import Workers, torchrun_workers
 from mamlpp.errors import InputError
 from mamlpp.files import code_version, replacing, user_path
 from mamlpp.learner import Reading
-from mamlpp.recipe import RECIPES, Recipe
+from mamlpp.recipe import Recipe
+from mamlpp.recipes import RECIPES
 from mamlpp.run import sweep
 from mamlpp.run.evaluation import EVALUATION_SEED, READINGS, Evaluation, evaluate_readings
 from mamlpp.run.export import export, mapping, plain_network

@@ -8,6 +8,7 @@ section 3, "training instability"). Letters: S inner steps, L layers of adapted 
 import copy
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -54,9 +55,8 @@ def diagnose(learner: MetaLearner, batch: Iterable[Task], epoch: float = 0.0) ->
     """
     check_is_learner(learner)
     traces = [_trace(learner, task, epoch) for task in tasks_of(batch)]
-    norms, whole, adapted, first_order = (
-        torch.stack(each).mean(0) for each in zip(*traces, strict=True)
-    )
+    means = [torch.stack(each).mean(0) for each in zip(*traces, strict=True)]
+    norms, whole, adapted, first_order = means
     cosine = adapted @ first_order / (adapted.norm() * first_order.norm())
     layers = tuple(dict.fromkeys(map(layer_of, learner.weights())))
     return Diagnosis(epoch, layers, norms.cpu(), whole.norm().item(), cosine.item())
@@ -88,8 +88,8 @@ def _trace(learner: MetaLearner, task: Task, epoch: float) -> tuple[Tensor, ...]
 def _watched(model: Model, path: dict[int, Weights], views: list[Weights] | None = None) -> Model:
     """The same model; `path` keeps the weights of each step.
 
-    With `views` each call reads a view of its weights, which `views` keeps: its gradient is what
-    comes straight from that query loss, and the first-order meta-gradient is the sum of these.
+    With `views` each call reads and keeps views of its weights. Their gradients come straight from
+    that query loss; the sum of these is the first-order meta-gradient.
     """
 
     def watched(weights: Weights, x: Tensor, step: int) -> Tensor:
@@ -111,10 +111,8 @@ def _gradients(loss: Tensor, groups: list[Weights]) -> list[Weights]:
 
 def _layer_norms(gradient: Weights) -> Tensor:
     """`[L]`, in the order of the layers."""
-    layers: dict[str, list[Tensor]] = {}
-    for name, part in gradient.items():
-        layers.setdefault(layer_of(name), []).append(part)
-    return torch.stack([_flat(parts).norm() for parts in layers.values()])
+    layers = groupby(gradient, layer_of)  # a layer's weight and bias are neighbours
+    return torch.stack([_flat(gradient[name] for name in names).norm() for _, names in layers])
 
 
 def _flat(parts: Iterable[Tensor]) -> Tensor:

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import fields
 from typing import Any
 
 import torch
@@ -50,6 +51,14 @@ def check_recipe(recipe: Any) -> None:
             f"outer_rate_min {recipe.outer_rate_min} is above outer_rate {recipe.outer_rate}, "
             f"but the rate is annealed down to it"
         )
+
+
+def check_fields(recipe: Any, names: Iterable[str]) -> None:
+    """Raise `InputError` for a name that is no field of the recipe."""
+    known = [field.name for field in fields(recipe)]
+    for name in names:
+        if name not in known:
+            raise InputError(f"a recipe has no field {name!r}; its fields are {', '.join(known)}")
 
 
 def as_step_weights(step_weights: Sequence[Any]) -> Sequence[Any]:

@@ -80,8 +80,7 @@ class MetaLearner(nn.Module):
     def forward(self, weights: Weights, x: Tensor, step: int = 0, **norm: Any) -> Tensor:
         """Logits `[M, N]` of images `[M, C, H, W]` under weights that have taken `step` steps.
 
-        `norm` are the options of `ConvNet.forward`; by default batch norm uses the images' own
-        statistics.
+        `norm` are options of `ConvNet.forward`; by default a batch is normalised by itself.
         """
         options = {"step": step} | norm
         accepted = inspect.signature(self.network.forward).parameters.values()
@@ -183,12 +182,11 @@ class MetaLearner(nn.Module):
     ) -> Classifier:  # fmt: skip
         """Learn one task from support images `[N·K, C, H, W]` with labels `[N·K]`: a classifier.
 
-        Arrays and lists serve too. Raises `InputError` where they are not of an N-way task. The
-        result maps images `[M, C, H, W]` to logits `[M, N]`, without a graph. The learner does
-        not change. Batch norm normalises the images by the statistics of the `reading`: those of
-        the support set under the adapted weights; the running ones, collected in training; or, as
+        Arrays and lists serve too. The result maps images `[M, C, H, W]` to logits `[M, N]`,
+        without a graph. Batch norm normalises them by the statistics of the `reading`: those of the
+        support set under the adapted weights; the running ones, collected in training; or, as
         published code does, those of the M images themselves (transductive). Only with "queries"
-        do an image's logits depend on another image.
+        do an image's logits depend on another image. Raises `InputError` for another kind of task.
         """
         support_x, support_y = input_checks.as_support(self, support_x, support_y, steps)
         path = self.adapted_path(support_x, support_y, steps)
@@ -227,12 +225,6 @@ class MetaLearner(nn.Module):
         collect: list[BatchStatistics] = []
         self(weights, support_x, step, collect=collect)
         return as_statistics(collect)
-
-    def update_recipe(self, recipe: Recipe) -> None:
-        """Continue under a recipe with another fixed inner rate or other schedules."""
-        self.recipe = recipe
-        if isinstance(self.rule, FixedRate):
-            self.rule.rate = recipe.inner_rate
 
 
 def recipe_rule(recipe: Recipe) -> Callable[[Weights], Rule]:

@@ -9,7 +9,8 @@ from mamlpp.errors import InputError, InputWarning
 from mamlpp.learner import MetaLearner
 from mamlpp.maml import Task
 from mamlpp.profiles import check_profile, chosen_profile
-from mamlpp.recipe import RECIPES, Recipe
+from mamlpp.recipe import Recipe
+from mamlpp.recipes import RECIPES
 from mamlpp.run.evaluation import Evaluation, evaluate, evaluate_readings, evaluate_tasks
 from mamlpp.run.export import export, plain_network
 from mamlpp.run.results import RecordedResult, RecordedRun, load_result

@@ -5,12 +5,11 @@ Abbeel, Levine, "Model-agnostic meta-learning" (ICML 2017); [A] Antoniou, Edward
 train your MAML" (ICLR 2019), the published configurations included.
 """
 
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from mamlpp.errors import InputError
-from mamlpp.input_checks import check_recipe
-from mamlpp.naming import Named, documented
+from mamlpp.input_checks import check_fields, check_recipe
+from mamlpp.naming import documented
 
 
 @documented
@@ -82,54 +81,18 @@ class Recipe:
 
         The epochs of MSL and DA in `RECIPES` move with `epochs`, until they are given themselves.
         """
-        known = [field.name for field in fields(self)]
-        for name in changes:
-            if name not in known:
-                raise InputError(
-                    f"a recipe has no field {name!r}; its fields are {', '.join(known)}"
-                )
+        check_fields(self, changes)
         factor = changes.get("epochs", self.epochs) / self.epochs
         kept = [name for name in self._milestones if name not in changes]
         moved = {name: getattr(self, name) and getattr(self, name) * factor for name in kept}
-        return _with_milestones(replace(self, **moved, **changes), *kept)
+        return with_milestones(replace(self, **moved, **changes), *kept)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, for JSON."""
         return asdict(self)
 
 
-# The improvements, each alone [A, section 4 and 5]: the names are those of the paper's table.
-_IMPROVEMENTS: dict[str, dict[str, Any]] = {
-    "msl": {"msl_epochs": 15.0},
-    "da": {"second_order_from": 50.0},
-    "bnrs+bnwb": {"norm_statistics": "per_step", "norm_weights": "per_step"},
-    "lslr": {"inner_rule": "lslr"},
-    "ca": {"outer_rate_min": 1e-5},
-}
-
-
-def _with_milestones(recipe: Recipe, *names: str) -> Recipe:
-    """The recipe; these of its fields will move with `epochs`."""
+def with_milestones(recipe: Recipe, *names: str) -> Recipe:
+    """The recipe; these of its fields move with `epochs` from now on."""
     object.__setattr__(recipe, "_milestones", names)
     return recipe
-
-
-# For a laptop: smaller, with larger rates, and done after 1,000 meta-steps. Found by hand.
-_QUICK: dict[str, Any] = {
-    "filters": 32, "inner_steps": 3, "outer_rate": 1e-2, "meta_batch": 4, "epochs": 10,
-    "iterations_per_epoch": 100, "validation_tasks": 100,
-}  # fmt: skip
-_ALL = {k: v for fields in _IMPROVEMENTS.values() for k, v in fields.items()}
-_FIELDS: dict[str, dict[str, Any]] = {
-    "maml": {},
-    "fomaml": {"second_order_from": None},
-    "meta-sgd": {"inner_rule": "meta-sgd"},
-    **{f"maml+{name}": fields for name, fields in _IMPROVEMENTS.items()},
-    "maml++": _ALL,
-    "maml-quick": _QUICK,
-    "maml++-quick": _ALL | _QUICK | {"msl_epochs": 3.0, "second_order_from": 3.0},
-}
-RECIPES: dict[str, Recipe] = Named(
-    (name, _with_milestones(Recipe(**fields), "msl_epochs", "second_order_from"))
-    for name, fields in _FIELDS.items()
-)

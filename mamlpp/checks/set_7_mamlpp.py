@@ -27,7 +27,8 @@ from mamlpp.data.tasks import TaskBatch, TaskSampler
 from mamlpp.errors import InputError
 from mamlpp.learner import MetaLearner
 from mamlpp.maml import Task
-from mamlpp.recipe import RECIPES
+from mamlpp.recipes import RECIPES
+from mamlpp.run.changes import use_recipe
 from mamlpp.run.evaluation import evaluate_tasks
 from mamlpp.run.run import Run
 
@@ -107,7 +108,7 @@ def _rounded(learner: MetaLearner, task: Task, epoch: float, **mistakes: Any) ->
 
 def _without_floor(learner: MetaLearner, task: Task, epoch: float) -> Tensor:
     other = copy.deepcopy(learner)
-    other.update_recipe(learner.recipe.with_(msl_floor=0.0))
+    use_recipe(other, learner.recipe.with_(msl_floor=0.0))
     return _loss(other, task, epoch)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from mamlpp.errors import InputError
 from mamlpp.inner_rates import FixedRate
+from mamlpp.learner import MetaLearner
 from mamlpp.recipe import Recipe
 from mamlpp.run.history import History, Row
 
@@ -66,6 +67,13 @@ def in_force(recipe: Recipe, changes: History, iteration: float) -> Recipe:
     if "epochs" in fields:
         fields["epochs"] = int(fields["epochs"])
     return replace(recipe, **fields) if fields else recipe  # Each row is one field, no more.
+
+
+def use_recipe(learner: MetaLearner, recipe: Recipe) -> None:
+    """Let a learner continue under a recipe with another fixed inner rate or other schedules."""
+    learner.recipe = recipe
+    if isinstance(learner.rule, FixedRate):
+        learner.rule.rate = recipe.inner_rate
 
 
 def same_milestone(name: str, one: Recipe, other: Recipe) -> bool:

@@ -19,7 +19,7 @@ from mamlpp.files import code_version, replacing
 from mamlpp.learner import MetaLearner, Reading
 from mamlpp.precision import gradients_on
 from mamlpp.recipe import Recipe
-from mamlpp.run.changes import CHANGE_COLUMNS, MILESTONES, in_force, same_milestone
+from mamlpp.run.changes import CHANGE_COLUMNS, MILESTONES, in_force, same_milestone, use_recipe
 from mamlpp.run.checkpoints import KEPT_BEST, Best, latest_weights, read_best
 from mamlpp.run.history import GRADIENT_COLUMNS, History
 
@@ -105,7 +105,7 @@ class Run:
     def _member(self, best: Best) -> MetaLearner:
         learner = copy.deepcopy(self.learner)
         learner.load_state_dict(best.weights)
-        learner.update_recipe(in_force(self.recipe, self.changes, best.iteration))
+        use_recipe(learner, in_force(self.recipe, self.changes, best.iteration))
         return learner
 
     def _kept(self) -> tuple[Best, ...]:
@@ -156,7 +156,7 @@ class Run:
         if (directory / "changes.csv").exists():
             run.changes = History.load(directory / "changes.csv")
             until = kept[0].iteration if kept else math.inf
-            learner.update_recipe(in_force(recipe, run.changes, until))
+            use_recipe(learner, in_force(recipe, run.changes, until))
         return run
 
 

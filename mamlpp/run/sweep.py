@@ -37,7 +37,8 @@ from mamlpp.errors import InputError, InputWarning
 from mamlpp.files import code_version, read_text, replacing
 from mamlpp.input_checks import whole_number
 from mamlpp.learner import MetaLearner
-from mamlpp.recipe import RECIPES, Recipe
+from mamlpp.recipe import Recipe
+from mamlpp.recipes import RECIPES
 from mamlpp.run.evaluation import Evaluation, evaluate_readings
 from mamlpp.run.run import Run, read_about
 from mamlpp.run.trainer import Trainer, default_device

@@ -23,7 +23,7 @@ from mamlpp.learner import MetaLearner
 from mamlpp.maml import meta_step
 from mamlpp.precision import full_precision, gradients_on
 from mamlpp.recipe import Recipe
-from mamlpp.run.changes import as_rows, changed, in_force, with_length
+from mamlpp.run.changes import as_rows, changed, in_force, use_recipe, with_length
 from mamlpp.run.history import COLUMNS, History, Row, gradient_rows
 from mamlpp.run.interrupts import interrupts
 from mamlpp.run.outer import Fixed, MakeOptimizer, Outer, TrainingTasks, at_start, seeded
@@ -243,7 +243,7 @@ class Trainer:
 
     def _use(self, recipe: Recipe) -> None:
         self.recipe = recipe
-        self.learner.update_recipe(recipe)
+        use_recipe(self.learner, recipe)
 
     @gradients_on()
     def result(self) -> Run:
@@ -256,7 +256,7 @@ class Trainer:
         if best := self._validation.best:
             learner.load_state_dict(best[0].weights)
             iteration = best[0].iteration
-            learner.update_recipe(in_force(self.folder.first_recipe, self.changes, iteration))
+            use_recipe(learner, in_force(self.folder.first_recipe, self.changes, iteration))
         return Run(
             self.folder.first_recipe, self.data, learner, self.history, self.directory,
             tuple(self._validation.best), self.gradients, self.changes, self.selected_by,

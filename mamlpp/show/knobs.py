@@ -5,7 +5,8 @@ from typing import Any
 
 import ipywidgets  # type: ignore[import-untyped]
 
-from mamlpp.recipe import RECIPES, Recipe
+from mamlpp.recipe import Recipe
+from mamlpp.recipes import RECIPES
 from mamlpp.run.trainer import Trainer
 
 # Every control has a visible description, which is also the only name a screen reader gets.

@@ -35,7 +35,8 @@ from mamlpp.inner_rates import LSLR, MetaSGD
 from mamlpp.learner import MetaLearner
 from mamlpp.maml import Model, Task, Weights, inner_loop, task_loss
 from mamlpp.network import BatchStatistics
-from mamlpp.recipe import RECIPES, Recipe
+from mamlpp.recipe import Recipe
+from mamlpp.recipes import RECIPES
 from mamlpp.run.history import History
 from mamlpp.show import diagrams
 from mamlpp.show import schedule_plots as plots

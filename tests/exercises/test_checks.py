@@ -16,7 +16,7 @@ from mamlpp import checks
 from mamlpp.checks import compare, hints, judging, set_7_mamlpp
 from mamlpp.checks.set_8_bug_hunt import BUGS, KINDS
 from mamlpp.learner import MetaLearner
-from mamlpp.recipe import RECIPES
+from mamlpp.recipes import RECIPES
 from tests.exercises.wrong_answers import WRONG_ANSWERS, WrongAnswer
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
 from mamlpp.engine import Engine, batched, cuda_graph
+from mamlpp.run.changes import use_recipe
 from tests.makers import (
     METHODS,
     SHAPE,
@@ -103,9 +104,9 @@ def test_captured_anew_where_something_else_is_asked_for(recordings):
     learner, engine = make_perturbed_learner("maml", SHAPE), Engine(batched=True)
     batch = make_batch()
     check(learner, batch, 0.0, engine)
-    learner.update_recipe(learner.recipe.with_(inner_rate=0.2))
+    use_recipe(learner, learner.recipe.with_(inner_rate=0.2))
     check(learner, batch, 0.0, engine)
-    learner.update_recipe(learner.recipe.with_(second_order_from=None))
+    use_recipe(learner, learner.recipe.with_(second_order_from=None))
     check(learner, batch, 0.0, engine)
     check(learner, batch.split(2)[0], 0.0, engine)
     check(make_perturbed_learner("maml", SHAPE, second_order_from=None), batch, 0.0, engine)

@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "mamlpp"
 ALGORITHM = ("maml", "network", "inner_rates", "schedules", "recipe", "learner", "diagnostics")
 DEFINITION = (
     *ALGORITHM,
+    "recipes",
     "gradients",
     "task_result",
     "classifier",
@@ -99,8 +100,7 @@ def test_the_definition_stays_short():
         name: len((PACKAGE / f"{name}.py").read_text("utf-8").splitlines()) for name in ALGORITHM
     }
     assert lines["maml"] <= 120
-    # 900: any network, loss and inner rule, and what each may be, took 45 lines more.
-    assert sum(lines.values()) <= 900, lines
+    assert sum(lines.values()) <= 850, lines
     assert max(lines.values()) <= 250
 
 

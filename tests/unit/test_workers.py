@@ -15,6 +15,7 @@ import torch
 
 import mamlpp
 from mamlpp.engine import Engine, workers
+from mamlpp.run.changes import use_recipe
 from tests.makers import (
     METHODS,
     advance,
@@ -76,7 +77,7 @@ def test_workers_hear_of_a_changed_recipe(two):
     batch, learner, same = noise_sampler().sample(3), make_learner(), make_learner()
     for rate in (0.1, 0.3):
         for one in (learner, same):
-            one.update_recipe(one.recipe.with_(inner_rate=rate))
+            use_recipe(one, one.recipe.with_(inner_rate=rate))
         report = two.meta_gradient(learner, batch, 0.0)
         torch.testing.assert_close(report.loss, same.meta_loss(batch)[1].loss)
 
