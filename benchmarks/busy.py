@@ -1,4 +1,7 @@
-"""Chapter 00's training, quiet and beside a busy loop: `python -m benchmarks.busy`.
+"""A training or whole notebooks, quiet and beside a busy loop.
+
+    python -m benchmarks.busy                                          chapter 00's training
+    python -m benchmarks.busy --notebooks notebooks/08_*.ipynb         chapter 08 from start to end
 
 A busy loop is a process that never sleeps, such as a video call or a browser on a laptop. Quiet and
 busy rounds alternate in one run, so that only their ratio counts.
@@ -6,11 +9,14 @@ busy rounds alternate in one run, so that only their ratio counts.
 
 import subprocess
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from statistics import median
 
+import papermill
 import tyro
 
 import mamlpp
@@ -24,34 +30,54 @@ RECIPE = mamlpp.RECIPES["maml"].with_(
 
 
 def main(
-    rounds: int = 3, loops: int = 1, workers: tuple[int, ...] = (1, 2), output: Path | None = None
-) -> None:
+    rounds: int = 3, loops: int = 1, workers: tuple[int, ...] = (1, 2),
+    notebooks: tuple[Path, ...] = (), profile: str = "smoke", output: Path | None = None,
+) -> None:  # fmt: skip
     """Measure and print.
 
     Args:
         rounds: Quiet and busy trainings of each kind.
         loops: How many busy loops run beside a busy training.
         workers: Processes that share the tasks, each number in turn.
+        notebooks: Notebooks to run in place of the training.
+        profile: The profile of the notebooks.
         output: A JSON file for the result.
     """
-    rows = []
-    for count in workers:
-        train(count)  # The first is slow: memory is allocated, data is read.
-        times: dict[bool, list[float]] = {False: [], True: []}
-        for _ in range(rounds):
-            for busy in times:
-                with busy_loops(loops if busy else 0):
-                    times[busy].append(train(count))
-        quiet, beside = (median(times[state]) for state in (False, True))
-        rows.append({"workers": count, "quiet": quiet, "busy": beside, "ratio": beside / quiet})
-        print(
-            f"{count} worker{'s' if count > 1 else ''}: {quiet:.2f} s quiet, {beside:.2f} s beside "
-            f"{loops} busy loop{'s' if loops > 1 else ''}, {beside / quiet:.2f} times as long",
-            flush=True,
-        )
+    jobs: dict[str, Callable[[], float]] = {
+        path.stem: partial(run_notebook, path, profile) for path in notebooks
+    } or {f"workers={count}": partial(train, count) for count in workers}
+    rows = [measure(name, job, rounds, loops) for name, job in jobs.items()]
     if output is not None:
-        about = report.provenance("benchmarks.busy", max(workers))
+        about = report.provenance("benchmarks.busy", 1 if notebooks else max(workers))
         report.write(output, about | {"loops": loops, "rows": rows})
+
+
+def measure(name: str, job: Callable[[], float], rounds: int, loops: int) -> dict[str, object]:
+    """The median seconds of a job, quiet and busy in turns; `job` returns its seconds."""
+    job()  # The first is slow: memory is allocated, data is read.
+    times: dict[bool, list[float]] = {False: [], True: []}
+    for _ in range(rounds):
+        for busy in times:
+            with busy_loops(loops if busy else 0):
+                times[busy].append(job())
+    quiet, beside = (median(times[state]) for state in (False, True))
+    print(
+        f"{name}: {quiet:.2f} s quiet, {beside:.2f} s beside "
+        f"{loops} busy loop{'s' if loops > 1 else ''}, {beside / quiet:.2f} times as long",
+        flush=True,
+    )
+    return {"name": name, "quiet": quiet, "busy": beside, "ratio": beside / quiet}
+
+
+def run_notebook(path: Path, profile: str) -> float:
+    """Seconds of a whole notebook, its kernel's start included."""
+    with tempfile.TemporaryDirectory() as folder:
+        return seconds(
+            lambda: papermill.execute_notebook(
+                path, Path(folder, path.name), {"profile": profile}, cwd=path.parent,
+                progress_bar=False, log_output=False,
+            )
+        )  # fmt: skip
 
 
 def train(workers: int) -> float:
