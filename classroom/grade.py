@@ -5,6 +5,7 @@ make grade SUBMITTED=folder [SET=01_inner_loop] [ROSTER=roster.csv] [DUE=2027-03
 """
 
 from mamlpp import stopping
+from mamlpp.naming import counted
 
 stopping.listen(__name__, "What has been graded is kept: the same command goes on from here.")
 
@@ -211,13 +212,15 @@ def main(
     full = sum(each.total == each.most > 0 for each in grades)
     none = sum(each.total == 0 for each in grades)
     print(
-        f"{len(grades)} submissions: {full} with all points, {none} with none, each with a reason."
+        f"{counted(len(grades), 'submission')}: {full} with all points, {none} with none, "
+        "each with a reason."
     )
     looks = sum(bool(each.flags) for each in grades)
     print(f"Points: {output / 'points.csv'} and grades.csv. Feedback: {output / 'feedback'}.")
     names = sorted({each.set for each in grades if each.set})
     classes = ", ".join(f"class_{name}.html" for name in names)
-    print(f"The class: {classes}{f'; look at {looks} submissions first' if looks else ''}.")
+    first = f"; look at {counted(looks, 'submission')} first" if looks else ""
+    print(f"The class: {classes}{first}.")
     return 0
 
 

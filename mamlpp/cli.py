@@ -28,6 +28,7 @@ from mamlpp.engine import Workers, torchrun_workers
 from mamlpp.errors import InputError
 from mamlpp.files import code_version, replacing, user_path
 from mamlpp.learner import Reading
+from mamlpp.naming import counted
 from mamlpp.recipe import Recipe
 from mamlpp.recipes import RECIPES
 from mamlpp.run import sweep
@@ -186,10 +187,10 @@ class Evaluate:
         results = evaluate_readings(
             run, images, self.tasks, steps=steps, ensemble=members, seed=self.seed, **kind
         )
-        say(f"{images.name}, {run.ways}-way {kind['shots']}-shot, {self.tasks} tasks")
+        say(f"{images.name}, {run.ways}-way {kind['shots']}-shot, {counted(self.tasks, 'task')}")
         say(f"checkpoints selected by validation, queries normalised {READINGS[run.selected_by]}")
         if members < self.ensemble:
-            say(f"note: {self.ensemble} checkpoints were asked for, the run keeps {members}")
+            say(f"note: an ensemble of {self.ensemble} was asked for, the run keeps {members}")
         say(_tables(results, members))
         path = directory / f"evaluation-{self.split}.json"
         options = {"ways": run.ways, **kind, "steps": steps, "ensemble": members}
@@ -462,10 +463,9 @@ def _cache_table(found: list[cache.Entry]) -> str:
         for dataset, split, size, used, file in rows
     ]
     total = sum(entry.size for entry in found) / 1e6
-    files = "1 file" if len(found) == 1 else f"{len(found)} files"
     lines.append(
-        f"{files}, {total:,.1f} MB in {cache_folder()}; decoded images are kept up to "
-        f"{cache.limit_gb():g} GB ({cache.LIMIT})"
+        f"{counted(len(found), 'file')}, {total:,.1f} MB in {cache_folder()}; decoded "
+        f"images are kept up to {cache.limit_gb():g} GB ({cache.LIMIT})"
     )
     return "\n".join(lines if found else lines[1:])
 
@@ -491,8 +491,7 @@ def _status(cells: list[sweep.Cell], directory: Path) -> str:
             f"{cell.name:<44} {found.word:<8} {found.iteration:>6} of {cell.steps} {found.reason}"
         )
     counts = ", ".join(f"{words.count(word)} {word}" for word in dict.fromkeys(words))
-    runs = "1 run" if len(cells) == 1 else f"{len(cells)} runs"
-    return "\n".join([*map(str.rstrip, lines), f"{runs}: {counts}"])
+    return "\n".join([*map(str.rstrip, lines), f"{counted(len(cells), 'run')}: {counts}"])
 
 
 def main(arguments: list[str] | None = None) -> None:

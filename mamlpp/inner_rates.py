@@ -75,6 +75,6 @@ def layer_of(name: str) -> str:
 def learned_step(step: int, learned: int, trained: int) -> int:
     """Which of `learned` sets of values serves for `step`: the last for later ones; it warns."""
     if step >= learned:
-        words = f"only {trained} inner steps were trained; later steps use the last one's values"
+        words = f"inner steps trained: {trained}; later ones use the values of the last one"
         warnings.warn(words, InputWarning, stacklevel=2)
     return min(step, learned - 1)

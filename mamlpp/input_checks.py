@@ -333,8 +333,7 @@ def _examples(
         )
     if y.shape != x.shape[:1]:
         raise InputError(
-            f"{part}_y must have one label for each of the {len(x)} images, [{len(x)}], not "
-            f"{list(y.shape)}"
+            f"{part}_y must have one label for each image, [{len(x)}], not {list(y.shape)}"
         )
     return x, y.to(x.device, torch.int64)
 

@@ -1,4 +1,4 @@
-"""What a person reads at the prompt: fields in `help`, names that are missing, a learner."""
+"""What a person reads: fields in `help`, names that are missing, a learner, numbers with nouns."""
 
 import ast
 import inspect
@@ -45,6 +45,14 @@ def describe(learner: Any) -> str:
     ways = f"{learner.ways}-way" if learner.ways else "no classes"
     return (
         f"{type(learner).__name__}({ways}, {type(learner.network).__name__}, "
-        f"{learner.recipe.inner_steps} inner steps by {type(learner.rule).__name__} move {moved:,} "
-        f"of {every:,} numbers)"
+        f"{counted(learner.recipe.inner_steps, 'inner step')} by {type(learner.rule).__name__} "
+        f"move {moved:,} of {every:,} numbers)"
     )
+
+
+def counted(number: float, noun: str) -> str:
+    """A number with its noun: "1 class", "2 classes"; "1 query", "2 queries"; "0.5 epochs"."""
+    several = noun + ("es" if noun.endswith("s") else "s")
+    if noun.endswith("y"):
+        several = noun[:-1] + "ies"
+    return f"{number:,} {noun if number == 1 else several}"

@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 
 from mamlpp.errors import InputError
 from mamlpp.input_checks import as_tensor
+from mamlpp.naming import counted
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,8 +41,9 @@ class ImageSet:
         channels, height, width = self.shape
         few = "" if self.counts is None else f"{int(self.counts.min())} to "
         return (
-            f"<ImageSet {self.dataset} {self.split}: {len(self)} classes of {few}{self.samples} "
-            f"images, {channels}x{height}x{width}, on {self.images.device}>"
+            f"<ImageSet {self.dataset} {self.split}: {counted(len(self), 'class')} of "
+            f"{few}{counted(self.samples, 'image')}, {channels}x{height}x{width}, "
+            f"on {self.images.device}>"
         )
 
     def __post_init__(self) -> None:

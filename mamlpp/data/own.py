@@ -25,6 +25,7 @@ from mamlpp.data.images import ImageSet
 from mamlpp.errors import InputError
 from mamlpp.files import user_path
 from mamlpp.input_checks import as_tensor, whole_number
+from mamlpp.naming import counted
 
 FOLDERS = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
 SHARES = (0.64, 0.16, 0.2)  # of the classes, for training, validation and test
@@ -90,7 +91,10 @@ def image_set(
     else:
         every, which = _channels_first(images, 4), as_tensor("labels", labels).flatten()
         if len(which) != len(every):
-            raise InputError(f"{len(every)} images came with {len(which)} labels; give one each")
+            raise InputError(
+                f"{counted(len(every), 'image')} came with {counted(len(which), 'label')}; "
+                "give one each"
+            )
         grouped = {str(int(n)): every[which == n] for n in which.unique()}
     if splits is not None:
         grouped = {n: grouped[n] for n in _dealt(list(grouped), split, splits, seed)}

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from mamlpp.data.tasks import TaskBatch, stream_seed
 from mamlpp.input_checks import whole_number
+from mamlpp.naming import counted
 from mamlpp.precision import torch_defaults
 
 
@@ -25,7 +26,7 @@ class SinusoidSampler:
         self.restart()
 
     def __repr__(self) -> str:
-        return f"<SinusoidSampler {self.shots} shots, {self.queries} queries, seed {self.seed}>"
+        return f"<SinusoidSampler {counted(self.shots, 'shot')}, {counted(self.queries, 'query')}, seed {self.seed}>"
 
     def restart(self) -> None:
         """Start over: the next tasks are the first ones again."""

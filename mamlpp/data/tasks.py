@@ -24,6 +24,7 @@ from mamlpp.input_checks import (
     whole_number,
 )
 from mamlpp.maml import Task
+from mamlpp.naming import counted
 from mamlpp.precision import torch_defaults
 
 PARTS = ("support_x", "support_y", "query_x", "query_y")
@@ -62,7 +63,8 @@ class TaskBatch:
                 )
         if len(self.support_x) != len(self.query_x):
             raise InputError(
-                f"{len(self.support_x)} support sets came with {len(self.query_x)} query sets; "
+                f"{counted(len(self.support_x), 'support set')} came with "
+                f"{counted(len(self.query_x), 'query set')}; "
                 f"give one of each a task"
             )
         devices = sorted({str(getattr(self, name).device) for name in PARTS})
@@ -245,14 +247,15 @@ class TaskSampler:
         images, each = self.images, self.shots + self.queries
         if self.ways > len(images):
             raise InputError(
-                f"{self.ways} ways need {self.ways} classes, but {images.dataset} {images.split} "
-                f"has {len(images)}; choose fewer ways"
+                f"{self.ways}-way tasks need {counted(self.ways, 'class')}, but "
+                f"{images.dataset} {images.split} has {len(images)}; choose fewer ways"
             )
         least = images.samples if images.counts is None else int(images.counts.min())
         if each > least:
             raise InputError(
-                f"{self.shots} shots and {self.queries} queries need {each} images in each class, "
-                f"but {images.dataset} {images.split} has {least}; choose fewer"
+                f"{counted(self.shots, 'shot')} and {counted(self.queries, 'query')} need {each} "
+                f"images in each class, but {images.dataset} {images.split} has "
+                f"{least}; choose fewer"
             )
         if not isinstance(self.rotate, bool):
             raise InputError(f"rotate must be True or False, not {self.rotate!r}")

@@ -35,6 +35,7 @@ from mamlpp.engine.threads import keep_priority
 from mamlpp.errors import InputError
 from mamlpp.learner import MetaLearner
 from mamlpp.maml import Report
+from mamlpp.naming import counted
 from mamlpp.network import BatchStatistics
 from mamlpp.precision import full_precision
 from mamlpp.task_result import TaskResult
@@ -108,8 +109,8 @@ class Workers:
         """
         if len(batch) < self.size:
             raise InputError(
-                f"{self.size} processes cannot share a meta-batch of {len(batch)} tasks; choose at "
-                f"most {len(batch)} processes"
+                f"{counted(self.size, 'process')} cannot share a meta-batch of "
+                f"{counted(len(batch), 'task')}; choose at most {len(batch)}"
             )
         with self._losses_in_words():
             self._tell(_message(batch, epoch, bool(engine.recompute)))

@@ -20,6 +20,7 @@ from mamlpp.errors import InputError
 from mamlpp.input_checks import check_is_sampler, check_sampler, is_whole
 from mamlpp.learner import MetaLearner, Reading
 from mamlpp.maml import cross_entropy
+from mamlpp.naming import counted
 from mamlpp.run.outer import validation_tasks
 from mamlpp.run.run import Run
 
@@ -198,10 +199,12 @@ class Evaluation:
         if "accuracy" not in self.scores:
             spread = 1.96 * self.losses[-1].std().item() / math.sqrt(self.tasks)
             metrics = "".join(f", {name} {self.scores[name]:.4g}" for name in self.metrics)
-            return f"loss {self.loss:.4g} ± {spread:.2g}{metrics} (over {self.tasks} tasks)"
+            return (
+                f"loss {self.loss:.4g} ± {spread:.2g}{metrics} (over {counted(self.tasks, 'task')})"
+            )
         return (
             f"{100 * self.accuracy:.2f} ± {100 * self.interval:.2f} % "
-            f"(95 % interval over {self.tasks} tasks), {READINGS[self.reading]}"
+            f"(95 % interval over {counted(self.tasks, 'task')}), {READINGS[self.reading]}"
         )
 
 
@@ -320,7 +323,7 @@ def _members(run: Run, ensemble: int) -> list[MetaLearner]:
     members = run.best(ensemble)
     if len(members) < ensemble:
         raise InputError(
-            f"an ensemble of {ensemble} needs {ensemble} checkpoints, but the run has only "
+            f"an ensemble of {ensemble} needs as many checkpoints, but the run has only "
             f"{len(members)}; choose an ensemble of at most {len(members)}"
         )
     return members

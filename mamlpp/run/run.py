@@ -17,6 +17,7 @@ import torch
 from mamlpp.errors import InputError
 from mamlpp.files import code_version, replacing
 from mamlpp.learner import MetaLearner, Reading
+from mamlpp.naming import counted
 from mamlpp.precision import gradients_on
 from mamlpp.recipe import Recipe
 from mamlpp.run.changes import CHANGE_COLUMNS, MILESTONES, in_force, same_milestone, use_recipe
@@ -88,8 +89,8 @@ class Run:
         where = "in memory" if self.directory is None else f"in {self.directory}"
         tasks = "" if self.ways is None else f" {self.ways}-way {self.shots}-shot"
         return (
-            f"<Run of {self.data.dataset}{tasks}, {len(self.history.rows)} meta-steps{score}, "
-            f"{where}\n  {self.learner!r}>"
+            f"<Run of {self.data.dataset}{tasks}, {counted(len(self.history.rows), 'meta-step')}"
+            f"{score}, {where}\n  {self.learner!r}>"
         )
 
     def best(self, k: int = KEPT_BEST) -> list[MetaLearner]:

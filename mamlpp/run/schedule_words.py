@@ -2,13 +2,16 @@
 
 from typing import Any
 
+from mamlpp.naming import counted
 from mamlpp.recipe import Recipe
 from mamlpp.run.changes import MILESTONES
 
 
 def describe_schedule(recipe: Recipe) -> str:
     """One line: the length, the order of derivatives, the multi-step loss, the outer rate."""
-    parts = [f"{recipe.epochs} epochs of {recipe.iterations_per_epoch} meta-steps"]
+    parts = [
+        f"{counted(recipe.epochs, 'epoch')} of {counted(recipe.iterations_per_epoch, 'meta-step')}"
+    ]
     start = recipe.second_order_from
     if start is None or start >= recipe.epochs:
         parts.append("first order throughout")
@@ -54,8 +57,9 @@ def failed_to_learn(recipe: Recipe, rows: list[dict[str, float]], ways: int | No
     skipped = sum("nonfinite" in row for row in rows)
     if skipped > len(rows) / 2:
         return (
-            f"{skipped} of {len(rows)} meta-steps were skipped, since their meta-gradient was not "
-            f"finite: nothing was learned there; try a lower inner_rate or outer_rate, or clip_norm"
+            f"{skipped} of {counted(len(rows), 'meta-step')} were skipped, since their "
+            f"meta-gradient was not finite: nothing was learned there; try a lower "
+            f"inner_rate or outer_rate, or clip_norm"
         )
     found = [row["validation_accuracy"] for row in rows if "validation_accuracy" in row]
     if len(rows) >= LONG_ENOUGH and found and ways and max(found) < 1.15 / ways:

@@ -21,6 +21,7 @@ from mamlpp.errors import InputError, InputWarning
 from mamlpp.input_checks import check_sampler
 from mamlpp.learner import MetaLearner
 from mamlpp.maml import meta_step
+from mamlpp.naming import counted
 from mamlpp.precision import full_precision, gradients_on
 from mamlpp.recipe import Recipe
 from mamlpp.run.changes import as_rows, changed, in_force, use_recipe, with_length
@@ -356,8 +357,9 @@ def _decide(workers: Any, folder: RunFolder, learner: MetaLearner, train: Any) -
     begun = folder.read_workers()
     if begun is not None and begun > available_cores():
         warnings.warn(
-            f"this run began with {begun} processes, and this machine has {available_cores()} "
-            f"cores; it keeps the {begun}, so that it continues bit for bit, and takes longer",
+            f"this run began with {counted(begun, 'process')}, and this machine has "
+            f"{counted(available_cores(), 'core')}; it keeps the {begun}, so that it "
+            f"continues bit for bit, and takes longer",
             InputWarning,
             stacklevel=3,
         )
@@ -373,8 +375,8 @@ def _at_length(given: Recipe, recipe: Recipe, folder: RunFolder, iteration: int)
     trained = iteration / recipe.iterations_per_epoch
     if longer.epochs < trained:
         raise InputError(
-            f"the run in {folder.directory} has trained {trained:g} epochs already; choose epochs "
-            f"from {math.ceil(trained)} on, or another folder"
+            f"the run in {folder.directory} has trained {counted(trained, 'epoch')} already; "
+            f"choose epochs from {math.ceil(trained)} on, or another folder"
         )
     if longer != recipe:
         warnings.warn(

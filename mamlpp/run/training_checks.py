@@ -38,7 +38,7 @@ def _check_pair(train: TaskSampler, validation: TaskSampler) -> None:
         ours, theirs = getattr(train, name), getattr(validation, name)
         if ours != theirs:
             raise InputError(
-                f"training tasks have {ours} {name} and validation tasks {theirs}; "
+                f"{name} are {ours} in training tasks and {theirs} in validation tasks; "
                 f"give both samplers the same"
             )
     if train.images.shape != validation.images.shape:

@@ -27,6 +27,7 @@ from mamlpp.data import load_images
 from mamlpp.data.tasks import TaskSampler
 from mamlpp.errors import InputError
 from mamlpp.learner import MetaLearner
+from mamlpp.naming import counted
 from mamlpp.show.html import as_image, show_widget, status
 from mamlpp.show.plots import plot_image, use_style
 from mamlpp.show.ready import ready_learner
@@ -121,7 +122,9 @@ class Alphabet:
         with matplotlib.rc_context():
             use_style()
             figure = _draw(*drawn, said)
-        figure.suptitle(f"{words}After {len(said) - 1} steps it says {name}, {sure:.0f} % sure")
+        figure.suptitle(
+            f"{words}After {counted(len(said) - 1, 'step')} it says {name}, {sure:.0f} % sure"
+        )
         return figure
 
     def _ipython_display_(self) -> None:
@@ -148,6 +151,8 @@ def _draw(support_x: Tensor, query_x: Tensor, said: Tensor) -> Figure:
         best = row.index(max(row))
         colours = ["#0173b2" if i == best else "#b0b0b0" for i in range(WAYS)]
         ax.bar(list(NAMES), [100 * p for p in row], color=colours)
-        ax.set(title=f"after {step} steps", ylim=(0, 100), ylabel="" if step else "sure, %")
+        ax.set(
+            title=f"after {counted(step, 'step')}", ylim=(0, 100), ylabel="" if step else "sure, %"
+        )
         ax.title.set_fontsize(11)
     return figure

@@ -15,7 +15,6 @@ import numpy as np
 import pandas
 import seaborn as sns
 import torch
-from IPython.display import display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -85,6 +84,8 @@ def show(figure: Figure, words: str) -> None:
     """
     if not words.strip():
         raise InputError("a figure needs words that say what it shows")
+    from IPython.display import display  # not needed where figures are files alone
+
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=figure.dpi, bbox_inches="tight", facecolor="white")
     plt.close(figure)

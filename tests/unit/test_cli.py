@@ -341,7 +341,7 @@ def test_help_names_the_commands(command):
         (["--pooling", "mean"], "invalid choice 'mean' for argument '--pooling'"),
         (["--filters", 0], "^mamlpp: filters must be a whole number from 1 on, not 0$"),
         (["--outer-rate", "nan"], "^mamlpp: outer_rate must be positive or None, not nan$"),
-        (["--ways", 7], "^mamlpp: 7 ways need 7 classes, but glyphs train has 6"),
+        (["--ways", 7], "^mamlpp: 7-way tasks need 7 classes, but glyphs train has 6"),
         (["--validation-tasks", 1], "^mamlpp: validation_tasks must be 2 or more"),
         (["--device", "gpu"], "^mamlpp: this machine has no device 'gpu'; choose cpu, or leave"),
         (["--device", "cuda:99"], "^mamlpp: this machine has no device 'cuda:99'"),

@@ -167,7 +167,7 @@ def test_the_ways_are_those_of_training(folder, evaluate):
         ("--shots=0", "shots must be a whole number, 1 or more, not 0"),
         (
             "--queries=9",
-            "1 shots and 9 queries need 10 images in each class, but glyphs test has 4",
+            "1 shot and 9 queries need 10 images in each class, but glyphs test has 4",
         ),
     ],
 )
@@ -178,7 +178,7 @@ def test_shots_and_queries_that_cannot_be_drawn_are_refused(evaluate, option, sa
 
 def test_an_ensemble_has_at_most_the_checkpoints_that_were_kept(folder, evaluate):
     printed = evaluate()
-    assert f"note: 5 checkpoints were asked for, the run keeps {EPOCHS}\n" in printed
+    assert f"note: an ensemble of 5 was asked for, the run keeps {EPOCHS}\n" in printed
     assert written(folder)["ensemble"] == EPOCHS
     assert "note" not in evaluate("--ensemble=3")
 

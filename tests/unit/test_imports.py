@@ -1,6 +1,7 @@
 """Which modules may import which, and how long the definition and a class may be."""
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -135,3 +136,20 @@ def printed(code):
     return subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout
+
+
+def test_the_command_line_needs_nothing_of_the_notebooks():
+    """What `pip install mamlpp` alone brings is enough to train, and to draw a sweep's tables."""
+    code = """
+import sys
+for name in ("IPython", "ipywidgets", "anywidget", "papermill", "jupyterlab", "ipykernel"):
+    sys.modules[name] = None
+import mamlpp.cli
+from mamlpp import *
+from mamlpp.show import plots, tables
+plots.use_style()
+tables.draw_tables(tables.recorded_tables(mamlpp.load_result("laptop")))
+"""
+    subprocess.run(
+        [sys.executable, "-c", code], check=True, env={**os.environ, "MPLBACKEND": "agg"}
+    )

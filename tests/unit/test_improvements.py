@@ -319,7 +319,7 @@ def test_the_inner_loop_does_not_move_batch_norm(batch):
 
 def test_more_steps_than_trained_use_the_last_values_and_warn(task):
     for name in ("maml+bnrs+bnwb", "maml+lslr"):
-        with pytest.warns(mamlpp.InputWarning, match="inner steps were trained"):
+        with pytest.warns(mamlpp.InputWarning, match="inner steps trained: "):
             make_learner(name).adapt(task.support_x, task.support_y, STEPS + 2)(task.query_x)
 
 

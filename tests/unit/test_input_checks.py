@@ -132,8 +132,8 @@ SUPPORT = {
     "negative": (lambda x, y: (x, y - 1), "labels must be 0 … 4 for a 5-way learner"),
     "too large": (lambda x, y: (x, y + 1), "go from 1 to 5"),
     "float labels": (lambda x, y: (x, y.float()), "support_y must be whole numbers, 0 … 4, not f"),
-    "one-hot labels": (lambda x, y: (x, torch.eye(5).long()), "one label for each of the 5 images"),
-    "few labels": (lambda x, y: (x, y[:4]), "one label for each of the 5 images, [5], not [4]"),
+    "one-hot labels": (lambda x, y: (x, torch.eye(5).long()), "one label for each image"),
+    "few labels": (lambda x, y: (x, y[:4]), "one label for each image, [5], not [4]"),
     "fewer ways": (
         lambda x, y: (x[:3], [0, 1, 2]),
         "has 3 of the 5 classes; give examples of each",

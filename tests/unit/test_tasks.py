@@ -100,7 +100,7 @@ def test_rotation_turns_whole_classes_by_right_angles():
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"ways": 13}, "13 ways need 13 classes, but labelled train has 12"),
+        ({"ways": 13}, "13-way tasks need 13 classes, but labelled train has 12"),
         ({"shots": 4, "queries": 3}, "need 7 images in each class, but labelled train has 6"),
         ({"rotate": "no"}, "rotate must be True or False, not 'no'"),
     ],
@@ -191,7 +191,7 @@ def test_other_bad_input():
     x, y = torch.zeros(2, 5, 1), torch.zeros(2, 5)
     with pytest.raises(mamlpp.InputError, match=r"query_x .* must start with the same"):
         mamlpp.TaskBatch(x, y, x, y[:, :4])
-    with pytest.raises(mamlpp.InputError, match="2 support sets came with 1 query sets"):
+    with pytest.raises(mamlpp.InputError, match="2 support sets came with 1 query set"):
         mamlpp.TaskBatch(x, y, x[:1], y[:1])
 
 

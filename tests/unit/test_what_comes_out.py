@@ -10,6 +10,7 @@ from torch import nn
 
 import mamlpp
 from mamlpp import cli
+from mamlpp.naming import counted
 from mamlpp.run.export import mapping
 from tests.makers import (
     SHAPE,
@@ -107,3 +108,19 @@ def test_tensorboard_is_asked_for_by_name(tmp_path):
     noise_trainer(directory=tmp_path).fit()
     mamlpp.tensorboard(tmp_path)(None, {"iteration": 1, "loss": 2.0, "validation_loss": 1.0})
     assert list(tmp_path.glob("events.*"))
+
+
+@pytest.mark.parametrize(
+    ("number", "noun", "words"),
+    [
+        (1, "class", "1 class"),
+        (2, "class", "2 classes"),
+        (1, "query", "1 query"),
+        (0, "query", "0 queries"),
+        (1, "meta-step", "1 meta-step"),
+        (75_000, "meta-step", "75,000 meta-steps"),
+        (0.5, "epoch", "0.5 epochs"),
+    ],
+)
+def test_a_number_has_its_noun(number, noun, words):
+    assert counted(number, noun) == words
