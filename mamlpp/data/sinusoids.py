@@ -26,7 +26,8 @@ class SinusoidSampler:
         self.restart()
 
     def __repr__(self) -> str:
-        return f"<SinusoidSampler {counted(self.shots, 'shot')}, {counted(self.queries, 'query')}, seed {self.seed}>"
+        dealt = f"{counted(self.shots, 'shot')}, {counted(self.queries, 'query')}"
+        return f"<SinusoidSampler {dealt}, seed {self.seed}>"
 
     def restart(self) -> None:
         """Start over: the next tasks are the first ones again."""

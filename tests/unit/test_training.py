@@ -252,7 +252,7 @@ def test_an_interrupted_validation_changes_nothing_that_is_learned(trainer, monk
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"ways": 4}, "training tasks have 3 ways and validation tasks 4; give both"),
+        ({"ways": 4}, "ways are 3 in training tasks and 4 in validation tasks; give both"),
         ({"shots": 2}, "shots are 1 in training tasks and 2 in validation tasks; give both"),
         ({"size": 20}, r"training images are \[1, 16, 16\] and validation images \[1, 20, 20\]"),
     ],
