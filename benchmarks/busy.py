@@ -22,6 +22,7 @@ import tyro
 import mamlpp
 from benchmarks import report
 from benchmarks.timing import seconds
+from mamlpp.naming import counted
 
 RECIPE = mamlpp.RECIPES["maml"].with_(
     filters=32, inner_steps=1, inner_rate=0.4, outer_rate=3e-3, meta_batch=4,
@@ -45,7 +46,7 @@ def main(
     """
     jobs: dict[str, Callable[[], float]] = {
         path.stem: partial(run_notebook, path, profile) for path in notebooks
-    } or {f"workers={count}": partial(train, count) for count in workers}
+    } or {counted(count, "worker"): partial(train, count) for count in workers}
     rows = [measure(name, job, rounds, loops) for name, job in jobs.items()]
     if output is not None:
         about = report.provenance("benchmarks.busy", 1 if notebooks else max(workers))
@@ -63,7 +64,7 @@ def measure(name: str, job: Callable[[], float], rounds: int, loops: int) -> dic
     quiet, beside = (median(times[state]) for state in (False, True))
     print(
         f"{name}: {quiet:.2f} s quiet, {beside:.2f} s beside "
-        f"{loops} busy loop{'s' if loops > 1 else ''}, {beside / quiet:.2f} times as long",
+        f"{counted(loops, 'busy loop')}, {beside / quiet:.2f} times as long",
         flush=True,
     )
     return {"name": name, "quiet": quiet, "busy": beside, "ratio": beside / quiet}

@@ -32,7 +32,7 @@ def listen(name: str, line: str = "", kill_first: bool = False) -> None:
         return
 
     def stop(number: int, _frame: FrameType | None) -> None:
-        started = psutil.Process().children(recursive=True)
+        started = [child for child in psutil.Process().children(recursive=True) if _ours(child)]
         if not stopped_at:
             stopped_at.append(time.monotonic())
             logging.disable()  # libraries would report everything that is cut short
@@ -47,6 +47,16 @@ def listen(name: str, line: str = "", kill_first: bool = False) -> None:
     for each in SIGNALS:
         if signal.getsignal(each) is not signal.SIG_IGN:
             signal.signal(each, stop)
+
+
+def _ours(child: psutil.Process) -> bool:
+    """Whether to kill it: not Python's own tracker of semaphores, which ends by itself.
+
+    Without it, the semaphores that are given back at the end would be an error each.
+    """
+    with contextlib.suppress(psutil.Error):
+        return not any("resource_tracker" in word for word in child.cmdline())
+    return True
 
 
 def finish(started: list[psutil.Process], line: str) -> None:

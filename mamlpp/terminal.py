@@ -70,12 +70,18 @@ def say(text: str) -> None:
     """Print; where nobody can read it any more, go on: what a command computes must not be lost."""
     global _unheard
     try:
-        print(text, flush=True)
+        print(printable(text), flush=True)
     except OSError as error:
         if not _unheard:
             print(f"mamlpp: what it says cannot be written ({error}); it goes on", file=sys.stderr)
         _unheard = True
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def printable(text: str) -> str:
+    """The text, with a question mark for each character that standard output cannot encode."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    return text.encode(encoding, "replace").decode(encoding)
 
 
 def exit_code() -> int:

@@ -1,9 +1,13 @@
 """What many tests start from: small learners, tasks, samplers and trainers, drawn from a seed."""
 
+import sys
+
 import torch
 
 import mamlpp
 
+# For the names of folders: where a system spells them in ASCII, there is no such letter.
+UMLAUT = "ü" if sys.getfilesystemencoding() == "utf-8" else ""
 SHAPE, WAYS = (1, 16, 16), 3
 METHODS = [name for name in mamlpp.RECIPES if not name.endswith("-quick")]  # those differ in size
 

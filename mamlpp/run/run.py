@@ -219,6 +219,11 @@ def _kit(recipe: Recipe) -> dict[str, str]:
     return dict(zip(KIT, names, strict=True))
 
 
+def is_kits_own(used: dict[str, str], recipe: Recipe) -> bool:
+    """Whether a run uses nothing but what the kit has for its recipe."""
+    return used == _kit(recipe) | {"optimizer": "Adam"}
+
+
 def read_used(directory: Path, recipe: Recipe) -> dict[str, str]:
     """The names of what a run uses; earlier versions had the kit's own alone."""
     about = json.loads((directory / "run.json").read_text(encoding="utf-8"))

@@ -42,6 +42,7 @@ from mamlpp.recipes import RECIPES
 from mamlpp.run.evaluation import Evaluation, evaluate_readings
 from mamlpp.run.run import Run, read_about
 from mamlpp.run.trainer import Trainer, default_device
+from mamlpp.terminal import printable
 
 ATTEMPTS = 3  # to run a cell whose process is killed
 ENDED = (0, 1)  # exit codes of a worker that ended by itself; one that is killed has another
@@ -416,7 +417,7 @@ class _Progress:
         self.cells.remove(cell)
         if cell.name in self.bars:
             self.bars.pop(cell.name).close()
-        self.total.write(f"{cell.name}: {outcome}")
+        self.total.write(printable(f"{cell.name}: {outcome}"))
 
     def __enter__(self) -> "_Progress":
         return self

@@ -5,8 +5,10 @@ from typing import Any
 
 import ipywidgets  # type: ignore[import-untyped]
 
+from mamlpp.errors import InputError
 from mamlpp.recipe import Recipe
 from mamlpp.recipes import RECIPES
+from mamlpp.run.run import is_kits_own
 from mamlpp.run.trainer import Trainer
 
 # Every control has a visible description, which is also the only name a screen reader gets.
@@ -108,15 +110,23 @@ def with_method(recipe: Recipe, name: str) -> Recipe:
 def trainer_with_method(trainer: Trainer, name: str) -> Trainer:
     """Return an untrained copy of `trainer` with another method and the same tasks.
 
-    An empty name returns the trainer itself.
+    An empty name returns the trainer itself. Raises `InputError` for a learner or an optimizer of
+    one's own, of which there is no untrained copy.
     """
     if not name:
         return trainer
+    if not is_kits_own(trainer.used, trainer.initial_recipe):
+        raise InputError(
+            "another recipe can be chosen here for the kit's own learner and optimizer alone; for "
+            "yours, make another one: Trainer(recipe, …, learner=…, optimizer=…)"
+        )
     folder = trainer.directory
     return Trainer(
         with_method(trainer.initial_recipe, name),
-        trainer.train.with_seed(trainer.train.seed),
+        trainer.train,
         trainer.validation,
         None if folder is None else folder.with_name(f"{folder.name}-{name}"),
         trainer.diagnose_every,
+        callbacks=trainer.callbacks,
+        patience=trainer.patience,
     )

@@ -267,7 +267,7 @@ class LivePanel(Panel):
     """
 
     def __init__(self, trainer: Trainer, min_interval: float = MIN_INTERVAL) -> None:
-        self._initial_trainer, self._setting_knobs = trainer, False
+        self._initial_trainer, self._selected, self._setting_knobs = trainer, "", False
         self._knob_values: dict[str, Any] = {}
         self._picture, self._knobs = TrainingPicture(), make_knobs()
         for name, knob in self._knobs.items():
@@ -312,8 +312,9 @@ class LivePanel(Panel):
                 raise InputError("a recipe can only be selected before training starts")
             self._attach(Background.for_trainer(trainer_with_method(self._initial_trainer, name)))
 
-        if not self._attempt(select, f"selected {name or 'the given recipe'}; press Start."):
-            self._update_knobs()
+        if self._attempt(select, f"selected {name or 'the given recipe'}; press Start."):
+            self._selected = name
+        self._update_knobs()
 
     def _attach(self, training: Background) -> None:
         super()._attach(training)
@@ -324,6 +325,7 @@ class LivePanel(Panel):
         """Set the knobs to the current recipe."""
         self._knob_values, self._setting_knobs = knob_values(self.trainer), True
         try:
+            self._knobs["recipe"].value = self._selected
             for name, value in self._knob_values.items():
                 self._knobs[name].value = value
         finally:
@@ -375,10 +377,11 @@ def compare(
     """
     if not 2 <= len(trainers) <= 4:
         raise InputError(f"compare takes two to four trainers, not {len(trainers)}")
+    seeds: set[Any]
     for name, seeds in (
         ("recipe", {trainer.recipe.seed for trainer in trainers}),
-        ("training task", {trainer.train.seed for trainer in trainers}),
-        ("validation task", {trainer.validation.seed for trainer in trainers}),
+        ("training task", {getattr(trainer.train, "seed", None) for trainer in trainers}),
+        ("validation task", {getattr(trainer.validation, "seed", None) for trainer in trainers}),
     ):
         if len(seeds) > 1:
             raise InputError(

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mamlpp.run.trainer import Trainer
+from mamlpp.run.training_checks import device_of
 from mamlpp.show import schedule_plots
 from mamlpp.show.plots import (
     mark_changes,
@@ -65,7 +66,10 @@ class TrainingPicture:
 
 
 class ComparisonPicture:
-    """Accuracy and gradient norm of several trainings, one column each, on the same axes."""
+    """Accuracy and gradient norm of several trainings, one column each, on the same axes.
+
+    Where there are no classes it is the loss.
+    """
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = names
@@ -76,11 +80,13 @@ class ComparisonPicture:
         margins = {"left": 0.07, "right": 0.98, "top": 0.94, "bottom": 0.1, "wspace": 0.08}
         axes = np.array(_make_axes(figure, 2, len(trainers), sharey="row", gridspec_kw=margins))
         columns = axes.reshape(2, -1).T
-        for name, trainer, (accuracy, norms) in zip(self.names, trainers, columns, strict=True):
-            plot_training(trainer.history, accuracy)
+        for name, trainer, (upper, norms) in zip(self.names, trainers, columns, strict=True):
+            plot_training(trainer.history, upper, "accuracy" if trainer.learner.ways else "loss")
             plot_gradient_norms(trainer.history, norms, trainer.recipe.clip_norm)
-            accuracy.set(title=name, xlabel="", ylim=(0, 1))
-            for ax in (accuracy, norms):
+            upper.set(title=name, xlabel="")
+            if trainer.learner.ways:
+                upper.set_ylim(0, 1)
+            for ax in (upper, norms):
                 mark_changes(trainer.changes, ax)
                 ax.set_xlim(0, max(1, *(trainer.iteration for trainer in trainers)))
         for ax in columns[1:].flat:
@@ -134,13 +140,16 @@ def _make_axes(figure: Figure, rows: int = 1, columns: int = 1, **options: Any) 
 
 
 def _draw_training(trainer: Trainer, figure: Figure) -> None:
-    loss, accuracy = _make_axes(figure, 2)
-    for ax, column in ((loss, "loss"), (accuracy, "accuracy")):
+    columns = ["loss", "accuracy"] if trainer.learner.ways else ["loss"]
+    axes = _make_axes(figure, len(columns))
+    for ax, column in zip(axes, columns, strict=True):
         plot_training(trainer.history, ax, column)
         mark_changes(trainer.changes, ax)
-    loss.set(xlabel="", title="Loss and accuracy")
-    loss.legend().remove()
-    accuracy.set_ylim(0, 1)
+    axes[0].set_title(" and ".join(columns).capitalize())
+    if len(columns) > 1:
+        axes[0].set_xlabel("")
+        axes[0].legend().remove()
+        axes[1].set_ylim(0, 1)
 
 
 def _draw_norms(trainer: Trainer, figure: Figure) -> None:
@@ -186,7 +195,7 @@ def describe_progress(trainer: Trainer) -> str:
         *_speed(trainer, total - trainer.iteration),
         f"{order} order",
         f"{bad or 'no'} non-finite step{'' if bad == 1 else 's'}",
-        _device(trainer.train.device, rows[-1]["memory_mb"] if rows else None),
+        _device(device_of(trainer.train), rows[-1]["memory_mb"] if rows else None),
     ]
     return "; ".join(parts)
 

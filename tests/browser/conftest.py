@@ -128,7 +128,9 @@ class Server:
                 self.request("api/status")
                 return
             time.sleep(0.2)
-        raise RuntimeError(f"JupyterLab did not start: {(self.folder / 'log').read_text()[-2000:]}")
+        raise RuntimeError(
+            f"JupyterLab did not start: {(self.folder / 'log').read_text('utf-8')[-2000:]}"
+        )
 
     def request(self, path: str, method: str = "GET") -> Any:
         request = urllib.request.Request(f"{self.url}/{path}?token={self.token}", method=method)

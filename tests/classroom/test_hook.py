@@ -39,7 +39,7 @@ def behind_fence(code: str, folder: Path, *more: Path) -> tuple[str, str]:
         check=False,
     )
     log = folder / "work" / "log"
-    return (done.stderr or done.stdout).strip(), log.read_text() if log.exists() else ""
+    return (done.stderr or done.stdout).strip(), log.read_text("utf-8") if log.exists() else ""
 
 
 REFUSED = {

@@ -161,4 +161,4 @@ def test_a_faulty_roster_is_told_in_a_sentence(text: str, words: str, tmp_path: 
 def test_without_a_roster_there_is_a_row_for_each_student(tmp_path: Path):
     roster = read_roster(None)
     write_grades([result(roster, "=ann", 3.5)], roster, tmp_path / "grades.csv")
-    assert (tmp_path / "grades.csv").read_text().split() == ["student,01_sums", "'=ann,3.5"]
+    assert (tmp_path / "grades.csv").read_text("utf-8").split() == ["student,01_sums", "'=ann,3.5"]

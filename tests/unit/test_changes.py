@@ -119,7 +119,7 @@ def test_a_resumed_run_keeps_its_changes_bit_for_bit(killed, tmp_path):
     train_with_changes(resumed)
     assert torch.equal(flat_weights(resumed.learner), flat_weights(undisturbed.learner))
     assert resumed.changes.rows == undisturbed.changes.rows
-    files = [(tmp_path / name / "changes.csv").read_text() for name in "ab"]
+    files = [(tmp_path / name / "changes.csv").read_text("utf-8") for name in "ab"]
     assert files[0] == files[1]
     assert len(files[0].splitlines()) == 4
 

@@ -12,7 +12,7 @@ import figures
 @pytest.mark.parametrize("name", figures.DRAWN)
 def test_a_figure_is_drawn_from_its_numbers(name, tmp_path):
     fresh = figures.draw(name, tmp_path)
-    assert fresh.read_text() == (figures.FIGURES / f"{name}.svg").read_text()
+    assert fresh.read_bytes() == (figures.FIGURES / f"{name}.svg").read_bytes()
 
 
 def test_every_figure_and_every_file_of_numbers_is_in_the_list():

@@ -24,7 +24,14 @@ DEFINITION = (
 MAY_IMPORT = {  # beside the definition
     "data": {"data", "files"},
     "engine": {"engine", "data.tasks"},
-    "run": {"run", "engine", "data", "files", "show"},  # `run` shows a table through `show`
+    "run": {
+        "run",
+        "engine",
+        "data",
+        "files",
+        "show",
+        "terminal",
+    },  # `run` shows a table through `show`
     "show": {"show", "run", "data", "files"},
     "checks": {"checks", "run", "show", "data", "files"},
 }

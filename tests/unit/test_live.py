@@ -19,10 +19,10 @@ import mamlpp
 from mamlpp import maml
 from mamlpp.run import trainer as training
 from mamlpp.run.background import Background
-from mamlpp.show import live
+from mamlpp.show import live, live_picture
 from mamlpp.show.knobs import with_method
 from mamlpp.show.live import LivePanel, compare, stages
-from mamlpp.show.live_picture import TrainingPicture, describe_progress
+from mamlpp.show.live_picture import ComparisonPicture, TrainingPicture, describe_progress
 
 RECIPE = mamlpp.RECIPES["maml"].with_(
     filters=4, inner_steps=2, meta_batch=2, epochs=2, iterations_per_epoch=4, validation_tasks=2
@@ -756,3 +756,50 @@ def test_all_callers_share_one_background_per_trainer():
     background = Background.for_trainer(trainer)
     assert background is Background.for_trainer(trainer)
     assert background is not Background.for_trainer(make_trainer())
+
+
+# Regression, and learners of one's own
+
+
+def on_waves(rate=0.02):
+    recipe = RECIPE.with_(inner_rate=rate)
+    network = torch.nn.Sequential(torch.nn.Linear(1, 4), torch.nn.Tanh(), torch.nn.Linear(4, 1))
+    learner = mamlpp.MetaLearner(recipe, network=network, loss=torch.nn.functional.mse_loss)
+    waves = [mamlpp.SinusoidSampler(shots=2, queries=2, seed=seed) for seed in range(2)]
+    return mamlpp.Trainer(recipe, *waves, diagnose_every=2, learner=learner)
+
+
+def test_a_regression_is_watched_by_its_loss(monkeypatch):
+    drawn = []
+    plot = live_picture.plot_training
+
+    def noted(history, ax, column):
+        drawn.append((history, column))
+        return plot(history, ax, column)
+
+    monkeypatch.setattr(live_picture, "plot_training", noted)
+    panel = LivePanel(on_waves())
+    panel.result()
+    trainers = [on_waves(), on_waves(0.01)]
+    compare(trainers).result()
+    TrainingPicture().draw(panel.trainer)
+    ComparisonPicture(["A", "B"]).draw(trainers)
+    for trainer in (panel.trainer, *trainers):
+        assert {column for history, column in drawn if history is trainer.history} == {"loss"}
+
+
+def test_another_recipe_is_refused_for_a_learner_of_ones_own():
+    panel = LivePanel(on_waves())
+    panel._knobs["recipe"].value = "maml++"
+    assert "own learner and optimizer alone" in status(panel)
+    assert panel._knobs["recipe"].value == ""
+
+
+def test_another_recipe_keeps_callbacks_and_patience():
+    seen = []
+    trainer = make_trainer()
+    trainer.callbacks, trainer.patience = [lambda trainer, row: seen.append(row)], 7
+    panel = LivePanel(trainer)
+    panel._knobs["recipe"].value = "fomaml"
+    assert panel.trainer.patience == 7
+    assert len(panel.result().history.rows) == len(seen)

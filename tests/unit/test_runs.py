@@ -241,7 +241,7 @@ def test_a_path_without_a_run_is_reported(tmp_path, place):
 )
 def test_a_damaged_run_json_is_reported(folder, damage):
     path = folder / "run.json"
-    path.write_bytes(damage(json.loads(path.read_text())))
+    path.write_bytes(damage(json.loads(path.read_text("utf-8"))))
     refuse(r"run\.json is damaged .*; train the run again", mamlpp.Run.load, folder)
 
 
@@ -295,7 +295,7 @@ def test_only_the_best_are_kept_and_of_equals_the_later(tmp_path, monkeypatch):
 
 
 def test_weights_of_another_network_are_reported(folder):
-    about = json.loads((folder / "run.json").read_text())
+    about = json.loads((folder / "run.json").read_text("utf-8"))
     about["recipe"]["filters"] = 5
     (folder / "run.json").write_text(json.dumps(about))
     refuse(r"do not fit the recipe in its run.json \(size mismatch", mamlpp.Run.load, folder)
@@ -334,6 +334,6 @@ def test_replacing_puts_the_complete_file_in_place(tmp_path):
     target.write_text("old")
     with replacing(target) as part:
         part.write_text("new")
-        assert target.read_text() == "old"
+        assert target.read_text("utf-8") == "old"
         assert part.suffix == ".txt"
     assert contents(tmp_path) == {"target.txt": b"new"}

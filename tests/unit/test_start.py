@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import start
+from tests.makers import UMLAUT
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -17,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture
 def kit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """What an installation reads, in a folder of a name that is hard to quote; pip does nothing."""
-    folder = tmp_path / 'kit it\'s "q" # $x ü'
+    folder = tmp_path / f'kit it\'s "q" # $x {UMLAUT}'
     folder.mkdir()
     for name in ("pyproject.toml", "constraints.txt"):
         (folder / name).write_bytes((ROOT / name).read_bytes())
