@@ -5,7 +5,6 @@ make grade SUBMITTED=folder [SET=01_inner_loop] [ROSTER=roster.csv] [DUE=2027-03
 """
 
 from mamlpp import stopping
-from mamlpp.naming import counted
 
 stopping.listen(__name__, "What has been graded is kept: the same command goes on from here.")
 
@@ -33,6 +32,7 @@ from classroom.rules import lateness
 from classroom.sets import ExerciseSet, GradingError, Limits, digest, load_sets, secret_of
 from classroom.versions import ROOT, SOURCES
 from mamlpp import load_images
+from mamlpp.naming import counted
 
 PACKAGE = ROOT / "mamlpp"
 
