@@ -163,7 +163,8 @@ def _one_too_many(steps: int, msl_epochs: int, floor: float, epoch: float) -> li
 
 def _epochs(seed: int) -> list[tuple[Any, ...]]:
     trials: list[tuple[Any, ...]] = [(4, 10, 0.02, epoch) for epoch in (0, 5, 10, 11, 20)]
-    trials += [(3, 6 + seed, 0.05, epoch) for epoch in (2.5, 5.75, 6 + seed, 6.5 + seed, 40)]
+    e = 6 + seed % 20
+    trials += [(3, e, 0.05, epoch) for epoch in (2.5, 5.75, e, e + 0.5, 40)]
     return [*trials, (5, 15, 0.0, 7.5), (2, 15, 0.1, 30)]
 
 

@@ -33,7 +33,8 @@ def _below_zero(steps: int, msl_epochs: int, per_epoch: int, iteration: int) -> 
 
 def _iterations(seed: int) -> list[tuple[int, ...]]:
     trials = [(4, 10, 50, i) for i in (0, 7, 30, 49, 50, 260, 499, 500, 900)]
-    trials += [(3, 4 + seed, 20, i) for i in (19, 20, 45, 20 * (4 + seed) - 1, 200)]
+    e = 4 + seed % 20
+    trials += [(3, e, 20, i) for i in (19, 20, 45, 20 * e - 1, 200)]
     return [*trials, (2, 15, 500, 4000), (5, 3, 7, 13)]
 
 

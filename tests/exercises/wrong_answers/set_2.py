@@ -305,6 +305,9 @@ all_wrong(
         "returns all bad depths": lambda gradient, depths, least: [
             n for n in depths if agreement(gradient, n) < least
         ],
+        "compare by <, not by <=": lambda gradient, depths, least: next(
+            (n for n in depths if agreement(gradient, n) <= least), 0
+        ),
         "it returns True or False": lambda gradient, depths, least: any(
             agreement(gradient, n) < least for n in depths
         ),
