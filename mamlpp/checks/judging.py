@@ -224,7 +224,9 @@ def _guess(found: Any, expected: Any) -> str:
     if isinstance(expected, Tensor) and kind(found) == "a number":
         return "it should return the tensor itself: .item() and float() throw its graph away"
     if isinstance(expected, tuple) and other_kind(found, expected):
-        return f"it should return {len(expected)} values (return a, b)"
+        return (
+            f"it should return {len(expected)} values (return {', '.join('abc'[: len(expected)])})"
+        )
     if kind(expected) == "a number" and isinstance(found, Tensor):
         return "one number is asked for: add up, or average, what is left"
     if other_kind(found, expected):

@@ -52,20 +52,20 @@ def found(number: int, student: Function) -> None:
             f"{name_of(student)}: return two things, the kind of the defect and the arguments of a "
             f"call that shows it (return kind, arguments), not {kind(answer)}"
         )
-    _judge_kind(number, student, answer[0])
+    if said := kind_complaint(BUGS[number].kind, answer[0]):
+        raise Wrong(f"{name_of(student)}: {said}")
     _judge_witness(number, student, answer[1])
     passed(student)
 
 
-def _judge_kind(number: int, student: Function, answer: Any) -> None:
+def kind_complaint(right: str, answer: Any) -> str | None:
+    """What to say of the name of a defect, unless it is the `right` one."""
     if not isinstance(answer, str):
-        raise Wrong(f"{name_of(student)}: return one of the kinds as a string, not {kind(answer)}")
+        return f"return one of the kinds as a string, not {kind(answer)}"
     if answer not in KINDS:
         [close] = get_close_matches(answer.lower(), KINDS, 1) or [""]
-        meant = f"; did you mean {close!r}?" if close else ""
-        raise Wrong(f"{name_of(student)}: {answer!r} is not in the list of kinds{meant}")
-    if answer != BUGS[number].kind:
-        raise Wrong(f"{name_of(student)}: it is not {answer!r}: {KINDS[answer]}")
+        return f"{answer!r} is not in the list of kinds" + (close and f"; did you mean {close!r}?")
+    return None if answer == right else f"it is not {answer!r}: {KINDS[answer]}"
 
 
 def _judge_witness(number: int, student: Function, arguments: Any) -> None:
