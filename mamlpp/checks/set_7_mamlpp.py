@@ -19,7 +19,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mamlpp.checks.core import Function, Wrong, is_stub, name_of, not_written, passed
+from mamlpp.checks.compare import kind
+from mamlpp.checks.core import (
+    Function,
+    Wrong,
+    call_text,
+    check_call,
+    is_stub,
+    name_of,
+    not_written,
+    passed,
+    stopped,
+)
 from mamlpp.checks.inputs import check, generator
 from mamlpp.checks.judging import judge_trials
 from mamlpp.data import load_images
@@ -31,6 +42,7 @@ from mamlpp.recipes import RECIPES
 from mamlpp.run.changes import use_recipe
 from mamlpp.run.evaluation import evaluate_tasks
 from mamlpp.run.run import Run
+from mamlpp.run.trainer import Trainer
 
 
 def _learner(seed: int, inner_steps: int, **schedule: float) -> MetaLearner:
@@ -223,6 +235,7 @@ def reaches(student: Function, level: int, profile: str = "laptop", seed: int = 
     The training runs once for all three marks. `seed` 0 evaluates it on validation characters, any
     other on those of the test split.
     """
+    check_call(student, ["train", "validation", "tasks"])
     budget = BUDGETS.get(os.environ.get("MAMLPP_PROFILE", profile), BUDGETS["laptop"])
     learner = _trained(student, budget)
     if isinstance(learner, Wrong):
@@ -244,7 +257,10 @@ def reaches(student: Function, level: int, profile: str = "laptop", seed: int = 
 
 def _accuracy(learner: MetaLearner, sampler: TaskSampler, budget: Budget) -> float:
     sampler.restart()
-    return evaluate_tasks(learner, sampler, budget.test_tasks).accuracy
+    try:
+        return evaluate_tasks(learner, sampler, budget.test_tasks).accuracy
+    except InputError as error:
+        raise Wrong(f"the learner does not fit 5-way 1-shot tasks of glyphs: {error}") from error
 
 
 @cache
@@ -256,6 +272,14 @@ def _trained(student: Function, budget: Budget) -> MetaLearner | Wrong:
         return wrong
 
 
+def _missing_learner(found: Any) -> str:
+    if found is None:
+        return "does every way through it end with `return`?"
+    if isinstance(found, Trainer):
+        return "its .fit() trains, and gives a run that has the learner"
+    return "return the trained learner, and it alone"
+
+
 def _train(student: Function, budget: Budget) -> MetaLearner:
     """The learner that the student's training returns, within its budget."""
     train = TaskSampler(load_images("glyphs", "train"), 5, 1, 5, rotate=True)
@@ -264,15 +288,24 @@ def _train(student: Function, budget: Budget) -> MetaLearner:
     try:
         with limited(budget.tasks):
             found = student(train, validation, budget.tasks)
+    except Wrong:
+        raise
     except InputError as error:
         raise Wrong(f"{name_of(student)} stopped: {error}") from error
-    except NotImplementedError as error:
-        raise (not_written(error) if is_stub(error) else error) from None
+    except Exception as error:
+        if is_stub(error):
+            raise not_written(error) from None
+        raise stopped(
+            student, call_text(student, (train, validation, budget.tasks)), error
+        ) from error
     seconds = time.monotonic() - start
     learner = found.learner if isinstance(found, Run) else found
     if not isinstance(learner, MetaLearner):
+        raise Wrong(f"{name_of(student)} returned {kind(found)}: {_missing_learner(found)}")
+    if not all(parameter.isfinite().all() for parameter in learner.parameters()):
         raise Wrong(
-            f"{name_of(student)} returned a {type(found).__name__}: return the trained learner"
+            f"{name_of(student)} returned a learner whose weights are nan or infinite: try smaller "
+            f"rates"
         )
     if seconds > budget.seconds:
         raise Wrong(
