@@ -44,6 +44,9 @@ _DIGIT_MISTAKES: dict[str, Function] = {
     "it rounds to whole digits: return the number as it is": lambda x, exact: math.floor(
         -math.log10(_error(x, exact))
     ),
+    "it stops at 0: an error above the number itself leaves fewer than 0 digits": (
+        lambda x, exact: max(-math.log10(_error(x, exact)), 0.0)
+    ),
     "it takes the largest relative error of a single number: take norms of the whole tensors": (
         lambda x, exact: -math.log10(((x.double() - exact) / exact).abs().max().item())
     ),
@@ -105,6 +108,9 @@ _PREDICTION_MISTAKES: dict[str, Function] = {
     "it multiplies the logarithms: N is their ratio": lambda g, bits: math.ceil(
         bits * math.log2(g)
     ),
+    "it counts one bit less: 2^bits is to be reached, not half of it": lambda g, bits: math.ceil(
+        (bits - 1) / math.log2(g)
+    ),
     "`bits` is an argument: the answer is not always that for 24": lambda g, bits: math.ceil(
         24 / math.log2(g)
     ),
@@ -155,6 +161,13 @@ def _start_of_the_end(depths: list[int], bad: list[bool]) -> int:
     return depths[after] if after < len(depths) else 0
 
 
+def _swapped(gradient: Function, depths: list[int], minimum: float) -> int:
+    def other(steps: int, dtype: torch.dtype) -> Tensor:
+        return gradient(steps, torch.float64 if dtype == torch.float32 else torch.float32)
+
+    return _search(_first)(other, depths, minimum)
+
+
 _SEARCH_MISTAKES: dict[str, Function] = {
     "it stops after the first depth: `return 0` belongs behind the loop, not into it": _search(
         lambda depths, bad: depths[0] if bad[0] else 0
@@ -189,6 +202,13 @@ _SEARCH_MISTAKES: dict[str, Function] = {
         _search(lambda depths, bad: 0)
     ),
     "exactly `min_digits` digits are enough: compare by <, not by <=": _search(_first, le),
+    "it rounds the digits before it compares them": _search(
+        _first, lambda found, minimum: round(found) < minimum
+    ),
+    "the two gradients are swapped: the one in float64 is the exact one": _swapped,
+    "where no depth loses them, return 0 and not −1": _search(
+        lambda depths, bad: _first(depths, bad) or -1
+    ),
     "it ignores the minimum that it is given": lambda gradient, depths, minimum: _search(_first)(
         gradient, depths, 3.0
     ),
@@ -202,14 +222,14 @@ def first_lost(student: Function, seed: int = 0) -> None:
     The digits of the made-up gradients fall, recover once, and fall again. A gradient of 0 has
     exactly 0 digits.
     """
-    fall = [6.5, 5.2, 2.5, 4.5, 2.0, 1.0]
+    fall = [6.5, 5.2, 2.7, 4.5, 2.0, 1.0]
     cases: list[tuple[list[int], list[float], int]] = [
         ([3, 5, 7, 9, 11, 13], fall, 3),
         ([2, 4, 6], [1.5, 6.0, 6.0], 3),
         ([9, 3, 8, 7, 2, 12], fall, 3),
         ([4, 5, 6], [6.0, 6.0, 6.0], 3),
         ([3, 5, 7, 9, 11, 13], fall, 6),
-        ([5, 6, 8, 9], [2.0, 0.0, 1.0, -1.0], 0),
+        ([5, 6, 8, 9], [0.2, 0.0, 1.0, -1.0], 0),
     ]
     trials = []
     for depths, true_digits, minimum in cases:

@@ -13,6 +13,7 @@ from torch import Tensor
 from mamlpp import checks
 from mamlpp.checks.compare import same
 from mamlpp.checks.core import parameters
+from tests.exercises.right_answers import RIGHT_ANSWERS
 from tests.exercises.test_checks import SETS, cells_of, namespace_of
 
 Function = Callable[..., Any]
@@ -130,6 +131,13 @@ def writing_into_an_input(answer: Function, seen: list[bool]) -> Function:
         return result
 
     return wrong
+
+
+@pytest.mark.parametrize(
+    ("check", "answer"), [pytest.param(*each, id=each[1].__name__) for each in RIGHT_ANSWERS]
+)
+def test_a_right_answer_passes_however_it_is_written(check: Function, answer: Function):
+    check(answer)
 
 
 SEEDS = (*range(2, 10), 26, 28, 44, 999_999)
