@@ -52,6 +52,12 @@ ITERATION_FOR_EPOCH = Bug(
         "it begins again in each epoch: // counts epochs, % the iterations within one": _by(
             lambda iteration, per_epoch: iteration % per_epoch
         ),
+        "an epoch counts when it is over: round down, not up": _by(
+            lambda iteration, per_epoch: -(-iteration // per_epoch)
+        ),
+        "an epoch begins one iteration too late: iterations are counted from 0": _by(
+            lambda iteration, per_epoch: (iteration - 1) // per_epoch
+        ),
         "the number of epochs is a ratio, not a product": _by(
             lambda iteration, per_epoch: iteration * per_epoch
         ),
@@ -213,6 +219,12 @@ REPEATED_CLASS = Bug(
             _with_replacement(classes, ways, draw)
         ),
         "leaving out what comes twice leaves too few classes": _as_a_set,
+        "the classes are sorted: the label of a class would say something about it": (
+            lambda classes, ways, draw: sorted(_without_replacement(classes, ways, draw))
+        ),
+        "`unique` leaves out what comes twice, so that the task is too small": (
+            lambda classes, ways, draw: sorted(_as_a_set(classes, ways, draw))
+        ),
         "it always takes the first classes": _the_first,
         "the classes are in a row: any classes may come together": _in_a_row,
         "a set puts its numbers into an order of its own, so that a class keeps its label: use a "

@@ -111,11 +111,17 @@ _LOSS_WEIGHTS: dict[str, Any] = {
     "ones": lambda learner, scheduled: [1.0] * len(scheduled),
     "first": lambda learner, scheduled: learner.schedule(0.0)[0],
     "reversed": lambda learner, scheduled: scheduled[::-1],
+    "short": lambda learner, scheduled: scheduled[:-1],
 }
 
 
 def _rounded(learner: MetaLearner, task: Task, epoch: float, **mistakes: Any) -> Tensor:
     return _loss(learner, task, int(epoch), **mistakes)
+
+
+def _late(learner: MetaLearner, task: Task, epoch: float) -> Tensor:
+    start = learner.recipe.second_order_from
+    return _loss(learner, task, epoch, second_order=start is not None and epoch > start)
 
 
 def _without_floor(learner: MetaLearner, task: Task, epoch: float) -> Tensor:
@@ -161,6 +167,9 @@ _LOSS_MISTAKES: dict[str, Function] = {
     ),
     "the number is right, but the gradient is of first order at every epoch: DA switches to second "
     "order": partial(_loss, second_order=False),
+    "the number is right, but the switch's own epoch is of second order already (>=, not >)": _late,
+    "the epoch is one too many": lambda learner, task, epoch: _loss(learner, task, epoch + 1),
+    "the last step is missing": partial(_loss, step_weights="short"),
     "the number is right, but the rates entered as constants (.item(), .detach()): they would "
     "never learn": partial(_loss, constant="rates"),
     "the number is right, but the old weights entered the step as constants (.detach(), .data)": (
@@ -181,7 +190,7 @@ def task_loss(student: Function, seed: int = 0) -> None:
     def inputs(number: int, schedule: dict[str, Any], epoch: float) -> tuple[Any, ...]:
         return _learner(seed + number, **schedule), _task(seed + number), epoch
 
-    kinds = ((early, 1.0), (early, 6.0), (late, 1.75), (late, 0.5))
+    kinds = ((early, 1.0), (early, 6.0), (late, 1.5), (late, 0.5))
     trials = [partial(inputs, i, *kind) for i, kind in enumerate(kinds)]
     judge_trials(student, trials, _loss, _LOSS_MISTAKES)
     passed(student)

@@ -10,7 +10,16 @@ from typing import Any
 from mamlpp.checks import bugs_1_and_2, bugs_3_and_4, bugs_5_and_6, bugs_7_and_8
 from mamlpp.checks.bug import Bug
 from mamlpp.checks.compare import kind
-from mamlpp.checks.core import Function, Wrong, attempt, call_text, name_of, passed, stopped
+from mamlpp.checks.core import (
+    Function,
+    Wrong,
+    attempt,
+    call_text,
+    name_of,
+    parameters,
+    passed,
+    stopped,
+)
 from mamlpp.checks.inputs import check
 from mamlpp.checks.judging import Outcome, judge_trials, outcome
 from mamlpp.checks.testing import judge_test
@@ -76,6 +85,11 @@ def _judge_witness(number: int, student: Function, arguments: Any) -> None:
             f"{name}: the arguments are a tuple, (a,) if there is one, not {kind(arguments)}"
         )
 
+    count, given = len(parameters(bug.right)), len(arguments)
+    if given != count:
+        many = "argument" if count == 1 else "arguments"
+        raise Wrong(f"{name}: program_{number} takes {count} {many}, not {given}")
+
     def observed(program: Function) -> Outcome:
         fresh = student()[1]
         return outcome(partial(bug.witness, program), lambda: fresh, program, gradients=True)
@@ -86,7 +100,7 @@ def _judge_witness(number: int, student: Function, arguments: Any) -> None:
     if does.agrees_with(should):
         raise Wrong(
             f"{name}: with these arguments program_{number} does what it should; {bug.test_hint}",
-            [call_text(bug.right, arguments)],
+            [call_text(bug.right, arguments).replace(name_of(bug.right), f"program_{number}", 1)],
         )
 
 

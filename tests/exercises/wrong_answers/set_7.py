@@ -198,3 +198,18 @@ all_wrong(
         ),
     },
 )
+
+all_wrong(
+    checks.task_loss,
+    {
+        "the switch's own epoch": lambda learner, task, epoch: loss_of(
+            learner, task, epoch, order=epoch > learner.recipe.second_order_from
+        ),
+        "the epoch is one too many": lambda learner, task, epoch: loss_of(learner, task, epoch + 1),
+        "the last step is missing": lambda learner, task, epoch: loss_of(
+            learner, task, epoch, step_weights=learner.schedule(epoch)[0][:-1]
+        ),
+        "result has no graph": lambda learner, task, epoch: loss_of(learner, task, epoch).detach(),
+        "a dict": lambda learner, task, epoch: {"loss": loss_of(learner, task, epoch)},
+    },
+)
