@@ -26,7 +26,7 @@ import nbformat
 import psutil
 import tyro
 
-from classroom.versions import SOURCES, cell_name, is_solution
+from classroom.versions import MARK, SOURCES, cell_name, is_solution
 
 DAY = timedelta(days=1)
 LATE = "10 % a day, at most 3"
@@ -85,7 +85,7 @@ def roster_of(students: int, path: Path) -> list[tuple[str, str]]:
 def hand_in(name: str, people: list[tuple[str, str]], folder: Path, draw: random.Random) -> None:
     """Let every student but the last unzip, answer and hand in, some of them days late."""
     source = nbformat.read(SOURCES / f"{name}.ipynb", 4)
-    right = {cell_name(cell): cell.source for cell in filter(is_solution, source.cells)}
+    right = {cell_name(c): MARK.sub("", c.source) for c in filter(is_solution, source.cells)}
     for student, number in people[:-1]:
         (archive,) = (folder / "handout").glob(f"*{number}*.zip")
         with zipfile.ZipFile(archive) as kit:
