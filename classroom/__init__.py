@@ -13,8 +13,9 @@ It imports `mamlpp`, and nothing imports it. How a submission travels through it
     and our tests are put into the test cells. `canary` adds a wrong answer for each test.
  6. `kernels` forks a kernel from a warm process, `inside/template.py`, which puts up the wall,
     `inside/wall.py`, and the audit hook, `inside/sitecustomize.py`, around it.
- 7. `execution` runs the cells within limits. A test earns its points by not failing; `reasons` says
-    in words why points are missing, `flags` and `canary` what the teacher should look at.
+ 7. `execution` runs the cells within limits. A test, or each part of one, earns its points by not
+    failing; `reasons` says in words why points are missing, `flags` and `canary` what the teacher
+    should look at.
  8. `grading` does 4 to 7 for one submission, `grade` for a class, a few at a time.
  9. `report` writes everything from the grades that are kept: `rules` are late days and overrides,
     `questions` the teacher's marks for open questions,

@@ -1,6 +1,7 @@
 """What came out of a submission that was run: its points, and in words why some are missing."""
 
 import re
+from collections import defaultdict
 
 from nbformat import NotebookNode
 
@@ -15,19 +16,19 @@ LONGEST = 200  # characters of an error in the reason
 def points_of(graded: NotebookNode, exercise_set: ExerciseSet) -> dict[str, tuple[float, float]]:
     """Return points and most points of each exercise: a test earns its points by not failing.
 
-    Only an error takes points: what a test prints, warns of or returns counts for nothing.
+    Only an error takes points: what a test prints, warns of or returns counts for nothing. Where a
+    test was split into parts, each of them earns its share.
     """
-    passed = {
-        cell_name(cell)
-        for cell in graded.cells
-        if is_test(cell) and cell.get("execution_count") and error_of(cell) is None
-    }
+    parts: dict[str, list[bool]] = defaultdict(list)
+    for cell in filter(is_test, graded.cells):
+        parts[cell_name(cell)].append(bool(cell.get("execution_count")) and error_of(cell) is None)
     points = {label: (0.0, most) for label, most in exercise_set.most.items()}
     for cell in filter(is_test, exercise_set.released.cells):
-        if cell_name(cell) in passed:
+        if passed := parts[cell_name(cell)]:
             label = exercise_set.labels[cell_name(cell)]
             got, most = points[label]
-            points[label] = got + float(grading(cell)["points"]), most
+            share = sum(passed) / len(passed)
+            points[label] = round(got + share * float(grading(cell)["points"]), 2), most
     return points
 
 

@@ -3,6 +3,8 @@
 Every change that a student should hear of comes back in words.
 """
 
+import ast
+
 import nbformat
 from nbformat import NotebookNode
 
@@ -17,6 +19,8 @@ from classroom.recognise import (
 from classroom.sets import ExerciseSet
 from classroom.versions import cell_name, is_solution, is_test
 
+PARTIAL = "partial"  # the tag of a test whose parts have an equal share of its points each
+DEFINITIONS = (ast.Import, ast.ImportFrom, ast.Assign, ast.FunctionDef, ast.ClassDef)
 SHOWN = 80  # characters of a line in a note
 
 
@@ -44,6 +48,7 @@ def repair(submission: NotebookNode, exercise_set: ExerciseSet) -> list[str]:
         insert(submission, known, name)
     for cell in filter(is_test, submission.cells):
         cell.source = exercise_set.tests[cell_name(cell)]
+    submission.cells = [part for cell in submission.cells for part in parts_of(cell)]
     absent = [n for n, cell in known.items() if is_solution(cell) and n not in present]
     return [
         *notes,
@@ -141,6 +146,29 @@ def drop_shell(submission: NotebookNode) -> list[str]:
             cell.source, lines = without_shell(cell.source)
             left_out += [line[:SHOWN] for line in lines]
     return [f"not run: {line}" for line in dict.fromkeys(left_out)]
+
+
+def parts_of(cell: NotebookNode) -> list[NotebookNode]:
+    """Return a cell for each part of a test with partial credit; any other cell as it is."""
+    if not is_test(cell) or PARTIAL not in cell.metadata.get("tags", []):
+        return [cell]
+    parts = []
+    for number, source in enumerate(checks_in(cell.source)):
+        part = nbformat.from_dict(cell)
+        part.source = source
+        if "id" in part:
+            part.id = f"{cell.id[:50]}-{number}"
+        parts.append(part)
+    return parts
+
+
+def checks_in(test: str) -> list[str]:
+    """Return the parts of a test: each statement, after the definitions that stand above it."""
+    lines = test.splitlines()
+    statements = [each for each in ast.parse(test).body if not isinstance(each, DEFINITIONS)]
+    ends = [each.end_lineno or len(lines) for each in statements]
+    starts = [0, *ends[:-1]]
+    return ["\n".join(lines[start:end]) for start, end in zip(starts, ends, strict=True)]
 
 
 def insert(notebook: NotebookNode, known: dict[str, NotebookNode], name: str) -> None:

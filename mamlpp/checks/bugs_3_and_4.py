@@ -163,7 +163,8 @@ def _one_too_many(steps: int, msl_epochs: int, floor: float, epoch: float) -> li
 
 def _epochs(seed: int) -> list[tuple[Any, ...]]:
     trials: list[tuple[Any, ...]] = [(4, 10, 0.02, epoch) for epoch in (0, 5, 10, 11, 20)]
-    trials += [(3, 6 + seed, 0.05, epoch) for epoch in (2.5, 5.75, 6 + seed, 6.5 + seed, 40)]
+    e = 6 + seed % 20
+    trials += [(3, e, 0.05, epoch) for epoch in (2.5, 5.75, e, e + 0.5, 40)]
     return [*trials, (5, 15, 0.0, 7.5), (2, 15, 0.1, 30)]
 
 
@@ -179,6 +180,17 @@ EARLY_STOP = Bug(
         "the jump now comes an epoch later": _line(jump=lambda epoch, e: epoch >= e + 1),
         "the jump now comes just after epoch E": _line(jump=lambda epoch, e: epoch > e),
         "after epoch E the others are at the floor, but the last must take the rest": _one_too_many,
+        "the line is bounded by 0: it should stop at the floor": (
+            lambda n, e, floor, epoch: all_but_last(
+                n, max(1 / n + epoch / e * (floor - 1 / n), 0.0)
+            )
+        ),
+        "it clips a fall to zero at the floor: the line goes from 1/N to the floor": (
+            lambda n, e, floor, epoch: all_but_last(n, max((1 - epoch / e) / n, floor))
+        ),
+        "the last weight falls with the others: it should take the rest": (
+            lambda n, e, floor, epoch: _line()(n, e, floor, epoch)[:1] * n
+        ),
         "it falls to 0, and not to the floor": _line(end=lambda floor: 0.0),
         "the epoch may be a fraction: do not round it": _line(
             lambda epoch, e: min(int(epoch) / e, 1)

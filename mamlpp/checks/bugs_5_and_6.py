@@ -33,7 +33,8 @@ def _below_zero(steps: int, msl_epochs: int, per_epoch: int, iteration: int) -> 
 
 def _iterations(seed: int) -> list[tuple[int, ...]]:
     trials = [(4, 10, 50, i) for i in (0, 7, 30, 49, 50, 260, 499, 500, 900)]
-    trials += [(3, 4 + seed, 20, i) for i in (19, 20, 45, 20 * (4 + seed) - 1, 200)]
+    e = 4 + seed % 20
+    trials += [(3, e, 20, i) for i in (19, 20, 45, 20 * e - 1, 200)]
     return [*trials, (2, 15, 500, 4000), (5, 3, 7, 13)]
 
 
@@ -50,6 +51,12 @@ ITERATION_FOR_EPOCH = Bug(
         ),
         "it begins again in each epoch: // counts epochs, % the iterations within one": _by(
             lambda iteration, per_epoch: iteration % per_epoch
+        ),
+        "an epoch counts when it is over: round down, not up": _by(
+            lambda iteration, per_epoch: -(-iteration // per_epoch)
+        ),
+        "an epoch begins one iteration too late: iterations are counted from 0": _by(
+            lambda iteration, per_epoch: (iteration - 1) // per_epoch
         ),
         "the number of epochs is a ratio, not a product": _by(
             lambda iteration, per_epoch: iteration * per_epoch
@@ -212,6 +219,12 @@ REPEATED_CLASS = Bug(
             _with_replacement(classes, ways, draw)
         ),
         "leaving out what comes twice leaves too few classes": _as_a_set,
+        "the classes are sorted: the label of a class would say something about it": (
+            lambda classes, ways, draw: sorted(_without_replacement(classes, ways, draw))
+        ),
+        "`unique` leaves out what comes twice, so that the task is too small": (
+            lambda classes, ways, draw: sorted(_as_a_set(classes, ways, draw))
+        ),
         "it always takes the first classes": _the_first,
         "the classes are in a row: any classes may come together": _in_a_row,
         "a set puts its numbers into an order of its own, so that a class keeps its label: use a "

@@ -93,6 +93,9 @@ TRANSDUCTIVE = Bug(
         "each image is normalised by itself: the running statistics are not read at all": (
             lambda images, mean, variance: F.instance_norm(images)
         ),
+        "each image has a mean and a deviation of its own: that is layer norm": (
+            lambda images, mean, variance: F.layer_norm(images, images.shape[1:])
+        ),
         "without any normalisation nothing leaks, but these are not the features that are asked "
         "for": lambda images, mean, variance: images.clone(),
         "it returns images without their dimension of height and width": (
@@ -174,6 +177,12 @@ DEVIATION_OVER_HITS = Bug(
         "it is the deviation of a coin, √(p(1 − p)): take .std() of the tasks' accuracies": (
             _interval(lambda hits: 1.96 * math.sqrt(hits.mean() * (1 - hits.mean()) / len(hits)))
         ),
+        "it takes the median of the tasks: their mean is asked for": _interval(
+            _over_tasks, lambda hits: hits.mean(1).median()
+        ),
+        "it counts the hits of a task: the accuracy is their mean": lambda hits: _interval(
+            _over_tasks
+        )(hits * hits.shape[1]),
         "the factor 1.96 is missing": _interval(lambda hits: _over_tasks(hits) / 1.96),
         "it is the whole width: half of it is asked for": _interval(
             lambda hits: 2 * _over_tasks(hits)

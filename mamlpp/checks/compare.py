@@ -179,7 +179,8 @@ def text(value: Any, digits: int = 4) -> str:
         return _short("{%s}", parts, f"a dict of {_count(list(value.values()))}")
     if isinstance(value, list | tuple) and type(value) in (list, tuple):
         parts = [text(part, digits) for part in value]
-        brackets = "(%s)" if isinstance(value, tuple) else "[%s]"
+        comma = "," if len(value) == 1 else ""
+        brackets = f"(%s{comma})" if isinstance(value, tuple) else "[%s]"
         return _short(brackets, parts, f"a list of {_count(value)}")
     return getattr(value, "__name__", None) or f"a {type(value).__name__}"
 

@@ -49,7 +49,8 @@ _ERRORS = {
         "it computes with a name: a loop over a dict gives names; .items() gives names and tensors"
     ),
     "can't multiply sequence by non-int": (
-        "it multiplies a tuple; torch.autograd.grad returns a tuple, even of a single gradient"
+        "it multiplies a list or a tuple: go through its entries (torch.autograd.grad returns a "
+        "tuple, even of a single gradient)"
     ),
     "only one element tensors can be converted": (
         "it makes one number of a tensor that holds many; which of them, or which mean, is it?"
@@ -58,6 +59,7 @@ _ERRORS = {
         "it asks for a GPU that is not there; new tensors belong where the inputs are "
         "(torch.zeros_like, or device=x.device)"
     ),
+    "math domain error": "it takes a logarithm, or a root, of a number that has none",
     "shapes cannot be multiplied": (
         "@ is a matrix product, whose shapes must fit; * multiplies number by number"
     ),

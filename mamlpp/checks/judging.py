@@ -208,6 +208,8 @@ def _in_common(a: Tensor, b: Tensor) -> str | None:
         side = "large" if shift[0] > 0 else "small"
         return f"every number is too {side} by {abs(shift[0]):.3g}"
     if torch.equal(a, a.round()) and bool(((a - b).abs() <= 1).all()):
+        if torch.equal(b, b.round()):
+            return "some of the numbers are off by one: count again"
         return "these are whole numbers: do not round, and use / instead of //"
     if torch.allclose(a, b, rtol=0.01, atol=0.01):
         return "the numbers are close, but not exact: is something rounded on the way?"
@@ -224,9 +226,11 @@ def _guess(found: Any, expected: Any) -> str:
     if isinstance(expected, Tensor) and kind(found) == "a number":
         return "it should return the tensor itself: .item() and float() throw its graph away"
     if isinstance(expected, tuple) and other_kind(found, expected):
-        return f"it should return {len(expected)} values (return a, b)"
+        return (
+            f"it should return {len(expected)} values (return {', '.join('abc'[: len(expected)])})"
+        )
     if kind(expected) == "a number" and isinstance(found, Tensor):
-        return "one number is asked for: add up, or average, what is left"
+        return "one number is asked for, not one for each entry"
     if other_kind(found, expected):
         return f"it should give {kind(expected)}, not {kind(found)}"
     if isinstance(expected, Mapping):

@@ -67,6 +67,13 @@ _STEP_MISTAKES: dict[str, Function] = {
     "the rate multiplies the weight as well: only the gradient is multiplied by it": _each(
         lambda w, g, rate: rate * (w - g)
     ),
+    "`rate` is an argument: it is not always 0.1": _each(lambda w, g, rate: w - 0.1 * g),
+    "it averages each gradient to one number: each number of a weight has its own": _each(
+        lambda w, g, rate: w - rate * g.mean()
+    ),
+    "the weights shrink as well (weight decay): only the gradient moves them": _each(
+        lambda w, g, rate: (1 - rate) * w - rate * g
+    ),
     "it uses the sign of the gradient only: its size counts too": _each(
         lambda w, g, rate: w - rate * g.sign()
     ),
@@ -145,6 +152,12 @@ _LOOP_MISTAKES: dict[str, Function] = {
     "it returns the last weights alone: keep all of θ_0 … θ_N in a list": _path(
         lambda path: path[-1]
     ),
+    "all entries but the first are the same: make a new dict in each step": _path(
+        lambda path: path[:1] + path[-1:] * (len(path) - 1)
+    ),
+    "the path ends after one step: does `return` stand inside the loop?": _path(
+        lambda path: path[:2]
+    ),
     "the path goes backwards: θ_0 comes first": _path(lambda path: path[::-1]),
     "every entry of the path holds the last weights: append a new dict after each step": _path(
         lambda path: path[-1:] * len(path)
@@ -218,6 +231,23 @@ _PAIR_MISTAKES: dict[str, Function] = {
     ),
     "the ½ is lost: the derivative of ½(θ' − c)² is θ' − c, without a 2": _by_hand(
         lambda slope, factor, *_: (2 * factor * slope, 2 * slope)
+    ),
+    "the sign: dθ'/dθ is 1 − αa, not αa − 1": _by_hand(
+        lambda slope, factor, *_: (-factor * slope, slope)
+    ),
+    "dθ'/dθ is 1 − αa: the 1, of θ itself, is missing": _by_hand(
+        lambda slope, factor, *_: ((factor - 1) * slope, slope)
+    ),
+    "the query loss ½(θ' − c)² has no a: only the support loss has": _by_hand(
+        lambda slope, factor, unadapted, rate, a: (a * factor * slope, a * slope)
+    ),
+    "the query loss has its minimum at c, not at b": lambda theta, rate, a, b, c: (
+        (1 - rate * a) ** 2 * (theta - b),
+        (1 - rate * a) * (theta - b),
+    ),
+    "the inner step goes down: θ' = θ − αa(θ − b)": lambda theta, rate, a, b, c: (
+        (1 + rate * a) * (theta + rate * a * (theta - b) - c),
+        theta + rate * a * (theta - b) - c,
     ),
     "these are the losses: their derivatives are asked for": _by_hand(
         lambda slope, *_: (slope**2 / 2, slope**2 / 2)

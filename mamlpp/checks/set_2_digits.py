@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Callable
+from operator import le, lt
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from mamlpp.checks.core import Function, passed
-from mamlpp.checks.inputs import check, generator, normal, uniform
+from mamlpp.checks.inputs import check, generator, normal, pick, uniform
 from mamlpp.checks.judging import judge_trials
 
 
@@ -42,6 +43,9 @@ _DIGIT_MISTAKES: dict[str, Function] = {
     "this is the relative error itself: its digits are asked for": _error,
     "it rounds to whole digits: return the number as it is": lambda x, exact: math.floor(
         -math.log10(_error(x, exact))
+    ),
+    "it stops at 0: an error above the number itself leaves fewer than 0 digits": (
+        lambda x, exact: max(-math.log10(_error(x, exact)), 0.0)
     ),
     "it takes the largest relative error of a single number: take norms of the whole tensors": (
         lambda x, exact: -math.log10(((x.double() - exact) / exact).abs().max().item())
@@ -104,6 +108,9 @@ _PREDICTION_MISTAKES: dict[str, Function] = {
     "it multiplies the logarithms: N is their ratio": lambda g, bits: math.ceil(
         bits * math.log2(g)
     ),
+    "it counts one bit less: 2^bits is to be reached, not half of it": lambda g, bits: math.ceil(
+        (bits - 1) / math.log2(g)
+    ),
     "`bits` is an argument: the answer is not always that for 24": lambda g, bits: math.ceil(
         24 / math.log2(g)
     ),
@@ -118,7 +125,8 @@ def predicted_steps(student: Function, seed: int = 0) -> None:
     """Exercise 2.4: `predicted_steps(growth, bits)`: the first whole N with growth^N ≥ 2^bits."""
     draw = generator(seed)
     drawn = [(uniform(draw, 1.3, 4.3), bits) for bits in (24, 53, 11)]
-    trials = [(3.0, 24), (7.0, 24), *drawn, (4.0, 24), (2.0, 12 + 4 * seed)]
+    exact = pick(draw, [8, 12, 16, 20, 32])  # bits for which no way of writing it rounds up
+    trials = [(3.0, 24), (7.0, 24), *drawn, (4.0, 24), (2.0, exact)]
     judge_trials(student, trials, _steps_until, _PREDICTION_MISTAKES)
     passed(student)
 
@@ -127,11 +135,13 @@ def _agreement(gradient: Function, steps: int) -> float:
     return -math.log10(_error(gradient(steps, torch.float32), gradient(steps, torch.float64)))
 
 
-def _search(find: Callable[[list[int], list[bool]], Any]) -> Function:
+def _search(
+    find: Callable[[list[int], list[bool]], Any], is_bad: Callable[[float, float], bool] = lt
+) -> Function:
     """An answer from the depths and whether each of them is bad."""
 
     def first_lost(gradient: Function, depths: list[int], minimum: float) -> Any:
-        return find(depths, [_agreement(gradient, steps) < minimum for steps in depths])
+        return find(depths, [is_bad(_agreement(gradient, steps), minimum) for steps in depths])
 
     return first_lost
 
@@ -149,6 +159,13 @@ def _start_of_the_end(depths: list[int], bad: list[bool]) -> int:
     good = [i for i, is_bad in enumerate(bad) if not is_bad]
     after = good[-1] + 1 if good else 0
     return depths[after] if after < len(depths) else 0
+
+
+def _swapped(gradient: Function, depths: list[int], minimum: float) -> int:
+    def other(steps: int, dtype: torch.dtype) -> Tensor:
+        return gradient(steps, torch.float64 if dtype == torch.float32 else torch.float32)
+
+    return _search(_first)(other, depths, minimum)
 
 
 _SEARCH_MISTAKES: dict[str, Function] = {
@@ -184,6 +201,14 @@ _SEARCH_MISTAKES: dict[str, Function] = {
     "it never finds a bad depth: is one gradient computed in float32, and the other in float64?": (
         _search(lambda depths, bad: 0)
     ),
+    "exactly `min_digits` digits are enough: compare by <, not by <=": _search(_first, le),
+    "it rounds the digits before it compares them": _search(
+        _first, lambda found, minimum: round(found) < minimum
+    ),
+    "the two gradients are swapped: the one in float64 is the exact one": _swapped,
+    "where no depth loses them, return 0 and not −1": _search(
+        lambda depths, bad: _first(depths, bad) or -1
+    ),
     "it ignores the minimum that it is given": lambda gradient, depths, minimum: _search(_first)(
         gradient, depths, 3.0
     ),
@@ -194,13 +219,20 @@ _SEARCH_MISTAKES: dict[str, Function] = {
 def first_lost(student: Function, seed: int = 0) -> None:
     """Exercise 2.5: `first_lost(gradient, depths, min_digits)`: where digits first fall below it.
 
-    The digits of the made-up gradients fall, recover once, and fall again.
+    The digits of the made-up gradients fall, recover once, and fall again. A gradient of 0 has
+    exactly 0 digits.
     """
-    fall = [6.5, 5.2, 2.5, 4.5, 2.0, 1.0]
-    lists = [[3, 5, 7, 9, 11, 13], [2, 4, 6], [9, 3, 8, 7, 2, 12], [4, 5, 6], [3, 5, 7, 9, 11, 13]]
-    falls = [fall, [1.5, 6.0, 6.0], fall, [6.0, 6.0, 6.0], fall]
+    fall = [6.5, 5.2, 2.7, 4.5, 2.0, 1.0]
+    cases: list[tuple[list[int], list[float], int]] = [
+        ([3, 5, 7, 9, 11, 13], fall, 3),
+        ([2, 4, 6], [1.5, 6.0, 6.0], 3),
+        ([9, 3, 8, 7, 2, 12], fall, 3),
+        ([4, 5, 6], [6.0, 6.0, 6.0], 3),
+        ([3, 5, 7, 9, 11, 13], fall, 6),
+        ([5, 6, 8, 9], [0.2, 0.0, 1.0, -1.0], 0),
+    ]
     trials = []
-    for depths, true_digits, minimum in zip(lists, falls, (3, 3, 3, 3, 6), strict=True):
+    for depths, true_digits, minimum in cases:
         digits_of = dict(zip(depths, true_digits, strict=True))
         trials.append((_made_up(digits_of, seed), depths, minimum))
     judge_trials(student, trials, _search(_first), _SEARCH_MISTAKES)
@@ -211,11 +243,9 @@ def _made_up(digits_of: dict[int, float], seed: int) -> Function:
     """A gradient whose float32 version agrees with the exact one in so many digits at each N."""
 
     def gradient(steps: int, dtype: torch.dtype) -> Tensor:
-        draw = generator(1000 * seed + steps)
-        exact, noise = normal(draw, 9), normal(draw, 9)
-        if dtype == torch.float64:
-            return exact
-        error = noise * exact.norm() / noise.norm()
-        return (exact + 10 ** -digits_of[steps] * error).to(dtype)
+        # Four equal numbers, whose norm no way of computing it rounds.
+        exact = (1 + normal(generator(1000 * seed + steps), 1).abs()).repeat(4)
+        error = exact * 10 ** -digits_of[steps]
+        return exact if dtype == torch.float64 else (exact - error).to(dtype)
 
     return gradient

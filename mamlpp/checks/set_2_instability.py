@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -61,6 +62,18 @@ _NORM_MISTAKES: dict[str, Function] = {
     ),
     "it returns a norm for each tensor: one number for each θ_i is asked for": _of_gradients(
         lambda tensors: [t.norm().item() for t in tensors]
+    ),
+    "it differentiates with respect to θ_0 every time: use each θ_i of the path": (
+        lambda loss, path: _norms(loss, path[:1] * len(path))
+    ),
+    "it adds the norms up on its way: one for each θ_i on its own is asked for": (
+        lambda loss, path: list(accumulate(_norms(loss, path)))
+    ),
+    "the list ends after one θ_i: does `return` stand inside the loop?": (
+        lambda loss, path: _norms(loss, path[:1])
+    ),
+    "it takes the largest number of the gradient: the norm counts all of them": _of_gradients(
+        lambda tensors: max(t.abs().max().item() for t in tensors)
     ),
     "the order is the path's: θ_0 first, θ_N last": lambda loss, path: _norms(loss, path)[::-1],
     "the gradient with respect to θ_0 is missing: it is the meta-gradient": (
@@ -147,6 +160,15 @@ _GROWTH_MISTAKES: dict[str, Function] = {
     ),
     "this is the growth over a single step: raise it to the power of N": _growth(
         lambda sizes, steps: max(sizes)
+    ),
+    "it squares the factor: a norm grows by the factor itself": _growth(
+        lambda sizes, steps: max(sizes) ** (2 * steps)
+    ),
+    "it averages the directions: the worst one alone is asked for": _growth(
+        lambda sizes, steps: (sum(sizes) / len(sizes)) ** steps
+    ),
+    "take the absolute value of 1 − αλ, not of λ": _growth(
+        factor=lambda rate, curvature: 1 - rate * abs(curvature)
     ),
     "it adds up all directions: the worst one alone is asked for": _growth(
         lambda sizes, steps: sum(size**steps for size in sizes)

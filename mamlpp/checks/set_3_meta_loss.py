@@ -85,6 +85,12 @@ _META_LOSS_MISTAKES: dict[str, Function] = {
         lambda v, losses: v[0] * losses[0]
     ),
     "it adds the losses unweighted": _total(lambda v, losses: torch.stack(losses).sum()),
+    "the loss is the sum over the images: cross_entropy averages them by default": _total(
+        lambda v, losses: 6 * _weighted(v, losses)
+    ),
+    "the losses of the steps before the last entered as constants (.detach() or .item())": _total(
+        lambda v, losses: _weighted(v, [*(each.detach() for each in losses[:-1]), losses[-1]])
+    ),
     "it averages the losses: their weights v_i are missing": _total(
         lambda v, losses: torch.stack(losses).mean()
     ),

@@ -20,7 +20,7 @@ def _all_but_last(steps: int, weight: float) -> list[float]:
 def _wrong_sum(inputs: tuple[Any, ...], found: Any) -> str | None:
     """What to say of weights that do not sum to 1."""
     numbers = isinstance(found, list | tuple) and all(isinstance(v, float | int) for v in found)
-    if not numbers or len(found) != inputs[0] or abs(sum(found) - 1) < 1e-6:
+    if not numbers or len(found) != inputs[0] or abs(sum(found) - 1) < 0.005:
         return None
     return (
         f"your weights sum to {sum(found):.2f} at epoch {inputs[-1]:g}, not to 1: the last step "
@@ -57,6 +57,15 @@ _WEIGHT_MISTAKES: dict[str, Function] = {
         lambda n, e, epoch: _right_weights(n, e, epoch)[::-1]
     ),
     "the weights stay at 1/N: they should move with the epoch": _weights(lambda n, e, epoch: 1 / n),
+    "all weights fall together: the last one should take what the others lose": (
+        lambda n, e, epoch: [(1 - min(epoch / e, 1)) / n] * n
+    ),
+    "the last weight is 1 from the start: at epoch 0 it is 1/N, too": (
+        lambda n, e, epoch: [(1 - min(epoch / e, 1)) / n] * (n - 1) + [1.0]
+    ),
+    "nothing moves before epoch E, and all of it then: a straight line is asked for": _weights(
+        lambda n, e, epoch: 1 / n if epoch < e else 0.0
+    ),
     "only the last step counts from the start: at epoch 0 each step counts 1/N": _weights(
         lambda n, e, epoch: 0.0
     ),
@@ -133,6 +142,15 @@ _FLOOR_MISTAKES: dict[str, Function] = {
     ),
     "the line ends at floor/N: it should end at `floor`": _with_floor(
         lambda n, e, floor, epoch: _line(n, e, floor / n, min(epoch, e))
+    ),
+    "the floor is reached one epoch early": _with_floor(
+        lambda n, e, floor, epoch: _line(n, e - 1, floor, min(epoch, e - 1))
+    ),
+    "the floor is that of each earlier step, and is not shared by them": _with_floor(
+        lambda n, e, floor, epoch: _line(n, e, floor / max(n - 1, 1), min(epoch, e))
+    ),
+    "the fall stops at floor/N: a straight line to the floor is asked for": _with_floor(
+        lambda n, e, floor, epoch: max(_to_zero(n, e, epoch), floor / n)
     ),
     "`floor` is an argument: it is not always the same": _with_floor(
         lambda n, e, floor, epoch: _line(n, e, 0.03, min(epoch, e))

@@ -23,6 +23,12 @@ _ORDER_MISTAKES: dict[str, Function] = {
     "the epoch may be a fraction: do not round it": lambda start, epoch: (
         start is not None and int(epoch) >= start
     ),
+    "rounding the epoch up begins too early": lambda start, epoch: (
+        start is not None and math.ceil(epoch) >= start
+    ),
+    "None and 0 both become another epoch: `second_order_from or …` replaces 0, too": (
+        lambda start, epoch: epoch >= (start or 150)
+    ),
     "the switch may be a fraction: do not round it": lambda start, epoch: (
         start is not None and epoch >= int(start)
     ),
@@ -76,6 +82,17 @@ def _seconds(first_order_epochs: Callable[[int, int], int], for_none: Any = None
 
 _right_seconds = _seconds(lambda epochs, start: min(start, epochs))
 
+
+def _over_the_end(second_order_epochs: Callable[[int, int], int]) -> Function:
+    """The seconds of a training that has as many epochs of first order as the switch says."""
+
+    def seconds(epochs: int, start: int | None, first: float, second: float) -> float:
+        count = epochs if start is None else start
+        return count * first + second_order_epochs(epochs - count, 0) * second
+
+    return seconds
+
+
 _TIME_MISTAKES: dict[str, Function] = {
     "None means that no epoch is of second order: it is no number, so handle it first": (
         lambda n, start, first, second: min(start, n) * first + (n - min(start, n)) * second
@@ -96,6 +113,18 @@ _TIME_MISTAKES: dict[str, Function] = {
     ),
     "a training cannot have more epochs of first order than it has epochs: it may end before the "
     "switch": _seconds(lambda epochs, start: start),
+    "the epochs of second order stop at 0, but those of first order go beyond the training": (
+        _over_the_end(max)
+    ),
+    "the epochs of second order become negative: bound them, instead of taking abs()": (
+        _over_the_end(lambda left, _: abs(left))
+    ),
+    "it returns minutes: seconds are asked for": lambda n, start, first, second: (
+        _right_seconds(n, start, first, second) / 60
+    ),
+    "it takes the mean of the two times for all epochs: the switch says how many are of each": (
+        lambda n, start, first, second: n * (first + second) / 2
+    ),
     "the two times are swapped: the epochs before the switch are of first order": (
         lambda n, start, first, second: _right_seconds(n, start, second, first)
     ),
@@ -198,6 +227,21 @@ _STRETCH_MISTAKES: dict[str, Function] = {
     "decided), not planned / extended": _from_the_decision(
         lambda planned, extended, decided, epoch: (
             decided + (min(epoch, extended) - decided) * planned / extended
+        )
+    ),
+    "the epochs that are left to train are extended − decided, not extended": _from_the_decision(
+        lambda planned, extended, decided, epoch: (
+            decided + (min(epoch, extended) - decided) * (planned - decided) / extended
+        )
+    ),
+    "the schedule goes backwards after the decision: add, do not subtract": _from_the_decision(
+        lambda planned, extended, decided, epoch: (
+            2 * decided - _stretched(planned, extended, decided, epoch)
+        )
+    ),
+    "these are whole epochs of the schedule: use / instead of //": _from_the_decision(
+        lambda planned, extended, decided, epoch: (
+            decided + (min(epoch, extended) - decided) * (planned - decided) // (extended - decided)
         )
     ),
     "it stands still from the decision on": _from_the_decision(

@@ -63,6 +63,17 @@ _POOL_MISTAKES: dict[str, Function] = {
     "it returns the deviation: the variance is asked for": _pooled(
         lambda means, variances: (variances.mean(0) + _apart(means)).sqrt()
     ),
+    "the means are compared with the mean of all numbers: each channel has its own mean": _pooled(
+        lambda means, variances: variances.mean(0) + ((means - means.mean()) ** 2).mean(0)
+    ),
+    "all channels are put together: each has statistics of its own": lambda means, variances: (
+        means.mean(),
+        variances.mean() + means.var(correction=0),
+    ),
+    "the tasks' dimension is still there: [F] is asked for, not [1, F]": lambda means, variances: (
+        means.mean(0, keepdim=True),
+        variances.mean(0, keepdim=True) + means.var(0, correction=0, keepdim=True),
+    ),
     "it averages over the channels: average over the tasks, dimension 0": lambda means, variances: (
         _right_pooled(means.T, variances.T)
     ),
@@ -130,6 +141,10 @@ _SHARE_MISTAKES: dict[str, Function] = {
     "the start's share is not what one batch leaves of it: every batch takes its part": (
         lambda m, n: [1 - m, *_right_shares(m, n)[1:]]
     ),
+    "the two shares are swapped for the batches: a batch comes in with m and keeps 1 − m": (
+        lambda m, n: [(1 - m) ** n, *((1 - m) * m**k for k in range(n - 1, -1, -1))]
+    ),
+    "it counts one batch too few": lambda m, n: _right_shares(m, n)[: max(n, 1)],
     "this is how far each has faded: a batch came in with the share m": lambda m, n: [
         (1 - m) ** n,
         *((1 - m) ** k for k in range(n - 1, -1, -1)),
@@ -154,6 +169,6 @@ def _wrong_sum(inputs: tuple[Any, ...], found: Any) -> str | None:
 @check
 def shares(student: Function, seed: int = 0) -> None:
     """Exercise 5.2: `shares(momentum, batches)`: what a running mean is made of."""
-    trials = [(0.1, 3), (0.25, 4), (0.5, 2), (0.05, 10 + seed), (0.3, 1), (0.2, 0)]
+    trials = [(0.1, 3), (0.25, 4), (0.5, 2), (0.05, 10 + seed % 20), (0.3, 1), (0.2, 0)]
     judge_trials(student, trials, _right_shares, _SHARE_MISTAKES, _wrong_sum)
     passed(student)

@@ -20,7 +20,8 @@ Classifier = Callable[[Tensor], Tensor]
 def _classifiers(seed: int) -> tuple[dict[str, Classifier], dict[str, Classifier], Tensor]:
     draw, kind = generator(seed), torch.float32
     w, images = normal(draw, 4, 3, dtype=kind), normal(draw, 8, 4, dtype=kind)
-    images[3] *= 4  # so that the largest pixel of all is neither in the first nor in the last
+    # The largest pixel of all is neither in the first image nor in the last.
+    images[3] *= 4 * images.abs().max() / images[3].abs().max()
     support = normal(draw, 5, 4, dtype=kind)
 
     def after_the_first(x: Tensor) -> Tensor:
@@ -56,6 +57,8 @@ def leaks(student: Function, seed: int = 0) -> None:
     for kind, classify in sealed.items():
         calls: list[int] = []
         if _answer(student, classify, images, calls):
+            if not any(_answer(student, leaky, images, []) for leaky in leaking.values()):
+                raise Wrong(f"{name} answers the other way round: True stands for a leak")
             raise Wrong(
                 f"{name} sees a leak where there is none: logits may differ in their last digits, "
                 f"as sums of another size are rounded otherwise (torch.allclose)",
@@ -181,6 +184,15 @@ _SEAL_MISTAKES: dict[str, Function] = {
         _by_support, lambda features, head: features.relu()
     ),
     "the 1e-5 below the root is missing": _logits(_by_support, eps=0.0),
+    "the 1e-5 is outside of the root: √(variance + 1e-5)": lambda q, s, f, h: (
+        ((q @ f - (s @ f).mean(0)) / ((s @ f).var(0, correction=0).sqrt() + 1e-5)).relu() @ h
+    ),
+    "these are probabilities: the logits are asked for": _logits(
+        _by_support, lambda features, head: (features.relu() @ head).softmax(1)
+    ),
+    "these are the predicted classes: the logits are asked for": _logits(
+        _by_support, lambda features, head: (features.relu() @ head).argmax(1)
+    ),
     "it divides by the variance: the given code takes the square root": _logits(
         lambda q, s, f: (_of(s @ f)[0], (_of(s @ f)[1] + 1e-5) ** 2), eps=0.0
     ),

@@ -107,6 +107,18 @@ _COUNT_MISTAKES: dict[str, Function] = {
     "Meta-SGD has a rate for each single weight, not for each tensor": _counts(
         meta_sgd=lambda s, n: len(s)
     ),
+    "both count tensors: Meta-SGD has a rate for each single weight": _counts(
+        meta_sgd=lambda s, n: len(s) * n
+    ),
+    "Meta-SGD has rates for all tensors, not only for the first": _counts(
+        meta_sgd=lambda s, n: math.prod(next(iter(s.values())))
+    ),
+    "Meta-SGD's rates take the place of LSLR's: they are not added to them": _counts(
+        meta_sgd=lambda s, n: len(_layers(s)) * n + _numbers(s)
+    ),
+    "LSLR has a rate for each of the N steps: yours has N − 1": _counts(
+        lambda s, n: len(_layers(s)) * (n - 1)
+    ),
     "Meta-SGD has rates for biases too": _counts(
         meta_sgd=lambda s, n: _numbers({k: v for k, v in s.items() if not k.endswith("bias")})
     ),
@@ -158,6 +170,11 @@ _LEARN_MISTAKES: dict[str, Function] = {
     "it stops at the first loss that counts: later losses teach later steps": _up_to(
         lambda counted, n: counted[0] + 1
     ),
+    "it stops at the largest weight: any loss that counts teaches the steps before it": (
+        lambda step_weights: [
+            step <= step_weights.index(max(step_weights)) for step in range(len(step_weights))
+        ]
+    ),
     "the first step learns too: every loss comes after it": lambda step_weights: [
         False,
         *_right_learn(step_weights)[1:],
@@ -205,7 +222,7 @@ def steps_that_learn(student: Function, seed: int = 0) -> None:
     """Exercise 6.2: `steps_that_learn(step_weights)`: which steps' rates get a gradient."""
     lists: list[Counted] = [[0.0, 1.0, 0.0], [0.2, 0.2, 0.6], [0.0, 0.0, 1.0], [1.0, 0.0, 0.0, 0.0]]
     lists += [[0.5, 0.0, 0.5, 0.0], [0.0, 0.0, 0.999, 0.001, 0.0], [0.0, 0.3, 0.7], [1.0]]
-    trials = [(step_weights + [0.0] * seed,) for step_weights in lists]
+    trials = [(step_weights + [0.0] * (seed % 20),) for step_weights in lists]
     judge_trials(student, trials, _right_learn, _LEARN_MISTAKES)
     passed(student)
 
@@ -269,6 +286,12 @@ _SPREAD_MISTAKES: dict[str, Function] = {
     ),
     "it gives one number for each tensor: Meta-SGD has a rate for each single weight": _spread(
         change=lambda w, rate: rate
+    ),
+    "it gives each layer's rates of all steps: `step` says which one": _spread(
+        lambda rates, layer, step: rates[layer], change=lambda w, rate: rate
+    ),
+    "the rates have the numbers of their weight, but not its shape": _spread(
+        change=lambda w, rate: rate.repeat(w.numel())
     ),
     "each weight is multiplied by its rate: the rates themselves are asked for": _spread(
         change=lambda w, rate: rate * w
@@ -345,11 +368,28 @@ def _best(q: Tensor, g: Tensor, b: Tensor) -> Tensor:
     return (q @ g) / (g @ b)
 
 
+def _each_tensor(query: Weights, support: Weights, bent: Weights) -> float:
+    pairs = [((query[n] * support[n]).sum(), (support[n] * bent[n]).sum()) for n in query]
+    if sum(bend.item() for _, bend in pairs) <= 0:
+        return math.inf
+    return sum((slope / bend).item() for slope, bend in pairs)
+
+
 _BEST_MISTAKES: dict[str, Function] = {
     "where the parabola opens downwards, or is a line, there is no best rate: return math.inf": (
         _line_search(_best, always=True)
     ),
     "where there is no best rate, math.inf is asked for, not 0": _line_search(_best, 0.0),
+    "a best rate may be negative, if the step should go up: no abs()": _line_search(
+        lambda q, g, b: _best(q, g, b).abs()
+    ),
+    "a best rate may be negative, if the step should go up: do not stop at 0": _line_search(
+        lambda q, g, b: _best(q, g, b).clamp(min=0)
+    ),
+    "where there is no best rate, math.inf is asked for, not nan": _line_search(_best, math.nan),
+    "it finds a rate for each tensor and adds them up: α is one number, so add up first": (
+        _each_tensor
+    ),
     "the sign: the slope at α = 0 is minus ⟨query, support⟩, and it is solved for 0": _line_search(
         lambda q, g, b: -_best(q, g, b)
     ),

@@ -19,7 +19,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mamlpp.checks.core import Function, Wrong, is_stub, name_of, not_written, passed
+from mamlpp.checks.compare import kind
+from mamlpp.checks.core import (
+    Function,
+    Wrong,
+    call_text,
+    check_call,
+    is_stub,
+    name_of,
+    not_written,
+    passed,
+    stopped,
+)
 from mamlpp.checks.inputs import check, generator
 from mamlpp.checks.judging import judge_trials
 from mamlpp.data import load_images
@@ -31,6 +42,7 @@ from mamlpp.recipes import RECIPES
 from mamlpp.run.changes import use_recipe
 from mamlpp.run.evaluation import evaluate_tasks
 from mamlpp.run.run import Run
+from mamlpp.run.trainer import Trainer
 
 
 def _learner(seed: int, inner_steps: int, **schedule: float) -> MetaLearner:
@@ -99,11 +111,17 @@ _LOSS_WEIGHTS: dict[str, Any] = {
     "ones": lambda learner, scheduled: [1.0] * len(scheduled),
     "first": lambda learner, scheduled: learner.schedule(0.0)[0],
     "reversed": lambda learner, scheduled: scheduled[::-1],
+    "short": lambda learner, scheduled: scheduled[:-1],
 }
 
 
 def _rounded(learner: MetaLearner, task: Task, epoch: float, **mistakes: Any) -> Tensor:
     return _loss(learner, task, int(epoch), **mistakes)
+
+
+def _late(learner: MetaLearner, task: Task, epoch: float) -> Tensor:
+    start = learner.recipe.second_order_from
+    return _loss(learner, task, epoch, second_order=start is not None and epoch > start)
 
 
 def _without_floor(learner: MetaLearner, task: Task, epoch: float) -> Tensor:
@@ -149,6 +167,9 @@ _LOSS_MISTAKES: dict[str, Function] = {
     ),
     "the number is right, but the gradient is of first order at every epoch: DA switches to second "
     "order": partial(_loss, second_order=False),
+    "the number is right, but the switch's own epoch is of second order already (>=, not >)": _late,
+    "the epoch is one too many": lambda learner, task, epoch: _loss(learner, task, epoch + 1),
+    "the last step is missing": partial(_loss, step_weights="short"),
     "the number is right, but the rates entered as constants (.item(), .detach()): they would "
     "never learn": partial(_loss, constant="rates"),
     "the number is right, but the old weights entered the step as constants (.detach(), .data)": (
@@ -169,7 +190,7 @@ def task_loss(student: Function, seed: int = 0) -> None:
     def inputs(number: int, schedule: dict[str, Any], epoch: float) -> tuple[Any, ...]:
         return _learner(seed + number, **schedule), _task(seed + number), epoch
 
-    kinds = ((early, 1.0), (early, 6.0), (late, 1.75), (late, 0.5))
+    kinds = ((early, 1.0), (early, 6.0), (late, 1.5), (late, 0.5))
     trials = [partial(inputs, i, *kind) for i, kind in enumerate(kinds)]
     judge_trials(student, trials, _loss, _LOSS_MISTAKES)
     passed(student)
@@ -223,6 +244,7 @@ def reaches(student: Function, level: int, profile: str = "laptop", seed: int = 
     The training runs once for all three marks. `seed` 0 evaluates it on validation characters, any
     other on those of the test split.
     """
+    check_call(student, ["train", "validation", "tasks"])
     budget = BUDGETS.get(os.environ.get("MAMLPP_PROFILE", profile), BUDGETS["laptop"])
     learner = _trained(student, budget)
     if isinstance(learner, Wrong):
@@ -244,7 +266,10 @@ def reaches(student: Function, level: int, profile: str = "laptop", seed: int = 
 
 def _accuracy(learner: MetaLearner, sampler: TaskSampler, budget: Budget) -> float:
     sampler.restart()
-    return evaluate_tasks(learner, sampler, budget.test_tasks).accuracy
+    try:
+        return evaluate_tasks(learner, sampler, budget.test_tasks).accuracy
+    except InputError as error:
+        raise Wrong(f"the learner does not fit 5-way 1-shot tasks of glyphs: {error}") from error
 
 
 @cache
@@ -256,6 +281,14 @@ def _trained(student: Function, budget: Budget) -> MetaLearner | Wrong:
         return wrong
 
 
+def _missing_learner(found: Any) -> str:
+    if found is None:
+        return "does every way through it end with `return`?"
+    if isinstance(found, Trainer):
+        return "its .fit() trains, and gives a run that has the learner"
+    return "return the trained learner, and it alone"
+
+
 def _train(student: Function, budget: Budget) -> MetaLearner:
     """The learner that the student's training returns, within its budget."""
     train = TaskSampler(load_images("glyphs", "train"), 5, 1, 5, rotate=True)
@@ -264,15 +297,24 @@ def _train(student: Function, budget: Budget) -> MetaLearner:
     try:
         with limited(budget.tasks):
             found = student(train, validation, budget.tasks)
+    except Wrong:
+        raise
     except InputError as error:
         raise Wrong(f"{name_of(student)} stopped: {error}") from error
-    except NotImplementedError as error:
-        raise (not_written(error) if is_stub(error) else error) from None
+    except Exception as error:
+        if is_stub(error):
+            raise not_written(error) from None
+        raise stopped(
+            student, call_text(student, (train, validation, budget.tasks)), error
+        ) from error
     seconds = time.monotonic() - start
     learner = found.learner if isinstance(found, Run) else found
     if not isinstance(learner, MetaLearner):
+        raise Wrong(f"{name_of(student)} returned {kind(found)}: {_missing_learner(found)}")
+    if not all(parameter.isfinite().all() for parameter in learner.parameters()):
         raise Wrong(
-            f"{name_of(student)} returned a {type(found).__name__}: return the trained learner"
+            f"{name_of(student)} returned a learner whose weights are nan or infinite: try smaller "
+            f"rates"
         )
     if seconds > budget.seconds:
         raise Wrong(

@@ -10,7 +10,16 @@ from typing import Any
 from mamlpp.checks import bugs_1_and_2, bugs_3_and_4, bugs_5_and_6, bugs_7_and_8
 from mamlpp.checks.bug import Bug
 from mamlpp.checks.compare import kind
-from mamlpp.checks.core import Function, Wrong, attempt, call_text, name_of, passed, stopped
+from mamlpp.checks.core import (
+    Function,
+    Wrong,
+    attempt,
+    call_text,
+    name_of,
+    parameters,
+    passed,
+    stopped,
+)
 from mamlpp.checks.inputs import check
 from mamlpp.checks.judging import Outcome, judge_trials, outcome
 from mamlpp.checks.testing import judge_test
@@ -52,20 +61,20 @@ def found(number: int, student: Function) -> None:
             f"{name_of(student)}: return two things, the kind of the defect and the arguments of a "
             f"call that shows it (return kind, arguments), not {kind(answer)}"
         )
-    _judge_kind(number, student, answer[0])
+    if said := kind_complaint(BUGS[number].kind, answer[0]):
+        raise Wrong(f"{name_of(student)}: {said}")
     _judge_witness(number, student, answer[1])
     passed(student)
 
 
-def _judge_kind(number: int, student: Function, answer: Any) -> None:
+def kind_complaint(right: str, answer: Any) -> str | None:
+    """What to say of the name of a defect, unless it is the `right` one."""
     if not isinstance(answer, str):
-        raise Wrong(f"{name_of(student)}: return one of the kinds as a string, not {kind(answer)}")
+        return f"return one of the kinds as a string, not {kind(answer)}"
     if answer not in KINDS:
         [close] = get_close_matches(answer.lower(), KINDS, 1) or [""]
-        meant = f"; did you mean {close!r}?" if close else ""
-        raise Wrong(f"{name_of(student)}: {answer!r} is not in the list of kinds{meant}")
-    if answer != BUGS[number].kind:
-        raise Wrong(f"{name_of(student)}: it is not {answer!r}: {KINDS[answer]}")
+        return f"{answer!r} is not in the list of kinds" + (close and f"; did you mean {close!r}?")
+    return None if answer == right else f"it is not {answer!r}: {KINDS[answer]}"
 
 
 def _judge_witness(number: int, student: Function, arguments: Any) -> None:
@@ -75,6 +84,11 @@ def _judge_witness(number: int, student: Function, arguments: Any) -> None:
         raise Wrong(
             f"{name}: the arguments are a tuple, (a,) if there is one, not {kind(arguments)}"
         )
+
+    count, given = len(parameters(bug.right)), len(arguments)
+    if given != count:
+        many = "argument" if count == 1 else "arguments"
+        raise Wrong(f"{name}: program_{number} takes {count} {many}, not {given}")
 
     def observed(program: Function) -> Outcome:
         fresh = student()[1]
@@ -86,7 +100,7 @@ def _judge_witness(number: int, student: Function, arguments: Any) -> None:
     if does.agrees_with(should):
         raise Wrong(
             f"{name}: with these arguments program_{number} does what it should; {bug.test_hint}",
-            [call_text(bug.right, arguments)],
+            [call_text(bug.right, arguments).replace(name_of(bug.right), f"program_{number}", 1)],
         )
 
 

@@ -53,14 +53,11 @@ def test_each_wrong_answer_gets_its_own_sentence(wrong: WrongAnswer):
     assert [words for words in others if words in said] == []
 
 
-SHORT = {"reaches": 7} | {f"warm_up_{n}": 6 for n in range(1, 9)}  # trainings; an answer in a word
-
-
 def test_there_are_a_dozen_wrong_answers_to_each_exercise():
     answers = Counter(
         re.sub(r"_(found|shown|fixed)$", "", wrong.check.__name__) for wrong in WRONG_ANSWERS
     )
-    few = {name: answers[name] for name in EXERCISES if answers[name] < SHORT.get(name, 12)}
+    few = {name: answers[name] for name in EXERCISES if answers[name] < 12}
     assert few == {}
 
 
@@ -255,15 +252,6 @@ def test_no_check_depends_on_the_settings_or_the_seed_of_the_notebook(path: Path
         torch.set_default_dtype(torch.float32)
 
 
-@pytest.mark.parametrize(
-    "name", ["inner_step", "meta_loss", "pooled", "spread", "steps_that_learn", "best_rate"]
-)
-def test_right_answers_pass_with_many_seeds(name: str):
-    path = next(p for p in SETS if f"checks.{name}(" in p.read_text(encoding="utf-8"))
-    for seed in range(2, 6):
-        getattr(checks, name)(namespace_of(path)[name], seed=seed)
-
-
 def test_numbers_may_come_as_tensors_and_lists_as_tuples():
     assert compare.same(torch.tensor(0.5), 0.5)
     assert compare.same((1, 2.0), [1.0, 2])
@@ -317,6 +305,6 @@ def test_a_teacher_can_set_the_profile_of_all(monkeypatch: pytest.MonkeyPatch):
         asked.append(tasks)
 
     monkeypatch.setenv("MAMLPP_PROFILE", "smoke")
-    with pytest.raises(checks.Wrong, match="returned a NoneType"):
+    with pytest.raises(checks.Wrong, match="returned None"):
         checks.reaches(train_learner, 1, "laptop")
     assert asked == [480]

@@ -1,6 +1,7 @@
 """Every solution, spoilt in the ways that fit any exercise: no check lets one of them pass."""
 
 import ast
+import math
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
@@ -12,9 +13,11 @@ from torch import Tensor
 from mamlpp import checks
 from mamlpp.checks.compare import same
 from mamlpp.checks.core import parameters
+from tests.exercises.right_answers import RIGHT_ANSWERS
 from tests.exercises.test_checks import SETS, cells_of, namespace_of
 
 Function = Callable[..., Any]
+SLOW = {"task_loss", "fixed_6"}
 NOT_FUNCTIONS = {"warm_up", "reaches", "shown", "found", "second_order_test", "bounded_test"}
 
 
@@ -130,6 +133,22 @@ def writing_into_an_input(answer: Function, seen: list[bool]) -> Function:
     return wrong
 
 
+@pytest.mark.parametrize(
+    ("check", "answer"), [pytest.param(*each, id=each[1].__name__) for each in RIGHT_ANSWERS]
+)
+def test_a_right_answer_passes_however_it_is_written(check: Function, answer: Function):
+    check(answer)
+
+
+SEEDS = (*range(2, 10), 26, 28, 44, 999_999)
+
+
+@pytest.mark.parametrize(("check", "before", "answer"), answers())
+def test_a_solution_passes_whatever_the_seed(check: str, before: list[Any], answer: Function):
+    for seed in SEEDS[-1:] if answer.__name__ in SLOW else SEEDS:
+        getattr(checks, check)(*before, answer, seed=seed)
+
+
 def complaint(check: str, before: list[Any], answer: Function) -> str | None:
     try:
         getattr(checks, check)(*before, answer)
@@ -161,3 +180,18 @@ def test_an_answer_that_is_right_for_the_example_only_does_not_pass(
 ):
     assert complaint(check, before, right_for_the_first_call_only(answer)) is not None
     assert parameters(answer)
+
+
+RATIOS = {
+    "natural": lambda growth, bits: bits * math.log(2) / math.log(growth),
+    "binary": lambda growth, bits: bits / math.log2(growth),
+    "decimal": lambda growth, bits: math.log10(2**bits) / math.log10(growth),
+    "one call": lambda growth, bits: math.log(2**bits, growth),
+    "twice one call": lambda growth, bits: bits * math.log(2, growth),
+}
+
+
+@pytest.mark.parametrize("name", RATIOS)
+def test_no_way_of_writing_the_ratio_of_two_logarithms_is_rounded_up_too_far(name: str):
+    for seed in range(60):
+        checks.predicted_steps(lambda g, bits: math.ceil(RATIOS[name](g, bits)), seed=seed)

@@ -418,3 +418,76 @@ def asks_only_for_a_direction(meta_gradient):
 @wrong(checks.second_order_test, "should take 1 argument")
 def wants_the_losses_too(meta_gradient, support_loss):
     meta_gradient(support_loss, support_loss, THETA, 0.2)
+
+
+def shares_one_dict(model, weights, x, y, rate, steps):
+    path, current = [weights], dict(weights)
+    for _ in range(steps):
+        current.update(right_step(F.cross_entropy(model(current, x), y), current, rate))
+        path.append(current)
+    return path
+
+
+def returns_in_the_loop(model, weights, x, y, rate, steps):
+    path = [weights]
+    for _ in range(steps):
+        path.append(step(model, path[-1], x, y, rate))
+        return path
+
+
+all_wrong(
+    checks.inner_step,
+    {
+        "`rate` is an argument": stepped(lambda w, g, rate: w - 0.1 * g),
+        "averages each gradient to one number": stepped(lambda w, g, rate: w - rate * g.mean()),
+        "weight decay": stepped(lambda w, g, rate: w * (1 - rate) - rate * g),
+        "it should give a tensor, not a list": stepped(lambda w, g, rate: (w - rate * g,)),
+    },
+)
+all_wrong(
+    checks.inner_loop,
+    {
+        "make a new dict in each step": shares_one_dict,
+        "does `return` stand inside the loop?": returns_in_the_loop,
+        "it should give a list, not a dict": looped(right_step, lambda path: dict(enumerate(path))),
+    },
+)
+all_wrong(
+    checks.meta_gradients,
+    {
+        "1 − αa, not αa − 1": slope_and_factor(lambda slope, f: (-f * slope, slope)),
+        "the 1, of θ itself, is missing": slope_and_factor(
+            lambda slope, f: ((f - 1) * slope, slope)
+        ),
+        "has no a: only the support loss": lambda theta, rate, a, b, c: (
+            a * (1 - rate * a) * (theta - rate * a * (theta - b) - c),
+            a * (theta - rate * a * (theta - b) - c),
+        ),
+        "at c, not at b": lambda theta, rate, a, b, c: (
+            (1 - rate * a) * (theta - rate * a * (theta - b) - b),
+            theta - rate * a * (theta - b) - b,
+        ),
+        "the inner step goes down": lambda theta, rate, a, b, c: (
+            (1 + rate * a) * (theta + rate * a * (theta - b) - c),
+            theta + rate * a * (theta - b) - c,
+        ),
+        "is something rounded on the way?": slope_and_factor(
+            lambda slope, f: (round(f * slope, 2), round(slope, 2))
+        ),
+    },
+)
+
+
+@wrong(checks.second_order_test, "it lets first-order MAML pass")
+def catches_its_own_assertion(meta_gradient):
+    try:
+        found = meta_gradient(parabola(3, 0.5), parabola(1, 4.0), THETA, 0.2)
+        assert torch.allclose(found, 0.4 * (THETA - 0.6 * (THETA - 0.5) - 4.0))
+    except AssertionError:
+        print("wrong")
+
+
+@wrong(checks.second_order_test, "it lets first-order MAML pass")
+def forgets_to_assert(meta_gradient):
+    found = meta_gradient(parabola(3, 0.5), parabola(1, 4.0), THETA, 0.2)
+    torch.allclose(found, 0.4 * (THETA - 0.6 * (THETA - 0.5) - 4.0))

@@ -305,6 +305,9 @@ all_wrong(
         "returns all bad depths": lambda gradient, depths, least: [
             n for n in depths if agreement(gradient, n) < least
         ],
+        "compare by <, not by <=": lambda gradient, depths, least: next(
+            (n for n in depths if agreement(gradient, n) <= least), 0
+        ),
         "it returns True or False": lambda gradient, depths, least: any(
             agreement(gradient, n) < least for n in depths
         ),
@@ -354,3 +357,96 @@ all_wrong(
         )
     },
 )
+
+
+def adds_up(loss, path):
+    norms, total = [], 0.0
+    for weights in path:
+        total += norm(gradients_of(loss, weights))
+        norms.append(total)
+    return norms
+
+
+def returns_in_the_loop(loss, path):
+    for weights in path:
+        return [norm(gradients_of(loss, weights))]
+
+
+all_wrong(
+    checks.gradient_norms,
+    {
+        "with respect to θ_0 every time": lambda loss, path: (
+            [norm(gradients_of(loss, path[0])) for _ in path]
+        ),
+        "adds the norms up on its way": adds_up,
+        "does `return` stand inside the loop?": returns_in_the_loop,
+        "the largest number of the gradient": sized(lambda g: max(t.abs().max().item() for t in g)),
+        "it should give a list, not a number": lambda loss, path: sum(
+            norm(gradients_of(loss, weights)) for weights in path
+        ),
+    },
+)
+all_wrong(
+    checks.growth,
+    {
+        "it squares the factor": grown(lambda sizes, n: max(s**2 for s in sizes) ** n),
+        "it averages the directions": grown(lambda sizes, n: (sum(sizes) / len(sizes)) ** n),
+        "of 1 − αλ, not of λ": lambda cs, rate, n: max(1 - rate * abs(c) for c in cs) ** n,
+        "multiplies a list or a tuple": lambda cs, rate, n: abs(1 - rate * cs) ** n,
+        "changed what it was given": lambda cs, rate, n: cs.sort() or abs(1 - rate * cs[0]) ** n,
+    },
+)
+all_wrong(
+    checks.digits,
+    {
+        "it stops at 0": lambda x, exact: max(0, -math.log10(relative(x, exact))),
+        "not one for each entry": lambda x, exact: -((x.double() - exact) / exact).abs().log10(),
+        "too large by 1": lambda x, exact: 1 - math.log10(relative(x, exact)),
+        "a logarithm, or a root, of a number that has none": lambda x, exact: (
+            -math.log10(((x.double() - exact) / exact).min())
+        ),
+    },
+)
+
+
+def counts_until(growth, bits):
+    n = 0
+    while growth**n <= 2**bits:
+        n += 1
+    return n
+
+
+all_wrong(
+    checks.predicted_steps,
+    {
+        "it counts one bit less": lambda growth, bits: math.ceil(ratio(growth, bits - 1)),
+        "too large by 1": lambda growth, bits: math.ceil(ratio(growth, bits) - 1e-9) + 1,
+        "too large by 0.5": lambda growth, bits: math.ceil(ratio(growth, bits) - 1e-9) + 0.5,
+    },
+)
+wrong(checks.predicted_steps, "rounding down and adding 1")(counts_until)
+all_wrong(
+    checks.first_lost,
+    {
+        "rounds the digits before": lambda gradient, depths, least: next(
+            (n for n in depths if round(agreement(gradient, n)) < least), 0
+        ),
+        "the two gradients are swapped": lambda gradient, depths, least: next(
+            (n for n in depths if swapped_agreement(gradient, n) < least), 0
+        ),
+        "return 0 and not −1": lambda gradient, depths, least: next(
+            (n for n in depths if agreement(gradient, n) < least), -1
+        ),
+    },
+)
+
+
+def swapped_agreement(gradient, steps):
+    exact, x = gradient(steps, torch.float64), gradient(steps, torch.float32).double()
+    return -math.log10((x - exact).norm() / x.norm())
+
+
+@wrong(checks.first_lost, "it reads beyond the last entry")
+def takes_the_first_of_all(gradient, depths, min_digits):
+    lost = [n for n in depths if agreement(gradient, n) < min_digits]
+    return lost[0]

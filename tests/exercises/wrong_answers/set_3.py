@@ -9,7 +9,7 @@ def fall(steps, other):
     return [other] * (steps - 1) + [1 - (steps - 1) * other]
 
 
-@wrong(checks.step_weights, "your weights sum to 0.60 at epoch 4")
+@wrong(checks.step_weights, "all weights fall together")
 def loses_what_falls(steps, msl_epochs, epoch):
     return [(1 - min(epoch / msl_epochs, 1)) / steps] * steps
 
@@ -290,5 +290,89 @@ all_wrong(
         "too large by 1": lambda *inputs: losses_counted(*inputs) + 1,
         "the same answer to every call": lambda *inputs: 8,
         "it should give a number, not a list": lambda *inputs: [losses_counted(*inputs)],
+    },
+)
+
+
+def falling(n, e, epoch):
+    return max((1 - epoch / e) / n, 0)
+
+
+all_wrong(
+    checks.step_weights,
+    {
+        "the last weight is 1 from the start": lambda n, e, epoch: (
+            [falling(n, e, epoch)] * (n - 1) + [1]
+        ),
+        "nothing moves before epoch E": lambda n, e, epoch: (
+            [1 / n] * n if epoch < e else [0] * (n - 1) + [1]
+        ),
+        "is something rounded on the way?": lambda n, e, epoch: (
+            [round(falling(n, e, epoch), 3)] * (n - 1)
+            + [round(1 - (n - 1) * falling(n, e, epoch), 3)]
+        ),
+        "your weights sum to 4.00 at epoch 0": lambda n, e, epoch: [
+            1 + v for v in [falling(n, e, epoch)] * (n - 1) + [1 - (n - 1) * falling(n, e, epoch)]
+        ],
+    },
+)
+
+
+def others(weight):
+    """Weights of which all but the last are `weight(steps, msl_epochs, floor, epoch)`."""
+
+    def step_weights(n, e, floor, epoch):
+        v = weight(n, e, floor, epoch)
+        return [v] * (n - 1) + [1 - (n - 1) * v]
+
+    return step_weights
+
+
+all_wrong(
+    checks.step_weights_floor,
+    {
+        "the floor is reached one epoch early": others(
+            lambda n, e, floor, epoch: max(1 / n - epoch * (1 / n - floor) / (e - 1), floor)
+        ),
+        "and is not shared by them": others(
+            lambda n, e, floor, epoch: (
+                falling(n, e, epoch) + min(epoch / e, 1) * floor / max(n - 1, 1)
+            )
+        ),
+        "the fall stops at floor/N": others(
+            lambda n, e, floor, epoch: max(falling(n, e, epoch), floor / n)
+        ),
+    },
+)
+
+
+def losses_of(model, path, x, y, reduction="mean"):
+    return [F.cross_entropy(model(weights, x), y, reduction=reduction) for weights in path[1:]]
+
+
+all_wrong(
+    checks.meta_loss,
+    {
+        "the loss is the sum over the images": lambda model, path, x, y, v: sum(
+            a * loss for a, loss in zip(v, losses_of(model, path, x, y, "sum"), strict=True)
+        ),
+        "the steps before the last entered as constants": lambda model, path, x, y, v: (
+            sum(
+                a * loss.item()
+                for a, loss in zip(v[:-1], losses_of(model, path, x, y)[:-1], strict=True)
+            )
+            + v[-1] * losses_of(model, path, x, y)[-1]
+        ),
+    },
+)
+all_wrong(
+    checks.query_losses,
+    {
+        "too small by 1": lambda n, e, floor, epochs: (
+            sum(n if floor > 0 or epoch < e else 1 for epoch in range(epochs)) - 1
+        ),
+        "it should give a number, not a list": lambda n, e, floor, epochs: [
+            n if floor > 0 or epoch < e else 1 for epoch in range(epochs)
+        ],
     },
 )

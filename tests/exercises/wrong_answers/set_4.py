@@ -258,3 +258,68 @@ all_wrong(
         "division by zero": lambda p, x, d, epoch: d + (p - d) / max(epoch - d, 0),
     },
 )
+
+all_wrong(
+    checks.second_order,
+    {
+        "rounding the epoch up begins too early": lambda start, epoch: (
+            start is not None and math.ceil(epoch) >= start
+        ),
+        "replaces 0, too": lambda start, epoch: epoch >= (start or 150),
+    },
+)
+
+
+def bounded_wrongly(bound):
+    def training_time(epochs, start, first, second):
+        start = epochs if start is None else start
+        return start * first + bound(epochs - start) * second
+
+    return training_time
+
+
+all_wrong(
+    checks.training_time,
+    {
+        "those of first order go beyond the training": bounded_wrongly(lambda left: max(left, 0)),
+        "instead of taking abs()": bounded_wrongly(abs),
+        "it returns minutes": lambda epochs, start, first, second: (
+            sum(second if start is not None and e >= start else first for e in range(epochs)) / 60
+        ),
+        "the mean of the two times": lambda epochs, start, first, second: (
+            epochs * (first + second) / 2
+        ),
+    },
+)
+
+
+def after(decided_on):
+    def schedule_epoch(planned, extended, decided, epoch):
+        rest = min(epoch, extended) - decided
+        return epoch if epoch <= decided else decided_on(planned, extended, decided, rest)
+
+    return schedule_epoch
+
+
+all_wrong(
+    checks.schedule_epoch,
+    {
+        "extended − decided, not extended": after(lambda p, e, d, rest: d + rest * (p - d) / e),
+        "the schedule goes backwards": after(lambda p, e, d, rest: d - rest * (p - d) / (e - d)),
+        "use / instead of //": after(lambda p, e, d, rest: d + rest * (p - d) // (e - d)),
+    },
+)
+
+
+@wrong(checks.bounded_test, "is 0 after the last epoch")
+def asks_only_that_it_falls(schedule):
+    rates = [schedule(1e-3, 1e-5, 100, epoch) for epoch in range(200)]
+    assert rates == sorted(rates, reverse=True)
+    assert rates[0] > rates[-1]
+
+
+@wrong(checks.bounded_test, "is 0 after the last epoch")
+def takes_a_minimum_of_zero(schedule):
+    assert schedule(1.0, 0.0, 100, 0) == 1.0
+    for epoch in (100, 120, 150, 300):
+        assert abs(schedule(1.0, 0.0, 100, epoch)) < 1e-9

@@ -297,3 +297,68 @@ all_wrong(
         "your shares sum to": lambda m, n: [m**k for k in range(n, -1, -1)],
     },
 )
+
+all_wrong(
+    checks.pooled,
+    {
+        "each channel has its own mean": lambda means, variances: (
+            means.mean(0),
+            variances.mean(0) + ((means - means.mean()) ** 2).mean(0),
+        ),
+        "all channels are put together": lambda means, variances: (
+            means.mean(),
+            variances.mean() + means.var(correction=0),
+        ),
+        "[F] is asked for, not [1, F]": lambda means, variances: (
+            means.mean(0, keepdim=True),
+            (variances + means**2).mean(0, keepdim=True) - means.mean(0, keepdim=True) ** 2,
+        ),
+        "variances entered as a constant": lambda means, variances: (
+            means.mean(0),
+            variances.detach().mean(0) + means.var(0, correction=0),
+        ),
+        "it should return 2 values": lambda means, variances: torch.stack(
+            [means.mean(0), variances.mean(0) + means.var(0, correction=0)]
+        ),
+    },
+)
+all_wrong(
+    checks.shares,
+    {
+        "comes in with m and keeps 1 − m": lambda m, n: (
+            [(1 - m) ** n] + [(1 - m) * m ** (n - i) for i in range(1, n + 1)]
+        ),
+        "it counts one batch too few": lambda m, n: (
+            [(1 - m) ** n] + [m * (1 - m) ** (n - i) for i in range(1, n)]
+        ),
+    },
+)
+
+
+@wrong(checks.leaks, "answers the other way round")
+def says_whether_it_is_sealed(classify, images):
+    alone = torch.cat([classify(image[None]) for image in images])
+    return torch.allclose(classify(images), alone, rtol=1e-3, atol=1e-4)
+
+
+@wrong(checks.leaks, "with those that it gets alone")
+def compares_with_half_of_them(classify, images):
+    return not torch.allclose(classify(images)[:4], classify(images[:4]), rtol=1e-3, atol=1e-4)
+
+
+def by_support(query, support, filters):
+    features = support @ filters
+    deviation = torch.sqrt(features.var(0, correction=0) + 1e-5)
+    return ((query @ filters - features.mean(0)) / deviation).relu()
+
+
+all_wrong(
+    checks.sealed_logits,
+    {
+        "the 1e-5 is outside of the root": lambda q, s, f, h: (
+            ((q @ f - (s @ f).mean(0)) / ((s @ f).std(0, correction=0) + 1e-5)).relu() @ h
+        ),
+        "these are probabilities": lambda q, s, f, h: (by_support(q, s, f) @ h).softmax(1),
+        "these are the predicted classes": lambda q, s, f, h: (by_support(q, s, f) @ h).argmax(1),
+    },
+)

@@ -274,3 +274,80 @@ all_wrong(
         "the first tensor alone": first_alone,
     },
 )
+
+
+def counted(shapes, steps):
+    """The right numbers, LSLR's and Meta-SGD's."""
+    layers = {name.rpartition(".")[0] for name in shapes}
+    return len(layers) * steps, sum(math.prod(shape) for shape in shapes.values())
+
+
+all_wrong(
+    checks.numbers_learned,
+    {
+        "both count tensors": lambda shapes, n: (counted(shapes, n)[0], len(shapes) * n),
+        "not only for the first": lambda shapes, n: (
+            counted(shapes, n)[0],
+            math.prod(next(iter(shapes.values()))),
+        ),
+        "they are not added to them": lambda shapes, n: (
+            counted(shapes, n)[0],
+            sum(counted(shapes, n)),
+        ),
+        "yours has N − 1": lambda shapes, n: (counted(shapes, n - 1)[0], counted(shapes, n)[1]),
+    },
+)
+all_wrong(
+    checks.steps_that_learn,
+    {
+        "it stops at the largest weight": lambda v: [i <= v.index(max(v)) for i in range(len(v))],
+        "it should give True or False, not a number": lambda v: [sum(v[i:]) for i in range(len(v))],
+        "it should give a list, not True or False": lambda v: any(x > 0 for x in v),
+    },
+)
+
+
+def row_of(weights, name):
+    layers = list(dict.fromkeys(each.rpartition(".")[0] for each in weights))
+    return layers.index(name.rpartition(".")[0])
+
+
+all_wrong(
+    checks.spread,
+    {
+        "it gives each layer's rates of all steps": lambda weights, rates, step: {
+            name: rates[row_of(weights, name)] for name in weights
+        },
+        "but not its shape": lambda weights, rates, step: {
+            name: rates[row_of(weights, name), step].repeat(weight.numel())
+            for name, weight in weights.items()
+        },
+        "the names are not those": lambda weights, rates, step: {
+            name.rpartition(".")[0]: rates[row_of(weights, name), step] for name in weights
+        },
+    },
+)
+
+
+def products(query, support, bent):
+    pairs = ((query, support), (support, bent))
+    return [sum((one[n] * other[n]).sum().item() for n in query) for one, other in pairs]
+
+
+def rate_or(otherwise, change=float):
+    def best_rate(query, support, bent):
+        slope, bend = products(query, support, bent)
+        return change(slope / bend) if bend > 0 else otherwise
+
+    return best_rate
+
+
+all_wrong(
+    checks.best_rate,
+    {
+        "no abs()": rate_or(math.inf, abs),
+        "do not stop at 0": rate_or(math.inf, lambda rate: max(rate, 0.0)),
+        "not nan": rate_or(math.nan),
+        "does every way through it end": rate_or(None),
+    },
+)

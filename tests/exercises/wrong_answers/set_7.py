@@ -111,12 +111,7 @@ def draws_too_many(train, validation, tasks):
     train.sample(400)
 
 
-@wrong(trained, "return the trained learner")
-def gives_weights(train, validation, tasks):
-    return new_learner(train).weights()
-
-
-@wrong(trained, "stopped: ")
+@wrong(trained, "stopped: filters must be")
 def asks_for_no_filters(train, validation, tasks):
     mamlpp.RECIPES["maml++"].with_(filters=0)
 
@@ -134,6 +129,50 @@ def trains_on_the_validation_characters(train, validation, tasks):
 @wrong(trained, "are for the judge")
 def looks_at_the_test_characters(train, validation, tasks):
     mamlpp.TaskSampler(mamlpp.load_images("glyphs", "test"), ways=5, shots=1).sample(1)
+
+
+def not_finite(train):
+    learner = new_learner(train)
+    for parameter in learner.parameters():
+        parameter.data /= 0
+    return learner
+
+
+def trains_without_a_graph(train, validation, tasks):
+    with torch.no_grad():
+        new_learner(train).meta_loss(train.sample(2))[0].backward()
+
+
+all_wrong(
+    trained,
+    {
+        "returned a dict: return the trained learner": lambda train, validation, tasks: dict(
+            new_learner(train).weights()
+        ),
+        "returned a list: return the trained learner": lambda train, validation, tasks: (
+            new_learner(train),
+            0.78,
+        ),
+        "returned a number": lambda train, validation, tasks: 0.78,
+        "returned None": lambda train, validation, tasks: print("accuracy 0.78"),
+        "its .fit() trains": lambda train, validation, tasks: mamlpp.Trainer(
+            mamlpp.RECIPES["maml-quick"], train, validation
+        ),
+        "made for 3-way tasks": lambda train, validation, tasks: mamlpp.MetaLearner(
+            mamlpp.RECIPES["maml"].with_(filters=2), train.images.shape, ways=3
+        ),
+        "made for images [3, 84, 84]": lambda train, validation, tasks: mamlpp.MetaLearner(
+            mamlpp.RECIPES["maml"].with_(filters=2), (3, 84, 84), ways=5
+        ),
+        "nan or infinite": lambda train, validation, tasks: not_finite(train),
+        "something that has no graph": trains_without_a_graph,
+        "a recipe has no field 'filter'": lambda train, validation, tasks: mamlpp.RECIPES[
+            "maml"
+        ].with_(filter=32),
+        "should take 3 arguments": lambda train, validation: new_learner(train),
+    },
+)
+wrong(trained, "give the check the function itself")(0.78)
 
 
 def at_whole_epochs(**options):
@@ -157,5 +196,20 @@ all_wrong(
         "about the rates and the epoch": lambda learner, task, epoch: rate_of_step_0(
             learner, task, int(epoch)
         ),
+    },
+)
+
+all_wrong(
+    checks.task_loss,
+    {
+        "the switch's own epoch": lambda learner, task, epoch: loss_of(
+            learner, task, epoch, order=epoch > learner.recipe.second_order_from
+        ),
+        "the epoch is one too many": lambda learner, task, epoch: loss_of(learner, task, epoch + 1),
+        "the last step is missing": lambda learner, task, epoch: loss_of(
+            learner, task, epoch, step_weights=learner.schedule(epoch)[0][:-1]
+        ),
+        "result has no graph": lambda learner, task, epoch: loss_of(learner, task, epoch).detach(),
+        "a dict": lambda learner, task, epoch: {"loss": loss_of(learner, task, epoch)},
     },
 )

@@ -91,7 +91,7 @@ for _number, _kinds in GUESSES.items():
 
     wrong(found(_number), "does what it should")(shows_no_difference)
     wrong(found(_number), "the arguments are a tuple")(gives_no_tuple)
-    wrong(found(_number), "stopped: ")(gives_too_few)
+    wrong(found(_number), ", not 0")(gives_too_few)
     wrong(found(_number), "'typo' is not in the list")(lambda: ("typo", ()))
     wrong(found(_number), "did you mean 'first order'")(lambda: ("first_order", ()))
     wrong(found(_number), "as a string, not a list")(lambda: (["alias"], ()))
@@ -630,3 +630,71 @@ def does_not_view(images, mean, variance):
 def tosses_a_coin(hits):
     p = hits.mean().item()
     return p, 1.96 * math.sqrt(p * (1 - p) / len(hits))
+
+
+def at(line):
+    """Weights of which all but the last are `line(steps, msl_epochs, floor, epoch)`."""
+
+    def weights(n, e, floor, epoch):
+        weight = line(n, e, floor, epoch)
+        return [weight] * (n - 1) + [1 - (n - 1) * weight]
+
+    return weights
+
+
+all_wrong(
+    fixed(4),
+    {
+        "the line is bounded by 0": at(
+            lambda n, e, floor, epoch: max(0, 1 / n - epoch / e * (1 / n - floor))
+        ),
+        "it clips a fall to zero at the floor": at(
+            lambda n, e, floor, epoch: max(floor, 1 / n - epoch / (n * e))
+        ),
+        "the last weight falls with the others": lambda n, e, floor, epoch: (
+            [max(floor, 1 / n - epoch / e * (1 / n - floor))] * n
+        ),
+    },
+)
+
+
+def by_epoch(epochs):
+    return lambda n, e, per_epoch, i: at(lambda n, e, _, epoch: max(1 / n - epoch / (n * e), 0.0))(
+        n, e, 0.0, epochs(i, per_epoch)
+    )
+
+
+all_wrong(
+    fixed(5),
+    {
+        "round down, not up": by_epoch(lambda i, per_epoch: math.ceil(i / per_epoch)),
+        "begins one iteration too late": by_epoch(lambda i, per_epoch: (i - 1) // per_epoch),
+    },
+)
+all_wrong(
+    fixed(6),
+    {
+        "the classes are sorted": lambda classes, ways, generator: sorted(
+            torch.randperm(classes, generator=generator)[:ways].tolist()
+        ),
+        "`unique` leaves out": lambda classes, ways, generator: torch.unique(
+            torch.randint(classes, (ways,), generator=generator)
+        ).tolist(),
+    },
+)
+wrong(fixed(7), "that is layer norm")(
+    lambda images, mean, variance: torch.nn.functional.layer_norm(images, images.shape[1:])
+)
+all_wrong(
+    fixed(8),
+    {
+        "it takes the median of the tasks": lambda hits: (
+            hits.mean(1).median().item(),
+            1.96 * hits.mean(1).std().item() / math.sqrt(len(hits)),
+        ),
+        "it counts the hits of a task": lambda hits: (
+            hits.sum(1).mean().item(),
+            1.96 * hits.sum(1).std().item() / math.sqrt(len(hits)),
+        ),
+    },
+)

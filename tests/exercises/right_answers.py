@@ -1,0 +1,241 @@
+"""Right answers that are not written as ours: each check must let them pass."""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch.func import grad, vmap
+
+from mamlpp import checks
+
+RIGHT_ANSWERS: list[tuple[Callable[..., None], Callable[..., Any]]] = []
+
+
+def right(check):
+    def note(answer):
+        RIGHT_ANSWERS.append((check, answer))
+        return answer
+
+    return note
+
+
+@right(checks.inner_step)
+def with_a_loop_and_other_names(L, theta, alpha):
+    gs = torch.autograd.grad(L, tuple(theta.values()), create_graph=True, allow_unused=True)
+    theta_new = {}
+    for (key, value), g in zip(theta.items(), gs, strict=False):
+        theta_new[key] = value.sub(g, alpha=alpha)
+    return theta_new
+
+
+@right(checks.inner_step)
+def one_gradient_at_a_time(loss, weights, rate):
+    return {
+        name: weight + -rate * torch.autograd.grad(loss, weight, create_graph=True)[0]
+        for name, weight in weights.items()
+    }
+
+
+@right(checks.inner_loop)
+def by_torch_func(model, weights, x, y, rate, steps):
+    gradient = grad(lambda w: F.cross_entropy(model(w, x), y))
+
+    def step(path, _):
+        gradients = gradient(path[-1])
+        return [*path, {name: w - rate * gradients[name] for name, w in path[-1].items()}]
+
+    return functools.reduce(step, range(steps), [weights])
+
+
+@right(checks.inner_loop)
+def with_nll_loss(model, weights, x, y, rate, steps):
+    path = [weights]
+    while len(path) <= steps:
+        loss = F.nll_loss(F.log_softmax(model(path[-1], x), dim=-1), y)
+        gradients = torch.autograd.grad(loss, list(path[-1].values()), create_graph=True)
+        pairs = zip(path[-1].items(), gradients, strict=True)
+        path.append({name: w - rate * g for (name, w), g in pairs})
+    return tuple(path)
+
+
+@right(checks.meta_gradients)
+def by_autograd(theta, rate, a, b, c):
+    found = []
+    for create_graph in (True, False):
+        start = torch.tensor(theta, dtype=torch.float64, requires_grad=True)
+        loss = 0.5 * a * (start - b) ** 2
+        (g,) = torch.autograd.grad(loss, start, create_graph=create_graph)
+        found.append(torch.autograd.grad(0.5 * (start - rate * g - c) ** 2, start)[0])
+    return found
+
+
+@right(checks.second_order_test)
+def by_finite_differences(meta_gradient):
+    theta = torch.tensor([0.3, -1.2], dtype=torch.float64)
+
+    def whole(t):
+        return ((t - 0.2 * t**3) ** 4).sum()
+
+    h = 1e-6 * torch.eye(2, dtype=torch.float64)
+    expected = torch.stack([(whole(theta + d) - whole(theta - d)) / 2e-6 for d in h])
+    found = meta_gradient(lambda t: (t**4 / 4).sum(), lambda t: (t**4).sum(), theta, 0.2)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-7)
+
+
+@right(checks.gradient_norms)
+def by_a_flat_vector(loss, path):
+    flat = [w for weights in path for w in weights.values()]
+    gradients = iter(torch.autograd.grad(loss, flat))
+    return [torch.cat([next(gradients).flatten() for _ in weights]).norm() for weights in path]
+
+
+@right(checks.growth)
+def as_a_tensor(curvatures, rate, steps):
+    return (1 - rate * torch.tensor(curvatures, dtype=torch.float64)).abs().max().pow(steps)
+
+
+@right(checks.growth)
+def by_the_two_ends(lambdas, alpha, n):
+    return max(abs(1 - alpha * min(lambdas)), abs(1 - alpha * max(lambdas))) ** n
+
+
+@right(checks.digits)
+def by_dist(x, exact):
+    return -torch.log10(torch.dist(x.to(exact.dtype), exact) / torch.linalg.vector_norm(exact))
+
+
+@right(checks.predicted_steps)
+def by_multiplying(growth, bits=24):
+    n, size = 0, 1.0
+    while size < 2**bits:
+        n, size = n + 1, size * growth
+    return n
+
+
+@right(checks.first_lost)
+def by_filter(gradient, depths, min_digits):
+    def lost(n):
+        x, exact = gradient(n, torch.float32).double(), gradient(n, torch.float64)
+        return torch.log10(torch.dist(x, exact) / exact.norm()) > -min_digits
+
+    return next(filter(lost, depths), 0)
+
+
+@right(checks.step_weights)
+def as_a_vector(steps, msl_epochs, epoch):
+    v = torch.full((steps,), max(0.0, 1 - epoch / msl_epochs) / steps, dtype=torch.float64)
+    v[-1] += 1 - v.sum()
+    return v
+
+
+@right(checks.step_weights_floor)
+def by_lerp(steps, msl_epochs, floor, epoch):
+    done = torch.tensor(min(1.0, epoch / msl_epochs), dtype=torch.float64)
+    ends = torch.tensor([1 / steps, floor], dtype=torch.float64)
+    v = torch.lerp(ends[0], ends[1], done).item()
+    return (*[v] * (steps - 1), 1 - v * (steps - 1))
+
+
+@right(checks.meta_loss)
+def as_a_dot_product(model, path, x, y, step_weights):
+    losses = torch.stack([F.cross_entropy(model(weights, x), y) for weights in path[1:]])
+    return losses @ losses.new_tensor(step_weights)
+
+
+@right(checks.query_losses)
+def in_closed_form(steps, msl_epochs, floor, epochs):
+    return epochs + (steps - 1) * (epochs if floor > 0 else min(msl_epochs, epochs))
+
+
+@right(checks.second_order)
+def by_infinity(second_order_from, epoch):
+    return (math.inf if second_order_from is None else second_order_from) <= epoch
+
+
+@right(checks.training_time)
+def epoch_by_epoch(epochs, second_order_from, first, second):
+    total = 0.0
+    for epoch in range(epochs):
+        late = second_order_from is not None and epoch >= second_order_from
+        total += second if late else first
+    return total
+
+
+@right(checks.schedule_epoch)
+def as_a_weighted_mean(planned, extended, decided, epoch):
+    if epoch < decided:
+        return float(epoch)
+    left = max(extended - epoch, 0) / (extended - decided)
+    return left * decided + (1 - left) * planned
+
+
+@right(checks.bounded_test)
+def at_many_epochs(schedule):
+    assert schedule(0.5, 0.1, 40, 0) == 0.5
+    for epoch in range(40, 200):
+        assert abs(schedule(0.5, 0.1, 40, epoch) - 0.1) < 1e-9
+
+
+@right(checks.pooled)
+def by_mean_squares(means, variances):
+    mean = means.sum(0) / len(means)
+    return [mean, (variances + means * means).sum(0) / len(means) - mean * mean]
+
+
+@right(checks.shares)
+def batch_by_batch(momentum, batches):
+    shares = [1.0]
+    for _ in range(batches):
+        shares = [(1 - momentum) * share for share in shares] + [momentum]
+    return shares
+
+
+@right(checks.leaks)
+def by_vmap(classify, images):
+    alone = vmap(lambda image: classify(image[None])[0])(images)
+    return ((classify(images) - alone).abs() > 1e-3).any()
+
+
+@right(checks.sealed_logits)
+def by_batch_norm(query, support, filters, head):
+    features = support @ filters
+    mean, variance = features.mean(0), ((features - features.mean(0)) ** 2).mean(0)
+    return F.relu((query @ filters - mean) * torch.rsqrt(variance + 1e-5)).matmul(head)
+
+
+@right(checks.numbers_learned)
+def with_a_dict(shapes, steps):
+    layers = {name.rsplit(".", 1)[0]: shape for name, shape in shapes.items()}
+    return [steps * len(layers), sum(torch.Size(shape).numel() for shape in shapes.values())]
+
+
+@right(checks.steps_that_learn)
+def backwards(step_weights):
+    learns, found = False, []
+    for v in reversed(step_weights):
+        learns = learns or v > 0
+        found.insert(0, learns)
+    return found
+
+
+@right(checks.spread)
+def by_adding_zeros(weights, rates, step):
+    rows: dict[str, int] = {}
+    for name in weights:
+        rows.setdefault(name[: name.rindex(".")], len(rows))
+    return {
+        name: torch.zeros_like(w) + rates[rows[name[: name.rindex(".")]]][step]
+        for name, w in weights.items()
+    }
+
+
+@right(checks.best_rate)
+def by_dot_products(query, support, bent):
+    def inner(one, other):
+        return sum(torch.dot(one[n].ravel(), other[n].ravel()) for n in one)
+
+    bend = inner(support, bent)
+    return inner(query, support) / bend if bend > 0 else torch.tensor(math.inf)
