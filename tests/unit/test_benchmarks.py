@@ -9,7 +9,7 @@ from torch.nn import Module
 
 import mamlpp
 from benchmarks import __main__ as table
-from benchmarks import accuracy, busy, floor, gpu, growth, precision, report, small
+from benchmarks import accuracy, busy, floor, gpu, gpu_report, growth, precision, report, small
 from benchmarks.contenders import OURS, PEERS, start
 from benchmarks.workloads import W1, W2
 
@@ -63,6 +63,46 @@ def test_the_gpu_benchmark_refuses_to_run_without_a_gpu(monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert gpu.main() == 1
     assert capsys.readouterr().err.startswith("this machine has no GPU that PyTorch can use;")
+
+
+def test_the_gpu_report_needs_a_gpu(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert gpu_report.main(tmp_path / "gpu") == 1
+    said = capsys.readouterr().err
+    assert said == "this machine has no GPU that PyTorch can use; run it on another\n"
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_gpu_report_goes_on_after_a_failure_and_after_a_time_limit(monkeypatch, tmp_path):
+    rows = {"rows": [{"way": "CUDA graph", "milliseconds": 8.0, "ratio": 12.0}]}
+    made, kept = tmp_path / "made.json", tmp_path / "gpu" / "meta_step.json"
+    made.write_text(json.dumps(rows))
+    some = [
+        gpu_report.Step("Fails", ("-c", "raise SystemExit('no memory')"), 60),
+        gpu_report.Step("Too slow", ("-c", "import time; time.sleep(60)"), 1),
+        gpu_report.Step(
+            "W1", ("-c", f"import shutil; shutil.copy({str(made)!r}, {str(kept)!r})"), 60
+        ),
+    ]
+    monkeypatch.setattr(gpu, "no_gpu", lambda: False)
+    monkeypatch.setattr(gpu_report, "steps", lambda *_: some)
+    monkeypatch.setattr(report, "provenance", lambda *_: {"device": "a GPU"})
+    assert gpu_report.main(kept.parent) == 1
+    found = json.loads((kept.parent / "report.json").read_text())
+    ends = [step["result"] for step in found["steps"]]
+    assert ends == ["failed with exit code 1", "stopped at its time limit", "passed"]
+    assert found["goals"][0].startswith("W1 as a CUDA graph: 8.00 ms (goal: at most 10), 12.0 ")
+    text = (kept.parent / "report.md").read_text()
+    assert "- device: a GPU\n" in text
+    assert "no memory" in text
+
+
+def test_every_step_of_the_gpu_report_is_a_command_that_is_there(tmp_path):
+    for step in gpu_report.steps(tmp_path, 480):
+        first, second, *_ = step.command
+        place = second.replace(".", "/") if first == "-m" else first.removesuffix(".py")
+        assert second in ("pytest", "mamlpp") or list(report.ROOT.glob(f"{place}*"))
+    assert sum(step.limit for step in gpu_report.steps(tmp_path, 480)) <= 1900
 
 
 @pytest.mark.parametrize("name", ["textbook", "higher", "torchopt", "jax"])
@@ -142,6 +182,14 @@ def test_precision_compares_both_networks_with_float64(tmp_path, capsys):
     assert [run["network"] for run in result["runs"]] == ["definition", "fast"]
     assert result["runs"][0]["norms"] != result["runs"][1]["norms"]  # They ran different code.
     assert "0 of 1" in printed
+
+
+def test_bfloat16_is_less_exact_than_float32():
+    recipe = mamlpp.Recipe(filters=4, inner_steps=1)
+    learner = mamlpp.MetaLearner(recipe, W1.image_shape, ways=3)
+    task = next(iter(replace(W1, ways=3).sampler().sample(1)))
+    found = precision.errors(learner, task, 1, ("definition", "bfloat16"))
+    assert 10 * found["definition"] < found["bfloat16"] < 1
 
 
 def test_a_recorded_command_has_no_absolute_path(tmp_path, monkeypatch):
