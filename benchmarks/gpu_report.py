@@ -56,6 +56,7 @@ def steps(folder: Path, table_seconds: float) -> list[Step]:
     return [
         Step("GPU tests", ("-m", "pytest", "-q", "-m", "gpu", "tests/unit/test_gpu.py"), 240),
         Step("W1", ("-m", "benchmarks.gpu", "--workloads", "W1", *kept["meta_step"]), 120),
+        Step("Plan of the tables", ("-m", "benchmarks.plan", str(folder / "meta_step.json")), 120),
         Step("Rounding", ("-m", "benchmarks.precision", *rounded), 180),
         Step("Live panel", ("-m", "benchmarks.live", *panel, *kept["live"]), 120),
         Step("Chapters", ("tools/walkthrough.py", *chapters), 480),

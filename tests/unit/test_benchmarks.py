@@ -1,6 +1,7 @@
 """The benchmarks at tiny sizes: their results, tables and messages. No test checks a time."""
 
 import json
+import math
 from dataclasses import replace
 
 import pytest
@@ -9,8 +10,19 @@ from torch.nn import Module
 
 import mamlpp
 from benchmarks import __main__ as table
-from benchmarks import accuracy, busy, floor, gpu, gpu_report, growth, precision, report, small
-from benchmarks.contenders import OURS, PEERS, start
+from benchmarks import (
+    accuracy,
+    busy,
+    floor,
+    gpu,
+    gpu_report,
+    growth,
+    plan,
+    precision,
+    report,
+    small,
+)
+from benchmarks.contenders import PEERS, start
 from benchmarks.workloads import W1, W2
 
 
@@ -102,7 +114,7 @@ def test_every_step_of_the_gpu_report_is_a_command_that_is_there(tmp_path):
         first, second, *_ = step.command
         place = second.replace(".", "/") if first == "-m" else first.removesuffix(".py")
         assert second in ("pytest", "mamlpp") or list(report.ROOT.glob(f"{place}*"))
-    assert sum(step.limit for step in gpu_report.steps(tmp_path, 480)) <= 1900
+    assert sum(step.limit for step in gpu_report.steps(tmp_path, 480)) <= 2000
 
 
 @pytest.mark.parametrize("name", ["textbook", "higher", "torchopt", "jax"])
@@ -159,7 +171,7 @@ def test_growth_is_drawn_from_its_rows():
         {"axis": axis, "size": size, "mode": mode, "seconds": 0.1 * size, "megabytes": 10.0}
         for axis, some in sizes.items()
         for size in some
-        for mode in growth.MODES.values()
+        for mode in growth.MODES
     ]
     figure = growth.plot_growth(rows)
     assert [ax.get_xlabel() for ax in figure.axes[2:]] == ["inner steps", "ways"]
@@ -168,7 +180,61 @@ def test_growth_is_drawn_from_its_rows():
         bottom, top = ax.get_ylim()
         assert bottom == 0
         assert top >= max(max(line.get_ydata()) for line in ax.lines)
-    assert set(growth.MODES) < set(OURS)
+
+
+def test_growth_is_a_power_of_the_size():
+    rows = [
+        {"axis": "ways", "mode": "store", "size": n, "seconds": 0.1 * n**2, "megabytes": 5.0}
+        for n in (1, 2, 5)
+    ]
+    assert growth.exponent(rows, "seconds") == pytest.approx(2)
+    said = "ways, store: time grows with its power 2.00, memory with 0.00"
+    assert list(growth.summary(rows)) == [said]
+    assert math.isnan(growth.exponent([row | {"megabytes": None} for row in rows], "megabytes"))
+
+
+@pytest.mark.parametrize("axis", growth.SIZES)
+def test_growth_changes_one_size(axis, monkeypatch):
+    made = []
+    monkeypatch.setattr(growth, "Contender", lambda *arguments: made.append(arguments))
+    monkeypatch.setattr(growth, "race", lambda *_: ({}, {}))
+    for size in growth.SIZES[axis][:2]:
+        growth.measure(axis, size, rounds=1)
+    one, other = (str(arguments[2:]) for arguments in made[:: len(growth.MODES)])
+    assert one != other
+
+
+# The paper's tables on several GPUs
+
+
+def test_each_run_goes_to_the_gpu_that_is_free_first():
+    assert plan.makespan([3, 1, 1, 1, 2], machines=1) == 8
+    assert plan.makespan([3, 1, 1, 1, 2], machines=2) == 5
+    assert plan.makespan([3, 1, 1, 1, 2], machines=64) == 3
+
+
+def test_a_run_takes_as_long_as_its_operations_say():
+    recipe = tiny(W1).recipe.with_(epochs=4, iterations_per_epoch=3)
+    always = replace(tiny(W1), recipe=recipe.with_(msl_epochs=0, second_order_from=0.0))
+    once = floor.meta_step_operations(always)
+    assert plan.run_operations(always) == 4 * 3 * once
+    first = replace(always, recipe=always.recipe.with_(second_order_from=2.0))
+    assert 6 * once < plan.run_operations(first) < 12 * once
+
+
+def test_a_plan_needs_measured_seconds(capsys):
+    assert plan.main() == 1
+    assert capsys.readouterr().err.startswith("no seconds of W1")
+
+
+def test_a_plan_of_a_sweep(capsys, tmp_path):
+    measured = tmp_path / "gpu.json"
+    row = {"workload": "W1", "way": "CUDA graph", "milliseconds": 10.0}
+    measured.write_text(json.dumps({"rows": [row]}))
+    assert plan.main(measured, sweeps=(report.ROOT / "sweeps" / "quick.toml",), gpus=(1, 8)) == 0
+    whole, one, eight = capsys.readouterr().out.splitlines()
+    assert whole.startswith("24 runs, the longest 0.0")
+    assert [one[:8], eight[:8]] == ["  1 GPUs", "  8 GPUs"]
 
 
 def test_precision_compares_both_networks_with_float64(tmp_path, capsys):
