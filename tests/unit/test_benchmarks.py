@@ -227,7 +227,8 @@ def test_a_plan_needs_measured_seconds(capsys):
     assert capsys.readouterr().err.startswith("no seconds of W1")
 
 
-def test_a_plan_of_a_sweep(capsys, tmp_path):
+def test_a_plan_of_a_sweep(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(plan, "_of", lambda name: 185e9)
     measured = tmp_path / "gpu.json"
     row = {"workload": "W1", "way": "CUDA graph", "milliseconds": 10.0}
     measured.write_text(json.dumps({"rows": [row]}))
