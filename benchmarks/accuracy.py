@@ -223,26 +223,32 @@ def take_turns(trainings: Sequence[Training], turn: int, budget: float) -> Itera
                 going.remove(training)
 
 
-def seconds_to(points: Sequence[Point], level: float) -> dict[tuple[str, int], float | None]:
-    """For each contender and seed: seconds until its validation reached a level, or None."""
-    found: dict[tuple[str, int], float | None] = {}
+def first_at(points: Sequence[Point], level: float) -> dict[tuple[str, int], Point | None]:
+    """For each contender and seed: where its validation first reached a level, or None."""
+    found: dict[tuple[str, int], Point | None] = {}
     for point in points:
         key = point.contender, point.seed
         if found.get(key) is None:
-            found[key] = point.seconds if point.judged >= level else None
+            found[key] = point if point.judged >= level else None
     return found
+
+
+TIMES = ("seconds", "core_seconds")
 
 
 def summary(points: Sequence[Point], levels: Sequence[float]) -> list[str]:
     """A line for each contender and level."""
     lines = []
     for level in levels:
-        found = sorted(seconds_to(points, level).items())
+        found = sorted(first_at(points, level).items(), key=lambda entry: entry[0])
         for name, group in groupby(found, key=lambda entry: entry[0][0]):
-            times = [seconds for _, seconds in group]
-            done = [seconds for seconds in times if seconds is not None]
-            shown = f"{median(done):.0f} s (median)" if done else "–"
-            lines.append(f"{name}: {level:.0%} in {shown}, {len(done)} of {len(times)} seeds")
+            firsts = [point for _, point in group]
+            done = [point for point in firsts if point is not None]
+            shown = "–"
+            if done:
+                wall, core = (median(getattr(p, k) for p in done) for k in TIMES)
+                shown = f"{wall:.0f} s, {core:.0f} core-seconds (medians)"
+            lines.append(f"{name}: {level:.0%} in {shown}, {len(done)} of {len(firsts)} seeds")
     return lines
 
 

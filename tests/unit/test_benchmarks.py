@@ -303,11 +303,15 @@ def test_trainings_take_turns_until_the_level_or_the_end(monkeypatch, tmp_path, 
     assert path.with_suffix(".svg").read_text().startswith("<?xml")
 
 
-def test_seconds_to_a_level_are_those_of_the_first_point_that_reaches_it():
+def test_a_level_is_reached_at_the_first_point_that_has_it():
     def point(meta_steps, **judged):
         return accuracy.Point("maml", 0, meta_steps, 10.0 * meta_steps, 1.0, judged)
 
     points = [point(1, support=0.5), point(2, support=0.9), point(3, support=0.8)]
-    assert accuracy.seconds_to(points, 0.7) == {("maml", 0): 20.0}
-    assert accuracy.seconds_to(points, 0.95) == {("maml", 0): None}
-    assert accuracy.seconds_to([point(4, queries=0.9)], 0.8) == {("maml", 0): 40.0}
+    assert accuracy.first_at(points, 0.7) == {("maml", 0): points[1]}
+    assert accuracy.first_at(points, 0.95) == {("maml", 0): None}
+    by_queries = point(4, queries=0.9)
+    assert accuracy.first_at([by_queries], 0.8) == {("maml", 0): by_queries}
+    assert accuracy.summary(points, [0.7]) == [
+        "maml: 70% in 20 s, 1 core-seconds (medians), 1 of 1 seeds"
+    ]
