@@ -23,7 +23,7 @@ START = $(PYTHON) -c "" 2> /dev/null || { echo "There is no Python that starts a
 
 quoted = '$(subst ','\'',$(1))'
 
-.PHONY: help setup lab test check browser walkthrough book figures exercises solutions handout grade doctor clean
+.PHONY: help setup lab test check browser walkthrough book figures exercises solutions handout grade gpu doctor clean
 
 help: ## list these commands (what plain `make` does)
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -67,6 +67,9 @@ grade: ## grade what a class handed in (SUBMITTED=folder SET= ROSTER= DUE= LATE=
 	  $(if $(SUBMITTED),--submitted $(call quoted,$(SUBMITTED))) $(if $(SET),--set "$(SET)") \
 	  $(if $(ROSTER),--roster $(call quoted,$(ROSTER))) $(if $(DUE),--due "$(DUE)") \
 	  $(if $(LATE),--late "$(LATE)") $(if $(COURSE),--course $(call quoted,$(COURSE))) $(GRADE_ARGS)
+
+gpu: ## measure everything on a GPU, with a report in build/gpu/ (about half an hour)
+	@$(START) gpu
 
 doctor: ## say what is installed and what is wrong, on one page, to read or to send
 	@$(START) doctor

@@ -10,6 +10,7 @@
     python start.py grade             grade what a class handed in (--submitted folder)
     python start.py test              check everything
     python start.py check             check what you changed, in less than a minute
+    python start.py gpu               measure everything on a GPU, into build/gpu/report.md
     python start.py setup             install, and do nothing else
 
 What follows the name of a command is passed on to it. An installation that was interrupted goes on
@@ -29,7 +30,7 @@ NEEDED_BYTES = 3e9  # while packages are unpacked
 NOTEBOOK = "notebooks/00_start_here.ipynb"
 EXTRAS = {
     **dict.fromkeys(("exercises", "solutions", "handout", "grade"), "classroom"),
-    **{"book": "book", "test": "dev", "check": "dev"},
+    **{"book": "book", "test": "dev", "check": "dev", "gpu": "dev"},
 }
 WORDS = {"classroom": "grading needs", "book": "the book needs", "dev": "the tests need"}
 FOREIGN = (
@@ -224,6 +225,8 @@ def commands(name, arguments):
         return [["-m", "classroom.versions", *["--solutions"][: name == "solutions"], *arguments]]
     if name in ("handout", "grade"):
         return [["-m", f"classroom.{name}", *arguments]]
+    if name == "gpu":
+        return [["-m", "benchmarks", "gpu-report", *arguments]]
     if name in ("walkthrough", "figures", "book", "check"):
         return [[f"tools/{name}.py", *arguments]]
     return []

@@ -3,11 +3,12 @@
 python -m benchmarks                            on an otherwise idle machine
 python -m benchmarks --against PATH             also time a checkout of the authors' published code
 python -m benchmarks accuracy GOAL              time until a training reaches an accuracy
+python -m benchmarks gpu-report                 all that is to be measured on a GPU, with a report
 """
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -15,7 +16,7 @@ from typing import Any, Literal, get_args
 
 import tyro
 
-from benchmarks import accuracy, floor, published, report
+from benchmarks import accuracy, floor, gpu_report, published, report
 from benchmarks.contenders import PEERS, Name, start, start_published
 from benchmarks.race import Contender, race
 from benchmarks.workloads import WORKLOADS, Workload
@@ -147,6 +148,10 @@ def _installed(name: str) -> bool:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["accuracy"]:
-        sys.exit(tyro.cli(accuracy.main, args=sys.argv[2:]))
+    others: dict[str, Callable[..., int | None]] = {
+        "accuracy": accuracy.main,
+        "gpu-report": gpu_report.main,
+    }
+    if sys.argv[1:] and sys.argv[1] in others:
+        sys.exit(tyro.cli(others[sys.argv[1]], args=sys.argv[2:]))
     sys.exit(tyro.cli(main))

@@ -11,6 +11,7 @@ from benchmarks import peers
 from benchmarks.published import published
 from benchmarks.race import Contender, Step
 from benchmarks.workloads import Workload
+from mamlpp.engine.workers import start_workers
 
 Memory = Literal["store", "recompute"]
 Name = Literal[
@@ -28,8 +29,10 @@ Name = Literal[
 def ours(workload: Workload, memory: Memory, processes: int) -> Step:
     """The meta-step of a `Trainer`, with the tasks divided among `processes` processes."""
     train, validation = workload.sampler(), workload.sampler(seed=1)
-    recipe = workload.recipe.with_(memory=memory)
-    return mamlpp.Trainer(recipe, train, validation, workers=processes).step
+    trainer = mamlpp.Trainer(workload.recipe.with_(memory=memory), train, validation)
+    if processes > 1:  # Now, so that their memory before the first step is known.
+        trainer.engine.workers = start_workers(processes)
+    return trainer.step
 
 
 def with_jax(workload: Workload) -> Step:

@@ -44,7 +44,7 @@ class Row:
     busy: float | None
     """Fraction of the time in which the GPU runs kernels; None on a CPU."""
     megabytes: float | None
-    """Peak of the memory allocated on the GPU; None on a CPU."""
+    """Peak of the memory that PyTorch takes from the GPU for it; None on a CPU."""
 
 
 def main(
@@ -64,12 +64,9 @@ def main(
     Returns:
         The exit status: 1 if there is no GPU.
     """
-    if device != "cpu" and not torch.cuda.is_available():
-        print("this machine has no GPU that PyTorch can use; run it on another", file=sys.stderr)
+    if device != "cpu" and no_gpu():
         return 1
-    about = report.provenance("benchmarks.gpu", 1)
-    if device != "cpu":
-        about["device"] = torch.cuda.get_device_name(device)
+    about = report.provenance("benchmarks.gpu", 1, device)
     print(*(f"{name}: {value}" for name, value in about.items()), sep="\n")
     print(f"\n{HEADER}")
     rows = []
@@ -82,10 +79,20 @@ def main(
     return 0
 
 
+def no_gpu() -> bool:
+    """Whether there is no GPU; then says so."""
+    if torch.cuda.is_available():
+        return False
+    print("this machine has no GPU that PyTorch can use; run it on another", file=sys.stderr)
+    return True
+
+
 @full_precision()
 def measure(name: str, workload: Workload, rounds: int, device: torch.device) -> list[Row]:
     """Time the meta-step of a workload: a row for each of `WAYS`."""
-    made = {way: make(workload, device) for way, make in WAYS.items()}
+    made, memory = {}, {}
+    for way in WAYS:
+        made[way], memory[way] = _made(way, workload, device)
     times: dict[str, list[float]] = {way: [] for way in made}
     for _ in range(rounds + 3):
         for way, step in made.items():
@@ -94,10 +101,23 @@ def measure(name: str, workload: Workload, rounds: int, device: torch.device) ->
     floor, baseline = floor_seconds(workload, device), medians["task by task"]
     rows = []
     for way, own in medians.items():
-        busy, peak = _profile(made[way], device)
+        busy = _busy(made[way], device)
         fraction = None if busy is None else min(busy / own, 1.0)
-        rows.append(Row(name, way, 1000 * own, baseline / own, floor / own, fraction, peak))
+        rows.append(Row(name, way, 1000 * own, baseline / own, floor / own, fraction, memory[way]))
     return rows
+
+
+def _made(way: str, workload: Workload, device: torch.device) -> tuple[Step, float | None]:
+    """A step of this way, and the MB that it makes PyTorch take from the GPU, its graph's too."""
+    if device.type != "cuda":
+        return WAYS[way](workload, device), None
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_reserved(device)
+    step = _synchronized(WAYS[way](workload, device), device)
+    for _ in range(3):
+        step()
+    return step, (torch.cuda.max_memory_reserved(device) - before) / 1e6
 
 
 def _gradient(compute: Callable[..., Any]) -> Callable[[Workload, torch.device], Step]:
@@ -192,17 +212,15 @@ def _synchronized(step: Step, device: torch.device) -> Step:
     return synchronized
 
 
-def _profile(step: Step, device: torch.device, times: int = 5) -> tuple[float | None, float | None]:
-    """Seconds of kernels per step, and peak memory in MB; None on a CPU."""
+def _busy(step: Step, device: torch.device, times: int = 5) -> float | None:
+    """Seconds of kernels per step; None on a CPU."""
     if device.type != "cuda":
-        return None, None
-    torch.cuda.reset_peak_memory_stats(device)
+        return None
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
         for _ in range(times):
             step()
         torch.cuda.synchronize(device)
-    busy = sum(event.self_device_time_total for event in profile.key_averages()) / 1e6 / times
-    return busy, torch.cuda.max_memory_allocated(device) / 1e6
+    return sum(event.self_device_time_total for event in profile.key_averages()) / 1e6 / times
 
 
 # The columns show the fields of `Row`, then the time for the paper's training on Omniglot.

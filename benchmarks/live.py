@@ -1,4 +1,7 @@
-"""The cost of a live panel as a fraction of a run's wall time: `python -m benchmarks.live`.
+"""The cost of a live panel as a fraction of a run's wall time.
+
+python -m benchmarks.live
+python -m benchmarks.live --device cuda --sizes gpu
 
 Prints the fractions that the training thread spends on pictures (drawing, encoding, packing into a
 message) and on diagnosing the backward pass; then the time of a run with a panel over that without,
@@ -9,12 +12,15 @@ processes, are not included.
 import json
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import torch
+import tyro
 
 import mamlpp
+from benchmarks import report
 from benchmarks.timing import seconds
 from mamlpp.run import trainer as training
 from mamlpp.show import live
@@ -24,32 +30,52 @@ SIZES: dict[str, dict[str, Any]] = {
     "fast": {"filters": 8, "inner_steps": 1, "meta_batch": 1, "iterations_per_epoch": 1500},
     "middle": {"filters": 16, "inner_steps": 3, "meta_batch": 4, "iterations_per_epoch": 150},
     "slow": {"filters": 64, "inner_steps": 5, "meta_batch": 8, "iterations_per_epoch": 8},
+    "gpu": {"filters": 64, "inner_steps": 5, "meta_batch": 8, "iterations_per_epoch": 2000},
 }
+CPU_SIZES = ("fast", "middle", "slow")
 
 
-def main() -> None:
-    """Print a line for each size of meta-step."""
+def main(
+    device: str = "cpu", sizes: tuple[str, ...] = CPU_SIZES, output: Path | None = None
+) -> None:
+    """Print a line for each size of meta-step.
+
+    Args:
+        device: Where it trains.
+        sizes: Names in `SIZES`.
+        output: JSON file for the results.
+    """
     torch.set_num_threads(1)
     live.get_ipython = lambda: SimpleNamespace(execution_count=1)  # type: ignore[assignment, return-value]
     live.display = lambda data, **_: json.dumps(data)
-    titles = ("s/step", "pictures", "drawing", "diagnosis")
-    print("steps   ", *(f"{title:>10}" for title in titles), f"{'with/without':>14}", sep="")
-    for name, fields in SIZES.items():
-        print(f"{name:<8}{line(mamlpp.RECIPES['maml'].with_(epochs=1, **fields))}", flush=True)
+    print("steps      s/step  pictures   drawing diagnosis  with/without")
+    rows = []
+    for name in sizes:
+        row = measure(mamlpp.RECIPES["maml"].with_(epochs=1, **SIZES[name]), device)
+        rows.append({"size": name} | row)
+        print(LINE.format(**rows[-1]), flush=True)
+    if output is not None:
+        report.write(output, report.provenance("benchmarks.live", 1, device) | {"rows": rows})
 
 
-def line(recipe: mamlpp.Recipe) -> str:
+LINE = "{size:<8}{step:>9.4f}{pictures:>10}{drawing:>10.1%}{diagnosis:>10.1%}{ratio:>14.2f}"
+
+
+def measure(recipe: mamlpp.Recipe, device: str) -> dict[str, float]:
     """Seconds per meta-step, number of pictures, both fractions, and the ratio of run times."""
     plain, shown = [], []
     for _ in range(REPEATS):
-        trainer = make_trainer(recipe)
+        trainer = make_trainer(recipe, device)
         plain.append(seconds(trainer.fit))
-        shown.append(with_panel(make_trainer(recipe)))
+        shown.append(with_panel(make_trainer(recipe, device)))
     whole, pictures, drawing, diagnosis = min(shown)
-    step = min(plain) / recipe.iterations_per_epoch
-    ratio = whole / min(plain)
-    costs = f"{drawing / whole:>10.1%}{diagnosis / whole:>10.1%}"
-    return f"{step:>10.3f}{pictures:>10}{costs}{ratio:>14.2f}"
+    return {
+        "step": min(plain) / recipe.iterations_per_epoch,
+        "pictures": pictures,
+        "drawing": drawing / whole,
+        "diagnosis": diagnosis / whole,
+        "ratio": whole / min(plain),
+    }
 
 
 def with_panel(trainer: mamlpp.Trainer) -> tuple[float, int, float, float]:
@@ -64,10 +90,10 @@ def with_panel(trainer: mamlpp.Trainer) -> tuple[float, int, float, float]:
     return whole, drawing.calls, drawing.seconds, diagnosis.seconds
 
 
-def make_trainer(recipe: mamlpp.Recipe) -> mamlpp.Trainer:
+def make_trainer(recipe: mamlpp.Recipe, device: str = "cpu") -> mamlpp.Trainer:
     """A trainer on 5-way 1-shot tasks of glyphs."""
     train, validation = (
-        mamlpp.TaskSampler(mamlpp.load_images("glyphs", split), 5, 1)
+        mamlpp.TaskSampler(mamlpp.load_images("glyphs", split).to(device), 5, 1)
         for split in ("train", "validation")
     )
     return mamlpp.Trainer(recipe.with_(validation_tasks=2), train, validation)
@@ -90,4 +116,4 @@ class TimedCalls:
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main)

@@ -15,7 +15,7 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def provenance(module: str, cores: int) -> dict[str, Any]:
+def provenance(module: str, cores: int, device: str = "cpu") -> dict[str, Any]:
     """Device, date, commit, PyTorch version and the command `python -m module …`, in which only
     the last part of an absolute path is kept, for privacy.
 
@@ -23,8 +23,9 @@ def provenance(module: str, cores: int) -> dict[str, Any]:
     each other, are slowed more than two processes.
     """
     arguments = (Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:])
+    processor = f"{cores} of {psutil.cpu_count()} cores, {_processor()}"
     return {
-        "device": f"{cores} of {psutil.cpu_count()} cores, {_processor()}",
+        "device": processor if device == "cpu" else torch.cuda.get_device_name(device),
         "busy_with": round(psutil.getloadavg()[0], 1),
         "date": datetime.now(UTC).date().isoformat(),
         "commit": _commit(),

@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal
 import torch
 import tyro
 
-from mamlpp.data import SPLITS, cache, load_images
+from mamlpp.data import SPLITS, cache, default_dataset, load_images
 from mamlpp.data.folders import cache_folder
 from mamlpp.data.images import ImageSet
 from mamlpp.data.tasks import TaskSampler
@@ -35,18 +35,21 @@ from mamlpp.run import sweep
 from mamlpp.run.evaluation import EVALUATION_SEED, READINGS, Evaluation, evaluate_readings
 from mamlpp.run.export import export, mapping, plain_network
 from mamlpp.run.results import record
-from mamlpp.run.run import Run
+from mamlpp.run.run import Run, read_begun
 from mamlpp.run.schedule_words import describe_schedule
 from mamlpp.run.trainer import Trainer, default_device, tensorboard
 from mamlpp.terminal import STOPPED, exit_code, prepare, say
+
+LAPTOP = "maml++-quick"  # what `train` trains unless told
 
 Dataset = Annotated[
     str,
     tyro.conf.arg(
         metavar="NAME|PATH",
         help="glyphs (built in), omniglot (from MAMLPP_DATA, or downloaded), mini_imagenet (from "
-        "MAMLPP_DATA); or your own: a folder with a folder of pictures for each class, as "
-        "PATH@28x1 (squares of 28, in grey; 3 for RGB), or module:function, called with a split.",
+        "MAMLPP_DATA); auto: omniglot where it is at hand, otherwise glyphs; or your own: a folder "
+        "with a folder of pictures for each class, as PATH@28x1 (squares of 28, in grey; 3 for "
+        "RGB), or module:function, called with a split.",
     ),
 ]
 
@@ -63,7 +66,7 @@ class Data:
         """Print one line for each split."""
         if self.picture is not None and self.picture.suffix.lower() not in (".png", ".svg"):
             raise InputError(f"the picture must be a .png or .svg file, not {self.picture.name}")
-        sets = [load_images(self.dataset, split) for split in SPLITS]
+        sets = [load_images(_named(self.dataset), split) for split in SPLITS]
         for images in sets:
             channels, height, width = images.shape
             say(
@@ -79,15 +82,15 @@ class Data:
 @dataclass
 class Train:
     """Meta-train a recipe and keep the run in a folder. The same command again continues it; with
-    more --epochs, it goes on to those."""
+    more --epochs, it goes on to those. A folder that holds a run sets the options not given."""
 
-    directory: Path
-    """Folder of the run, new or to be continued. It gets the recipe, the history (as CSV), the
-    checkpoints and the weights."""
+    directory: Path = Path("runs", LAPTOP)
+    """Folder of the run, new or to be continued; by default runs/RECIPE. It gets the recipe, the
+    history (as CSV), the checkpoints and the weights."""
     recipe: Annotated[str, tyro.conf.arg(help=f"Recipe to start from: {', '.join(RECIPES)}.")] = (
-        "maml"
+        LAPTOP
     )
-    dataset: Dataset = "glyphs"
+    dataset: Dataset = "auto"
     ways: int = 5
     """Classes in each task."""
     shots: int = 1
@@ -117,7 +120,8 @@ class Train:
         if others is not None and others.rank:
             return others.serve()
         device = _device(self.device) if others is None else others.device
-        directory = user_path(self.directory)
+        self.dataset, directory = _named(self.dataset), user_path(self.directory)
+        say(f"{self.recipe} on {self.dataset}, {self.ways}-way {self.shots}-shot")
         say(describe_schedule(self.settings))
         try:
             workers = self.workers if others is None else others
@@ -519,13 +523,8 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _parse(arguments: list[str]) -> Data | Train | Evaluate | Export | Sweep | Cache | Doctor:
     options = _options(arguments)
-    # --recipe sets the defaults of the other options, so it is read before they are parsed.
-    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    early.add_argument("--recipe", nargs="?", const="maml", default="maml")
-    name = early.parse_known_args(arguments)[0].recipe
-    if name not in RECIPES:
-        raise InputError(f"there is no recipe {name!r}; choose one of {', '.join(RECIPES)}")
-    train = Train(directory=tyro.MISSING, recipe=name, settings=RECIPES[name])
+    train = _train_defaults(arguments)
+    start = train.settings
     command = tyro.cli(
         Annotated[Data, tyro.conf.subcommand("data")]
         | Annotated[Train, tyro.conf.subcommand("train", default=train)]
@@ -541,8 +540,37 @@ def _parse(arguments: list[str]) -> Data | Train | Evaluate | Export | Sweep | C
     )
     if isinstance(command, Train):
         given = {k: v for k, v in command.settings.as_dict().items() if k in options}
-        command.settings = RECIPES[name].with_(**given)  # So that milestones follow the length.
+        command.settings = start.with_(**given)  # So that milestones follow the length.
     return command
+
+
+def _train_defaults(arguments: list[str]) -> Train:
+    """What `train` does without further options: of the run in its folder, or of its recipe.
+
+    These two set the defaults of the other options, so they are read before those are parsed.
+    """
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for option in ("--recipe", "--directory"):
+        early.add_argument(option, nargs="?")
+    given = early.parse_known_args(arguments)[0]
+    name = given.recipe or LAPTOP
+    if name not in RECIPES:
+        raise InputError(f"there is no recipe {name!r}; choose one of {', '.join(RECIPES)}")
+    train = Train(Path(given.directory or f"runs/{name}"), name, settings=RECIPES[name])
+    begun = read_begun(user_path(train.directory))
+    if arguments[:1] != ["train"] or begun is None:
+        return train
+    recipe, data = begun
+    if given.recipe is None:
+        train.recipe, train.settings = "the recipe of this run", recipe
+    train.dataset, train.sampling_seed = data.dataset, data.training_seed or 0
+    for option in ("ways", "shots", "queries"):
+        setattr(train, option, getattr(data, option) or getattr(train, option))
+    return train
+
+
+def _named(dataset: str) -> str:
+    return default_dataset() if dataset == "auto" else dataset
 
 
 def _options(arguments: list[str]) -> set[str]:

@@ -18,6 +18,16 @@ def make_learner(name="maml", shape=SHAPE, ways=WAYS, kind=mamlpp.MetaLearner, *
     return kind(recipe, shape, ways, seed=0)
 
 
+def stages(**changes):
+    """Every recipe at each of these epochs at which its schedule is another than before."""
+    found = {
+        (name, *map(str, make_learner(name, **changes).schedule(epoch))): (name, epoch)
+        for name in METHODS
+        for epoch in (60.0, 3.0, 0.0)
+    }
+    return list(found.values())
+
+
 def make_perturbed_learner(name, shape, **changes):
     """In float64, with weights of both signs in batch norm: the smallest becomes the largest."""
     learner = make_learner(name, shape, inner_rate=0.3, **changes).double()

@@ -19,8 +19,15 @@ from mamlpp.files import code_version, replacing
 from mamlpp.learner import MetaLearner, Reading
 from mamlpp.naming import counted
 from mamlpp.precision import gradients_on
-from mamlpp.recipe import Recipe
-from mamlpp.run.changes import CHANGE_COLUMNS, MILESTONES, in_force, same_milestone, use_recipe
+from mamlpp.recipe import Recipe, with_milestones
+from mamlpp.run.changes import (
+    CHANGE_COLUMNS,
+    MILESTONES,
+    in_force,
+    same_milestone,
+    use_recipe,
+    with_length,
+)
 from mamlpp.run.checkpoints import KEPT_BEST, Best, latest_weights, read_best
 from mamlpp.run.history import GRADIENT_COLUMNS, History
 
@@ -298,6 +305,17 @@ def read_about(directory: Path) -> tuple[Recipe, DataSettings]:
         ) from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} is damaged ({error}); train the run again") from error
+
+
+def read_begun(directory: Path) -> tuple[Recipe, DataSettings] | None:
+    """The recipe and data to go on with, at the length that is in force; None without a run."""
+    if not (directory / "run.json").exists():
+        return None
+    recipe, data = read_about(directory)
+    if (directory / "changes.csv").exists():
+        now = in_force(recipe, History.load(directory / "changes.csv"), math.inf)
+        recipe = with_length(recipe, now, now)
+    return with_milestones(recipe, *MILESTONES), data
 
 
 def _check_same(

@@ -1,6 +1,7 @@
 """The benchmarks at tiny sizes: their results, tables and messages. No test checks a time."""
 
 import json
+import math
 from dataclasses import replace
 
 import pytest
@@ -9,8 +10,19 @@ from torch.nn import Module
 
 import mamlpp
 from benchmarks import __main__ as table
-from benchmarks import accuracy, busy, floor, gpu, growth, precision, report, small
-from benchmarks.contenders import OURS, PEERS, start
+from benchmarks import (
+    accuracy,
+    busy,
+    floor,
+    gpu,
+    gpu_report,
+    growth,
+    plan,
+    precision,
+    report,
+    small,
+)
+from benchmarks.contenders import PEERS, start
 from benchmarks.workloads import W1, W2
 
 
@@ -63,6 +75,46 @@ def test_the_gpu_benchmark_refuses_to_run_without_a_gpu(monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert gpu.main() == 1
     assert capsys.readouterr().err.startswith("this machine has no GPU that PyTorch can use;")
+
+
+def test_the_gpu_report_needs_a_gpu(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert gpu_report.main(tmp_path / "gpu") == 1
+    said = capsys.readouterr().err
+    assert said == "this machine has no GPU that PyTorch can use; run it on another\n"
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_gpu_report_goes_on_after_a_failure_and_after_a_time_limit(monkeypatch, tmp_path):
+    rows = {"rows": [{"way": "CUDA graph", "milliseconds": 8.0, "ratio": 12.0}]}
+    made, kept = tmp_path / "made.json", tmp_path / "gpu" / "meta_step.json"
+    made.write_text(json.dumps(rows))
+    some = [
+        gpu_report.Step("Fails", ("-c", "raise SystemExit('no memory')"), 60),
+        gpu_report.Step("Too slow", ("-c", "import time; time.sleep(60)"), 1),
+        gpu_report.Step(
+            "W1", ("-c", f"import shutil; shutil.copy({str(made)!r}, {str(kept)!r})"), 60
+        ),
+    ]
+    monkeypatch.setattr(gpu, "no_gpu", lambda: False)
+    monkeypatch.setattr(gpu_report, "steps", lambda *_: some)
+    monkeypatch.setattr(report, "provenance", lambda *_: {"device": "a GPU"})
+    assert gpu_report.main(kept.parent) == 1
+    found = json.loads((kept.parent / "report.json").read_text())
+    ends = [step["result"] for step in found["steps"]]
+    assert ends == ["failed with exit code 1", "stopped at its time limit", "passed"]
+    assert found["goals"][0].startswith("W1 as a CUDA graph: 8.00 ms (goal: at most 10), 12.0 ")
+    text = (kept.parent / "report.md").read_text()
+    assert "- device: a GPU\n" in text
+    assert "no memory" in text
+
+
+def test_every_step_of_the_gpu_report_is_a_command_that_is_there(tmp_path):
+    for step in gpu_report.steps(tmp_path, 480):
+        first, second, *_ = step.command
+        place = second.replace(".", "/") if first == "-m" else first.removesuffix(".py")
+        assert second in ("pytest", "mamlpp") or list(report.ROOT.glob(f"{place}*"))
+    assert sum(step.limit for step in gpu_report.steps(tmp_path, 480)) <= 2000
 
 
 @pytest.mark.parametrize("name", ["textbook", "higher", "torchopt", "jax"])
@@ -119,7 +171,7 @@ def test_growth_is_drawn_from_its_rows():
         {"axis": axis, "size": size, "mode": mode, "seconds": 0.1 * size, "megabytes": 10.0}
         for axis, some in sizes.items()
         for size in some
-        for mode in growth.MODES.values()
+        for mode in growth.MODES
     ]
     figure = growth.plot_growth(rows)
     assert [ax.get_xlabel() for ax in figure.axes[2:]] == ["inner steps", "ways"]
@@ -128,7 +180,62 @@ def test_growth_is_drawn_from_its_rows():
         bottom, top = ax.get_ylim()
         assert bottom == 0
         assert top >= max(max(line.get_ydata()) for line in ax.lines)
-    assert set(growth.MODES) < set(OURS)
+
+
+def test_growth_is_a_power_of_the_size():
+    rows = [
+        {"axis": "ways", "mode": "store", "size": n, "seconds": 0.1 * n**2, "megabytes": 5.0}
+        for n in (1, 2, 5)
+    ]
+    assert growth.exponent(rows, "seconds") == pytest.approx(2)
+    said = "ways, store: time grows with its power 2.00, memory with 0.00"
+    assert list(growth.summary(rows)) == [said]
+    assert math.isnan(growth.exponent([row | {"megabytes": None} for row in rows], "megabytes"))
+
+
+@pytest.mark.parametrize("axis", growth.SIZES)
+def test_growth_changes_one_size(axis, monkeypatch):
+    made = []
+    monkeypatch.setattr(growth, "Contender", lambda *arguments: made.append(arguments))
+    monkeypatch.setattr(growth, "race", lambda *_: ({}, {}))
+    for size in growth.SIZES[axis][:2]:
+        growth.measure(axis, size, rounds=1)
+    one, other = (str(arguments[2:]) for arguments in made[:: len(growth.MODES)])
+    assert one != other
+
+
+# The paper's tables on several GPUs
+
+
+def test_each_run_goes_to_the_gpu_that_is_free_first():
+    assert plan.makespan([3, 1, 1, 1, 2], machines=1) == 8
+    assert plan.makespan([3, 1, 1, 1, 2], machines=2) == 5
+    assert plan.makespan([3, 1, 1, 1, 2], machines=64) == 3
+
+
+def test_a_run_takes_as_long_as_its_operations_say():
+    recipe = tiny(W1).recipe.with_(epochs=4, iterations_per_epoch=3)
+    always = replace(tiny(W1), recipe=recipe.with_(msl_epochs=0, second_order_from=0.0))
+    once = floor.meta_step_operations(always)
+    assert plan.run_operations(always) == 4 * 3 * once
+    first = replace(always, recipe=always.recipe.with_(second_order_from=2.0))
+    assert 6 * once < plan.run_operations(first) < 12 * once
+
+
+def test_a_plan_needs_measured_seconds(capsys):
+    assert plan.main() == 1
+    assert capsys.readouterr().err.startswith("no seconds of W1")
+
+
+def test_a_plan_of_a_sweep(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(plan, "_of", lambda name: 185e9)
+    measured = tmp_path / "gpu.json"
+    row = {"workload": "W1", "way": "CUDA graph", "milliseconds": 10.0}
+    measured.write_text(json.dumps({"rows": [row]}))
+    assert plan.main(measured, sweeps=(report.ROOT / "sweeps" / "quick.toml",), gpus=(1, 8)) == 0
+    whole, one, eight = capsys.readouterr().out.splitlines()
+    assert whole.startswith("24 runs, the longest 0.0")
+    assert [one[:8], eight[:8]] == ["  1 GPUs", "  8 GPUs"]
 
 
 def test_precision_compares_both_networks_with_float64(tmp_path, capsys):
@@ -142,6 +249,14 @@ def test_precision_compares_both_networks_with_float64(tmp_path, capsys):
     assert [run["network"] for run in result["runs"]] == ["definition", "fast"]
     assert result["runs"][0]["norms"] != result["runs"][1]["norms"]  # They ran different code.
     assert "0 of 1" in printed
+
+
+def test_bfloat16_is_less_exact_than_float32():
+    recipe = mamlpp.Recipe(filters=4, inner_steps=1)
+    learner = mamlpp.MetaLearner(recipe, W1.image_shape, ways=3)
+    task = next(iter(replace(W1, ways=3).sampler().sample(1)))
+    found = precision.errors(learner, task, 1, ("definition", "bfloat16"))
+    assert 10 * found["definition"] < found["bfloat16"] < 1
 
 
 def test_a_recorded_command_has_no_absolute_path(tmp_path, monkeypatch):
@@ -188,11 +303,15 @@ def test_trainings_take_turns_until_the_level_or_the_end(monkeypatch, tmp_path, 
     assert path.with_suffix(".svg").read_text().startswith("<?xml")
 
 
-def test_seconds_to_a_level_are_those_of_the_first_point_that_reaches_it():
+def test_a_level_is_reached_at_the_first_point_that_has_it():
     def point(meta_steps, **judged):
         return accuracy.Point("maml", 0, meta_steps, 10.0 * meta_steps, 1.0, judged)
 
     points = [point(1, support=0.5), point(2, support=0.9), point(3, support=0.8)]
-    assert accuracy.seconds_to(points, 0.7) == {("maml", 0): 20.0}
-    assert accuracy.seconds_to(points, 0.95) == {("maml", 0): None}
-    assert accuracy.seconds_to([point(4, queries=0.9)], 0.8) == {("maml", 0): 40.0}
+    assert accuracy.first_at(points, 0.7) == {("maml", 0): points[1]}
+    assert accuracy.first_at(points, 0.95) == {("maml", 0): None}
+    by_queries = point(4, queries=0.9)
+    assert accuracy.first_at([by_queries], 0.8) == {("maml", 0): by_queries}
+    assert accuracy.summary(points, [0.7]) == [
+        "maml: 70% in 20 s, 1 core-seconds (medians), 1 of 1 seeds"
+    ]

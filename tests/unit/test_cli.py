@@ -25,6 +25,7 @@ TINY = (
     *("--filters", 4, "--inner-steps", 1, "--meta-batch", 2, "--epochs", 1),
     *("--iterations-per-epoch", 2, "--validation-tasks", 2, "--ways", 3, "--device", "cpu"),
 )
+SMALL = {"filters": 4, "inner_steps": 1, "epochs": 1, "iterations_per_epoch": 2}
 
 
 class Result(NamedTuple):
@@ -50,6 +51,7 @@ def command(monkeypatch, capsys):
 
     monkeypatch.delenv("MAMLPP_DATA", raising=False)
     monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(cli, "default_dataset", lambda: "glyphs")
     monkeypatch.setattr(cli, "load_images", lambda name, split: noise_images(split, dataset=name))
     return run
 
@@ -107,14 +109,48 @@ def test_an_option_overrides_the_recipe(train):
     assert (recipe["second_order_from"], recipe["outer_rate"]) == (2.0, 0.5)
 
 
-def test_without_a_recipe_maml_is_trained(train):
-    _, about = train()
+@pytest.mark.parametrize("name", ["maml++-quick", "maml"])
+def test_the_options_change_the_recipe_that_is_named_or_the_one_for_a_laptop(train, name):
+    said, about = train(*([] if name == "maml++-quick" else ["--recipe", name]))
     tiny = {
         str(name).removeprefix("--").replace("-", "_"): value
         for name, value in zip(TINY[::2], TINY[1::2], strict=True)
     }
     fields = {name: value for name, value in tiny.items() if name in about["recipe"]}
-    assert about["recipe"] == mamlpp.RECIPES["maml"].with_(**fields).as_dict()
+    assert about["recipe"] == mamlpp.RECIPES[name].with_(**fields).as_dict()
+    assert said.out.startswith(f"{name} on glyphs, 3-way 1-shot\nschedule: ")
+
+
+@pytest.mark.parametrize("found", ["glyphs", "omniglot"])
+def test_without_options_the_laptop_s_recipe_trains_on_what_data_there_is(
+    command, tmp_path, monkeypatch, found
+):
+    recipe = mamlpp.RECIPES["maml++-quick"].with_(**SMALL)
+    monkeypatch.setitem(mamlpp.RECIPES, "maml++-quick", recipe)
+    monkeypatch.setattr(cli, "default_dataset", lambda: found)
+    monkeypatch.chdir(tmp_path)
+    trained = command("train")
+    assert trained.code == 0, trained.err
+    assert trained.out.startswith(f"maml++-quick on {found}, 5-way 1-shot\n")
+    run = mamlpp.Run.load(tmp_path / "runs" / "maml++-quick")
+    assert (run.recipe, run.data.dataset) == (recipe, found)
+    monkeypatch.setattr(cli, "default_dataset", lambda: "mini_imagenet")
+    assert command("train").out.startswith(f"the recipe of this run on {found}, 5-way 1-shot\n")
+
+
+def test_a_folder_with_a_run_sets_what_no_option_says(train, command, tmp_path):
+    _, begun = train("--recipe", "maml+msl", "--dataset", "omniglot", "--sampling-seed", 3)
+    words = ("train", "--directory", tmp_path / "run", "--device", "cpu")
+    again = command(*words)
+    assert again.code == 0, again.err
+    assert again.out.startswith("the recipe of this run on omniglot, 3-way 1-shot\n")
+    with pytest.warns(mamlpp.InputWarning, match=r"epochs 2 instead of 1, msl_epochs 0\.2 instead"):
+        assert command(*words, "--epochs", 2).code == 0
+    assert command(*words).code == 0, "at the length that is in force"
+    assert len(mamlpp.Run.load(tmp_path / "run").history.rows) == 4
+    assert json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8")) == begun
+    refuse(command(*words, "--filters", 5), "^mamlpp: .* filters is 4 there and 5 here")
+    refuse(command(*words, "--recipe", "maml"), "^mamlpp: .* holds another run: filters is 4")
 
 
 def test_first_order_can_be_asked_for(train):
@@ -376,10 +412,6 @@ def test_a_value_may_be_the_name_of_an_option(command, tmp_path, monkeypatch):
     refuse(command("evaluate", "--tasks", 3, "tasks"), "^mamlpp: .*tasks holds no run")
 
 
-def test_train_wants_a_folder(command):
-    refuse(command("train"), "Missing from mamlpp train: --directory PATH")
-
-
 def test_train_leaves_another_run_that_is_there_alone(train, command, tmp_path):
     train()
     again = command("train", "--directory", tmp_path / "run", *TINY, "--sampling-seed", 5)
@@ -390,7 +422,7 @@ def test_more_epochs_continue_a_finished_run_and_fewer_are_refused(train, comman
     words = ["train", "--directory", tmp_path / "run", *TINY]
     train()
     words[words.index("--epochs") + 1] = 3
-    with pytest.warns(mamlpp.InputWarning, match="goes on with epochs 3 instead of 1, from meta"):
+    with pytest.warns(mamlpp.InputWarning, match="goes on with epochs 3 instead of 1, "):
         longer = command(*words)
     assert longer.code == 0, longer.err
     assert len(mamlpp.Run.load(tmp_path / "run").history.rows) == 6
@@ -399,7 +431,7 @@ def test_more_epochs_continue_a_finished_run_and_fewer_are_refused(train, comman
 
 
 def test_the_same_command_again_says_the_same(train):
-    assert train()[0].out == train()[0].out
+    assert train("--recipe", "maml")[0].out == train("--recipe", "maml")[0].out
 
 
 def test_ctrl_c_stops_after_the_meta_step_and_the_same_command_goes_on(

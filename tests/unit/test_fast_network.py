@@ -9,12 +9,12 @@ from mamlpp.engine.fast_network import FastNetwork, expand
 from mamlpp.network import MOMENTUM, BatchNorm
 from mamlpp.task_result import stack
 from tests.makers import (
-    METHODS,
     assert_same_gradients,
     assert_same_statistics,
     gradients,
     make_batch,
     make_perturbed_learner,
+    stages,
 )
 
 SHAPES = {"even": (1, 16, 16), "odd": (3, 21, 19)}
@@ -41,8 +41,7 @@ def by_engine(engine, learner, batch, epoch, tasks=5):
 
 
 @pytest.mark.parametrize("pooling", ["max", "stride"])
-@pytest.mark.parametrize("epoch", [0.0, 3.0, 60.0])
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(("name", "epoch"), stages())
 def test_the_meta_gradient_of_every_recipe(name, epoch, pooling, shape):
     learner, batch = make_perturbed_learner(name, shape, pooling=pooling), make_batch(shape)
     expected, results = by_definition(learner, batch, epoch)

@@ -8,12 +8,12 @@ import torch
 import mamlpp
 from mamlpp.engine import Engine, batched, engine
 from tests.makers import (
-    METHODS,
     assert_same_gradients,
     gradients,
     make_batch,
     make_learner,
     noise_trainer,
+    stages,
 )
 
 CHANGES = {
@@ -30,9 +30,9 @@ def take(memory, name, batch, epoch=0.0, tasks=4, **changes):
     return learner, result
 
 
-@pytest.mark.parametrize("epoch", [0.0, 3.0, 60.0])
-@pytest.mark.parametrize("change", CHANGES)
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(
+    ("change", "name", "epoch"), [(c, *stage) for c in CHANGES for stage in stages(**CHANGES[c])]
+)
 def test_it_is_the_same_as_storing(name, change, epoch):
     batch = make_batch(tasks=1)
     (stored, one), (recomputed, other) = (

@@ -175,6 +175,7 @@ def test_each_command_runs_something_that_is_there():
         [[option, module, *rest]] = start.commands(name, ["--x"])
         assert (option, rest[-1]) == ("-m", "--x")
         assert (ROOT / f"{module.replace('.', '/')}.py").is_file()
+    assert start.commands("gpu", ["--x"]) == [["-m", "benchmarks", "gpu-report", "--x"]]
     assert start.commands("doctor", []) == [["-m", "mamlpp", "doctor"]]
     assert set(start.EXTRAS) <= set(start.__doc__.split())
 

@@ -16,7 +16,7 @@ from tests.makers import noise_sampler, noise_trainer
 ROOT = Path(__file__).resolve().parents[2]
 TRAIN = (
     *("train", "--ways", "3", "--filters", "4", "--inner-steps", "1", "--meta-batch", "2"),
-    *("--validation-tasks", "2", "--device", "cpu"),
+    *("--validation-tasks", "2", "--device", "cpu", "--dataset", "glyphs"),
 )
 
 

@@ -190,7 +190,8 @@ def train(directory, processes):
     done = subprocess.run(
         [
             *(sys.executable, "-m"), *(launcher if processes > 1 else []),
-            *("mamlpp", "train", "--recipe", "maml++", "--directory", directory),
+            *("mamlpp", "train", "--recipe", "maml++", "--dataset", "glyphs"),
+            *("--directory", directory),
             *("--ways", "3", "--filters", "4", "--inner-steps", "2", "--meta-batch", "3"),
             *("--epochs", "1", "--iterations-per-epoch", "2", "--validation-tasks", "2"),
             *("--device", "cpu"),
