@@ -156,7 +156,7 @@ def plot_leave_one_out(
     rates = sorted({run.cell.settings.outer_rate or 0.0 for run in without.runs})
     for ax, rate in zip(axes, rates, strict=True):
         for recipe in ("maml", "maml++"):
-            mean = 100 * np.mean(cure_accuracies(cures, recipe, rate))
+            mean = float(100 * np.mean(cure_accuracies(cures, recipe, rate)))
             ax.axvline(mean, color=COLOURS[METHODS[recipe]], linestyle=":", label=METHODS[recipe])
         for row, name in enumerate(IMPROVEMENTS):
             added = cure_accuracies(cures, f"maml+{name}", rate)
