@@ -89,17 +89,21 @@ def choice(question: str, options: Sequence[str], *, default: str) -> Guess:
     return _shown(Guess(question, control, default))
 
 
-def plot_guess(guess: Guess, ax: Axes, x: float | None = None, scale: float = 1.0) -> Axes:
+def plot_guess(
+    guess: Guess, ax: Axes, x: float | None = None, scale: float = 1.0, *, y: float | None = None
+) -> Axes:
     """Draw a number that was guessed into a figure whose y axis it belongs to.
 
-    A diamond at `x`, or a dashed line across the figure without one. `scale` turns the slider's
-    unit into the axis's: 1 / 100 for per cent on an axis of shares.
+    A diamond at `x`, or a dashed line across the figure without one. With `y` the number belongs to
+    the x axis, and the diamond is at that height. `scale` turns the slider's unit into the axis's:
+    1 / 100 for per cent on an axis of shares.
     """
-    height = guess.value * scale
-    if x is None:
-        ax.axhline(height, color=COLOUR, linestyle="--", linewidth=1.5, label=guess.label)
+    number = guess.value * scale
+    if x is None and y is None:
+        ax.axhline(number, color=COLOUR, linestyle="--", linewidth=1.5, label=guess.label)
     else:
-        ax.plot(x, height, "D", color=COLOUR, markersize=9, zorder=5, label=guess.label)
+        place = (x, number) if y is None else (number, y)
+        ax.plot(*place, "D", color=COLOUR, markersize=9, zorder=5, label=guess.label)
     ax.legend()
     return ax
 

@@ -17,6 +17,10 @@ from mamlpp.show.widgets import Explorer, Picture, make_figure
 
 SECONDS = 30.0  # that the whole training takes when it is played
 FRAMES = 100
+# How recipes name the improvements, in the order of the paper's gains, and how its table does.
+IMPROVEMENTS = {
+    "lslr": "LSLR", "bnrs+bnwb": "BNRS + BNWB", "ca": "CA", "da": "DA", "msl": "MSL",
+}  # fmt: skip
 
 
 def plot_recorded(
@@ -124,10 +128,7 @@ def plot_cures(
     rates = sorted({run.cell.settings.outer_rate or 0.0 for run in result.runs})
     for ax, rate in zip(axes, rates, strict=True):
         for row, recipe in enumerate(recipes):
-            values = [100 * accuracy for accuracy in cure_accuracies(result, recipe, rate)]
-            colour = COLOURS[METHODS[recipe]]
-            ax.plot(values, [row] * len(values), "o", color=colour, alpha=0.5)
-            ax.plot(np.mean(values), row, "|", color=colour, markersize=22, mew=3)
+            _dots(cure_accuracies(result, recipe, rate), row, COLOURS[METHODS[recipe]], ax)
         ax.axvline(100 / result.runs[0].cell.ways, color=COLOURS["chance"], linestyle=":")
         ax.set_yticks(range(len(recipes)), [METHODS[recipe] for recipe in recipes])
         ax.set(xlim=(0, 100), ylim=(len(recipes) - 0.5, -0.5), xlabel="test accuracy, %")
@@ -135,6 +136,68 @@ def plot_cures(
     for ax in axes[1:]:
         ax.set_yticklabels([])
     return axes
+
+
+def _dots(accuracies: Sequence[float], row: float, colour: str, ax: Axes, size: int = 22) -> None:
+    """A dot in % for each seed, and a bar at their mean."""
+    values = [100 * accuracy for accuracy in accuracies]
+    ax.plot(values, [row] * len(values), "o", color=colour, alpha=0.5)
+    ax.plot(np.mean(values), row, "|", color=colour, markersize=size, mew=3)
+
+
+def plot_leave_one_out(
+    cures: RecordedResult, without: RecordedResult, axes: Sequence[Axes]
+) -> Sequence[Axes]:
+    """Test accuracy with each improvement added to MAML, and left out of MAML++.
+
+    One of `axes` for each outer rate; a dot for a seed, a bar at the mean, and a line at the means
+    of MAML and of MAML++ themselves. `without` has the recipes "maml++-without-lslr" and so on.
+    """
+    rates = sorted({run.cell.settings.outer_rate or 0.0 for run in without.runs})
+    for ax, rate in zip(axes, rates, strict=True):
+        for recipe in ("maml", "maml++"):
+            mean = float(100 * np.mean(cure_accuracies(cures, recipe, rate)))
+            ax.axvline(mean, color=COLOURS[METHODS[recipe]], linestyle=":", label=METHODS[recipe])
+        for row, name in enumerate(IMPROVEMENTS):
+            added = cure_accuracies(cures, f"maml+{name}", rate)
+            left_out = cure_accuracies(without, f"maml++-without-{name}", rate)
+            _dots(added, row - 0.18, COLOURS["MAML"], ax, 12)
+            _dots(left_out, row + 0.18, COLOURS["MAML++"], ax, 12)
+        ax.plot([], [], "o", color=COLOURS["MAML"], label="added to MAML")
+        ax.plot([], [], "o", color=COLOURS["MAML++"], label="left out of MAML++")
+        ax.set_yticks(range(len(IMPROVEMENTS)), IMPROVEMENTS.values())
+        ax.set(xlim=(0, 100), ylim=(len(IMPROVEMENTS) - 0.5, -0.5), xlabel="test accuracy, %")
+        ax.set_title(f"outer rate β = {rate:g}", fontsize=11)
+    axes[-1].legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    for ax in axes[1:]:
+        ax.set_yticklabels([])
+    return axes
+
+
+def leave_one_out(
+    cures: RecordedResult, without: RecordedResult, outer_rate: float
+) -> dict[str, tuple[float, float]]:
+    """For each improvement: what MAML gains by it and what MAML++ loses without it, in 0 … 1.
+
+    Means of the differences between runs of the same seed.
+    """
+
+    def difference(higher: dict[int, float], lower: dict[int, float]) -> float:
+        return float(np.mean([higher[seed] - lower[seed] for seed in higher.keys() & lower.keys()]))
+
+    maml, plus = (_by_seed(cures, recipe, outer_rate) for recipe in ("maml", "maml++"))
+    return {
+        shown: (
+            difference(_by_seed(cures, f"maml+{name}", outer_rate), maml),
+            difference(plus, _by_seed(without, f"maml++-without-{name}", outer_rate)),
+        )
+        for name, shown in IMPROVEMENTS.items()
+    }
+
+
+def _by_seed(result: RecordedResult, recipe: str, outer_rate: float) -> dict[int, float]:
+    runs = result.select(recipe=recipe, outer_rate=outer_rate)
+    return {run.cell.seed: run.accuracy() for run in runs}
 
 
 def cure_accuracies(result: RecordedResult, recipe: str, outer_rate: float) -> list[float]:

@@ -21,6 +21,8 @@ def test_untouched_a_slider_gives_its_default_and_the_figure_says_so(ax, capsys)
     [line] = ax.lines
     assert line.get_xydata().tolist() == [[3, 0.4]]
     assert line.get_label() == "guess (default): 40 %"
+    predict.plot_guess(guess, ax, y=2)
+    assert ax.lines[1].get_xydata().tolist() == [[40, 2]], "on an axis of per cent that lies down"
 
 
 def test_a_moved_slider_is_the_readers_guess(ax):

@@ -13,8 +13,11 @@ from mamlpp.run.results import RecordedResult, RecordedRun
 from mamlpp.run.sweep import Cell
 from mamlpp.show.live import LivePanel
 from mamlpp.show.recorded import (
+    IMPROVEMENTS,
     cure_accuracies,
+    leave_one_out,
     plot_cures,
+    plot_leave_one_out,
     plot_rate_map,
     plot_readings,
     plot_recorded,
@@ -25,7 +28,8 @@ from mamlpp.show.recorded import (
 
 def recorded(recipe, accuracies, norms):
     """A run of four epochs of ten meta-steps, with a row for each epoch."""
-    settings = mamlpp.RECIPES[recipe].with_(epochs=4, iterations_per_epoch=10)
+    named = recipe.partition("-without")[0]  # a recipe of a sweep's own is none by name
+    settings = mamlpp.RECIPES[named].with_(epochs=4, iterations_per_epoch=10)
     history = History()
     history.rows = [
         {"iteration": 10 * i, "gradient_norm": norm, "validation_accuracy": accuracy}
@@ -105,6 +109,29 @@ def test_cures_are_a_dot_for_each_seed_and_a_bar_at_the_mean():
     assert axes[1].get_title().startswith("outer rate β = 0.1")
     with pytest.raises(mamlpp.InputError, match=r"cures has no maml\+ca at 0.03"):
         cure_accuracies(result, "maml+ca", 0.03)
+    plt.close(figure)
+
+
+def test_leave_one_out_compares_runs_of_the_same_seed():
+    def runs(recipe, *accuracies):
+        return [
+            with_accuracy(recipe, accuracy, outer_rate=0.1, seed=seed)
+            for seed, accuracy in enumerate(accuracies)
+        ]
+
+    cures = [*runs("maml", 0.2, 0.3, 0.9), *runs("maml++", 0.7, 0.8, 0.1)]
+    cures += [run for name in IMPROVEMENTS for run in runs(f"maml+{name}", 0.5, 0.7)]
+    without = [run for name in IMPROVEMENTS for run in runs(f"maml++-without-{name}", 0.6, 0.4)]
+    results = [RecordedResult("some", "", tuple(some)) for some in (cures, without)]
+    found = leave_one_out(*results, 0.1)
+    assert list(found) == ["LSLR", "BNRS + BNWB", "CA", "DA", "MSL"]
+    assert found["LSLR"] == (pytest.approx(0.35), pytest.approx(0.25))  # without the third seed
+    figure, ax = plt.subplots()
+    plot_leave_one_out(*results, [ax])
+    dots = [list(line.get_xdata()) for line in ax.lines if line.get_marker() == "o"]
+    assert dots[:2] == [pytest.approx([50, 70]), pytest.approx([60, 40])]
+    legend = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert legend == ["MAML", "MAML++", "added to MAML", "left out of MAML++"]
     plt.close(figure)
 
 

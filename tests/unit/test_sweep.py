@@ -143,7 +143,7 @@ def test_the_sweeps_of_this_kit_are_the_papers_tables_and_our_own():
     files = {path.stem: sweep.read_sweep(path) for path in (ROOT / "sweeps").glob("*.toml")}
     assert set(files) == {
         *("laptop", "omniglot_20way_5000", "omniglot_20way", "mini_imagenet_5way"),
-        *("figure1", "rates", "cures", "readings"),
+        *("figure1", "rates", "cures", "readings", "leave_one_out"),
     }
     for name, cells in files.items():
         assert len({cell.name for cell in cells}) == len(cells)
@@ -160,6 +160,22 @@ def test_the_sweeps_of_this_kit_are_the_papers_tables_and_our_own():
     assert [(cell.recipe, cell.seed) for cell in figure] == [
         (recipe, seed) for seed in range(3) for recipe in ("maml", "maml++")
     ]
+
+
+def test_each_recipe_of_leave_one_out_is_mamlpp_without_one_improvement():
+    without, cures = (
+        sweep.read_sweep(ROOT / f"sweeps/{name}.toml") for name in ("leave_one_out", "cures")
+    )
+    for cell in without:
+        same = [c for c in cures if (c.group, c.seed) == (cell.group, cell.seed)]
+        plus, maml, alone = (
+            next(c.settings.as_dict() for c in same if c.recipe == name)
+            for name in ("maml++", "maml", cell.recipe.replace("maml++-without-", "maml+"))
+        )
+        fields = {name for name in maml if alone[name] != maml[name]}
+        left = plus | {name: maml[name] for name in fields}
+        assert cell.settings.as_dict() == left
+        assert cell.tasks == same[0].tasks
 
 
 # Running it
