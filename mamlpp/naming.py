@@ -55,4 +55,5 @@ def counted(number: float, noun: str) -> str:
     several = noun + ("es" if noun.endswith("s") else "s")
     if noun.endswith("y"):
         several = noun[:-1] + "ies"
-    return f"{number:,} {noun if number == 1 else several}"
+    whole = int(number) if number == int(number) else number
+    return f"{whole:,} {noun if number == 1 else several}"

@@ -33,7 +33,7 @@ def plot_recorded(
     accuracy, norms = axes
     labelled: set[str] = set()
     for run in runs:
-        method = METHODS[run.cell.recipe]
+        method = METHODS.get(run.cell.recipe, run.cell.recipe)
         label = "" if method in labelled else method
         labelled.add(method)
         rows = [row for row in run.history.rows if until is None or row["iteration"] <= until]

@@ -50,7 +50,8 @@ def _tables(found: Sequence[tuple[Cell, Result]]) -> list[Table]:
 
 def _table(found: Sequence[tuple[Cell, Result]]) -> Table:
     first = found[0][0]
-    recipes = sorted({cell.recipe for cell, _ in found}, key=list(METHODS).index)
+    order = [*METHODS, *(cell.recipe for cell, _ in found)]  # recipes of one's own come last
+    recipes = sorted({cell.recipe for cell, _ in found}, key=order.index)
     rows = {name: _row([pair for pair in found if pair[0].recipe == name]) for name in recipes}
     kind = f"{_TITLES[first.dataset]} {first.ways}-way {first.shots}-shot"
     return {
@@ -65,7 +66,7 @@ def _table(found: Sequence[tuple[Cell, Result]]) -> Table:
 def _row(found: Sequence[tuple[Cell, Result]]) -> dict[str, Any]:
     """One recipe: what was reported, and its longest trainings."""
     first = found[0][0]
-    paper = f"{first.dataset}_{first.ways}way", first.shots, METHODS[first.recipe]
+    paper = f"{first.dataset}_{first.ways}way", first.shots, _title(first.recipe)
     done = [(cell, result) for cell, result in found if result]
     length = max((cell.steps for cell, _ in done), default=first.steps)
     return {
@@ -79,6 +80,10 @@ def _row(found: Sequence[tuple[Cell, Result]]) -> dict[str, Any]:
             if cell.steps == length
         ],
     }
+
+
+def _title(recipe: str) -> str:
+    return METHODS.get(recipe, recipe)
 
 
 def _shared_fields(recipes: Sequence[Recipe]) -> dict[str, Any]:
@@ -142,7 +147,7 @@ def _text_row(name: str, row: dict[str, Any], columns: Sequence[Reading], kind: 
     runs = row["runs"]
     reported = [value for value in row["reported"] or () if value is not None]
     return [
-        METHODS[name],
+        _title(name),
         " ± ".join(f"{value:.2f}" for value in reported) or "–",
         " to ".join(f"{value:.1f}" for value in row["replications"] or ()) or "–",
         str(len(runs)),
@@ -194,7 +199,7 @@ def draw_tables(tables: Sequence[Table]) -> Figure:
         len(tables), 1, figsize=(10, height), layout="constrained", squeeze=False
     )
     for table, [ax] in zip(tables, axes, strict=True):
-        rows = {f"{METHODS[n]}\n{r['meta_steps']:,} steps": r for n, r in table["rows"].items()}
+        rows = {f"{_title(n)}\n{r['meta_steps']:,} steps": r for n, r in table["rows"].items()}
         plot_side_by_side(
             {
                 name: {

@@ -352,7 +352,7 @@ def test_image_sets_of_arrays():
         ({"recipe": "maml"}, "recipe must be a Recipe, such as RECIPES['maml++'], not str 'maml'"),
         ({"train": noise_images()}, "tasks are drawn by a TaskSampler, which this ImageSet is not"),
         ({"validation": None}, "tasks are drawn by a TaskSampler, which this NoneType is not"),
-        ({"validation": noise_sampler("validation", ways=4)}, "validation tasks 4; give both"),
+        ({"validation": noise_sampler("validation", ways=4)}, "4 in validation tasks; give both"),
         ({"diagnose_every": "often"}, "diagnose_every must be a number of meta-steps from 1 on"),
         ({"diagnose_every": 0.5}, "diagnose_every must be a number of meta-steps from 1 on"),
     ],

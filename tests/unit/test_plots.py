@@ -2,6 +2,7 @@
 
 import base64
 
+import IPython.display
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -299,7 +300,9 @@ def test_calibration_of_diverged_weights_has_no_bars(ax):
 
 def test_a_figure_is_shown_with_words_and_closed(monkeypatch: pytest.MonkeyPatch, ax):
     shown = []
-    monkeypatch.setattr(plots, "display", lambda data, **options: shown.append((data, options)))
+    monkeypatch.setattr(
+        IPython.display, "display", lambda data, **options: shown.append((data, options))
+    )
     plots.show(ax.figure, "a falling line")
     [(data, options)] = shown
     assert base64.b64decode(data["image/png"]).startswith(b"\x89PNG")

@@ -34,3 +34,10 @@ def test_a_row_takes_its_longest_trainings_and_says_how_long_they_are():
     figure = tables.draw_tables([table])
     names = [text.get_text() for text in figure.axes[0].get_yticklabels()]
     assert names == ["MAML\n50 steps", "MAML++\n20 steps"]
+
+
+def test_recipes_of_ones_own_have_rows_by_their_names():
+    for table in tables.recorded_tables(mamlpp.load_result("leave_one_out")):
+        assert all(name.startswith("maml++-without-") for name in table["rows"])
+        assert "maml++-without-lslr" in tables.as_text(table)
+        tables.draw_tables([table])
