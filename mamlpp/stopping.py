@@ -50,12 +50,13 @@ def listen(name: str, line: str = "", kill_first: bool = False) -> None:
 
 
 def _ours(child: psutil.Process) -> bool:
-    """Whether to kill it: not Python's own tracker of semaphores, which ends by itself.
+    """Whether to kill it: not this process's own tracker of semaphores, which ends with it.
 
     Without it, the semaphores that are given back at the end would be an error each.
     """
     with contextlib.suppress(psutil.Error):
-        return not any("resource_tracker" in word for word in child.cmdline())
+        tracker = any("multiprocessing.resource_tracker" in word for word in child.cmdline())
+        return not (tracker and child.ppid() == os.getpid())
     return True
 
 
