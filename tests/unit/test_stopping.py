@@ -247,3 +247,32 @@ def test_ctrl_c_ends_make_lab_after_a_question(tmp_path: Path):
     assert process.returncode == 130
     assert "Traceback" not in printed
     assert gone(below)
+
+
+def test_only_its_own_tracker_of_semaphores_is_spared(run_code):
+    assert run_code("resource_tracker.ensure_running()") == "[False]"
+    assert run_code("subprocess.Popen([sys.executable, '-c', 'input()'], stdin=-1)") == "[True]"
+
+
+@pytest.fixture
+def run_code():
+    """What `_ours` says of the processes that some code has started, in a process of its own."""
+
+    def run(code: str) -> str:
+        program = f"""
+import subprocess, sys
+from multiprocessing import resource_tracker
+import psutil
+from mamlpp import stopping
+kept = {code}
+children = psutil.Process().children()
+print([stopping._ours(child) for child in children])
+for child in children:
+    child.kill()
+"""
+        done = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, check=True
+        )
+        return done.stdout.strip()
+
+    return run

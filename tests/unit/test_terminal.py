@@ -1,5 +1,6 @@
 """Closed pipes, narrow terminals and signals cost no result."""
 
+import io
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import mamlpp
+from mamlpp import terminal
 from tests.makers import noise_sampler, noise_trainer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -174,3 +176,10 @@ def test_a_run_that_may_only_be_read_is_evaluated(tmp_path, capsys, monkeypatch)
     assert "accuracy in %" in out
     assert "may only be read" in out
     assert not list(tmp_path.glob("evaluation-*.json"))
+
+
+def test_what_standard_output_cannot_encode_is_replaced(monkeypatch):
+    plain = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", plain)
+    terminal.say("83.8 ± 0.7 %")
+    assert plain.buffer.getvalue() == b"83.8 ? 0.7 %\n"
