@@ -21,13 +21,18 @@ from mamlpp.maml import Report, Task
 from mamlpp.precision import full_precision, gradients_on
 from mamlpp.task_result import TaskResult, stack
 
+# Numbers in the first maps of the tasks that a CPU takes at once: a pass has some fixed costs, but
+# the graph of many large tasks takes memory. One task at the paper's size has 2e6.
+MAPS = 4e6
+
 
 class Engine:
     """How a training or an evaluation computes: by the fast network where it equals the definition.
 
     `memory` is the recipe's: "store", "recompute" or "auto". `workers` processes share the tasks of
-    a meta-batch: a number, or `Workers` that torchrun started. `batched` takes all tasks at once;
-    by default where the images are on a GPU, which one task alone would leave idle.
+    a meta-batch: a number, or `Workers` that torchrun started. `batched` takes all tasks at once,
+    or one after the other; by default all on a GPU, which one task alone would leave idle, and on a
+    CPU as many as are small enough together.
     """
 
     def __init__(
@@ -63,7 +68,7 @@ class Engine:
         if not engine_agrees(learner, bool(self.recompute)):
             return self._by_definition(learner, batch, epoch, tasks)
         at_once = self.takes_tasks_at_once(batch)
-        parts = [batch] if at_once else batch.split()
+        parts = batch.split(self._tasks_at_once(learner, batch, MAPS))
         step_weights, second_order = learner.schedule(epoch)
         results = []
         for part in parts:
@@ -82,6 +87,17 @@ class Engine:
             return batch.support_x.device.type == "cuda" and not self.recompute
         return self._batched
 
+    def _tasks_at_once(self, learner: MetaLearner, batch: TaskBatch, maps: float) -> int:
+        """How many tasks one pass serves; on a CPU, those with `maps` numbers in the first maps."""
+        if self.takes_tasks_at_once(batch):
+            return len(batch)
+        if self._batched is not None or self.recompute:
+            return 1
+        images = batch.support_x.shape[1] + batch.query_x.shape[1]
+        convolution = learner.network.blocks[0].conv  # type: ignore[index,union-attr]
+        pixels = batch.support_x[0, 0, 0].numel() / convolution.stride[0] ** 2
+        return max(1, min(len(batch), int(maps / (images * pixels * convolution.out_channels))))
+
     @one_thread()
     @full_precision()
     @gradients_on()
@@ -99,9 +115,10 @@ class Engine:
         batch = _in_dtype(batch, next(learner.parameters()).dtype)
         steps = learner.recipe.inner_steps if steps is None else steps
         if engine_agrees(learner, bool(self.recompute)):
-            parts = [batch] if self.takes_tasks_at_once(batch) else batch.split()
+            at_once = self._tasks_at_once(learner, batch, 2 * MAPS)  # One step's graph is kept.
             each = [
-                batched.batch_logits(learner, part, steps, readings, every_step) for part in parts
+                batched.batch_logits(learner, part, steps, readings, every_step)
+                for part in batch.split(at_once)
             ]
             return torch.cat(each, 2)
         training = learner.network.training
@@ -143,7 +160,9 @@ class Engine:
         if not engine_agrees(learner):
             return False  # Only the fast network takes a step again.
         processes = self.workers if isinstance(self.workers, int) else self.workers.size
-        graphs = -(-len(batch) // processes) if self.takes_tasks_at_once(batch) else processes
+        share = batch.split(-(-len(batch) // processes))[0]
+        at_once = self._tasks_at_once(learner, share, MAPS)
+        graphs = at_once if share.support_x.device.type == "cuda" else at_once * processes
         need = graphs * batched.graph_bytes(learner, batch.split()[0])
         free = _free_memory(batch.support_x.device)
         recompute = need > free / 2

@@ -2,8 +2,8 @@
 
 `network.py` is the definition, and this must equal it, first and second derivatives too. The
 weights of B tasks have one more dimension in front, B. Their maps lie side by side, as the channels
-of one network whose convolutions are in B groups, so that no task sees another. A CPU takes one
-task at a time (B = 1), a GPU a whole meta-batch. What makes it fast, above all on a CPU:
+of one network whose convolutions are in B groups, so that no task sees another. A GPU takes a
+whole meta-batch, a CPU a few small tasks or one large. What makes it fast, above all on a CPU:
 
 - Images are cut into patches once per task. The first convolution is then a matrix product over a
   few images at a time, so that its large maps stay in the processor's cache and only what
@@ -161,7 +161,7 @@ def cut(images: Tensor, stride: int, features: int) -> Patches:
     pixels_of_map = -(-images.shape[3] // stride) * -(-images.shape[4] // stride)
     portion = images.shape[1]
     if images.device.type == "cpu":
-        portion = max(1, IN_CACHE // (pixels_of_map * features))
+        portion = max(1, IN_CACHE // (pixels_of_map * features * len(images)))
     portions = [windows(part, stride) for part in images.split(portion, 1)]  # [B, m·P, 9C]
     count = images.shape[1] * pixels_of_map
     mean = torch.stack([rows.sum(1, dtype=torch.float64) for rows, _ in portions]).sum(0) / count

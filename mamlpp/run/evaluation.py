@@ -344,7 +344,7 @@ def _predict(
         check_sampler(learner, sampler)
     logits, labels = [], []
     with tqdm(desc="evaluating", total=tasks, leave=False, unit="task", delay=1) as bar:
-        for batch in _batches(sampler, tasks, learners[0].recipe.meta_batch):
+        for batch in _batches(sampler, tasks, max(10, learners[0].recipe.meta_batch)):
             each = [
                 engine.logits(learner, batch, steps, readings, every_step) for learner in learners
             ]

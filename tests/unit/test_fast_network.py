@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import mamlpp
-from mamlpp.engine import Engine, batched, fast_network
+from mamlpp.engine import Engine, batched, engine, fast_network
 from mamlpp.engine.fast_network import FastNetwork, expand
 from mamlpp.network import MOMENTUM, BatchNorm
 from mamlpp.task_result import stack
@@ -46,12 +46,31 @@ def test_the_meta_gradient_of_every_recipe(name, epoch, pooling, shape):
     learner, batch = make_perturbed_learner(name, shape, pooling=pooling), make_batch(shape)
     expected, results = by_definition(learner, batch, epoch)
     assert (len(results.statistics) > 0) == ("bnrs" in name or name == "maml++")
-    for engine in (ONE_BY_ONE, BATCHED):
-        found, ours = by_engine(engine, learner, batch, epoch)
+    for one in (ONE_BY_ONE, BATCHED):
+        found, ours = by_engine(one, learner, batch, epoch)
         assert_same_gradients(expected, found)
         torch.testing.assert_close(ours.loss, results.loss, rtol=1e-10, atol=0)
         assert torch.equal(ours.accuracy, results.accuracy.to(ours.accuracy))
         assert_same_statistics(ours.statistics, results.statistics)
+
+
+def test_a_cpu_takes_small_tasks_together_and_large_ones_alone(monkeypatch):
+    taken = []
+
+    def task_gradients(*arguments, original=batched.task_gradients):
+        taken.append(len(arguments[1]))
+        return original(*arguments)
+
+    monkeypatch.setattr(batched, "task_gradients", task_gradients)
+    learner, batch = make_perturbed_learner("maml++", (1, 16, 16)), make_batch(tasks=5)
+    expected, _ = by_engine(ONE_BY_ONE, learner, batch, 0.0)
+    images = batch.support_x.shape[1] + batch.query_x.shape[1]
+    first_maps = images * 16 * 16 * learner.recipe.filters  # of one task
+    for room, parts in {2.5: [2, 2, 1], 1e9: [5], 0.5: [1] * 5}.items():
+        monkeypatch.setattr(engine, "MAPS", room * first_maps)
+        taken.clear()
+        assert_same_gradients(expected, by_engine(Engine(), learner, batch, 0.0)[0])
+        assert taken == parts
 
 
 def test_float32_differs_by_rounding_alone(shape):
@@ -81,10 +100,10 @@ def test_an_image_without_ink_has_finite_second_derivatives(shape):
 
 def test_what_there_is_of_a_gradient_stays(shape):
     learner, batch = make_perturbed_learner("maml++", shape), make_batch(shape)
-    for engine in (ONE_BY_ONE, BATCHED):
-        once, _ = by_engine(engine, learner, batch, 0.0)
+    for one in (ONE_BY_ONE, BATCHED):
+        once, _ = by_engine(one, learner, batch, 0.0)
         twice = {name: 2 * gradient for name, gradient in once.items()}
-        engine.task_results(learner, batch, 0.0, 5)
+        one.task_results(learner, batch, 0.0, 5)
         assert_same_gradients(twice, gradients(learner))
 
 
@@ -97,8 +116,8 @@ def test_the_logits_of_an_evaluation(name, pooling, shape):
             buffer.uniform_(0.5, 1.5, generator=torch.Generator().manual_seed(3))
     for steps in (0, 2):
         paths = [learner.adapted_path(task.support_x, task.support_y, steps) for task in batch]
-        for engine in (ONE_BY_ONE, BATCHED):
-            logits = engine.logits(learner, batch, steps, learner.readings, every_step=True)
+        for one in (ONE_BY_ONE, BATCHED):
+            logits = one.logits(learner, batch, steps, learner.readings, every_step=True)
             assert not logits.requires_grad
             for i, (task, path) in enumerate(zip(batch, paths, strict=True)):
                 for row, reading in enumerate(learner.readings):

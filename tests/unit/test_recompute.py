@@ -92,7 +92,7 @@ def test_the_recipe_chooses(memory, monkeypatch):
     trainer.fit()
     calls = calls[1:]  # The first was the comparison with the definition.
     used = {"store": "task_gradients", "recompute": "add_recomputed_gradients"}[memory]
-    assert calls == [used] * 12
+    assert set(calls) == {used}
 
 
 @pytest.mark.parametrize(("free", "choice"), [(10**12, "store"), (10**5, "recompute")])
