@@ -70,7 +70,7 @@ def double(x):
 
 OURS = "def mean(values):\n    return math.fsum(values) / len(values)"
 
-SECONDS_PER_CELL = 10
+SECONDS_PER_CELL = 3
 
 
 def answers(notebook: NotebookNode, double: str = DOUBLE, mean: str = MEAN) -> NotebookNode:
@@ -253,7 +253,7 @@ CAME_OUT = {
         "1.1: SyntaxError: expected ':' (line 1); 1.2: PermissionError: reading 01_sums.ipynb "
         "outside its own folder: not allowed while a submission is graded.",
     ),
-    "hangs": ("0", "0", "1.1: stopped after 10 s; 1.2: MemoryError."),
+    "hangs": ("0", "0", "1.1: stopped after 3 s; 1.2: MemoryError."),
     "stubborn": (
         "2",
         "0",
@@ -278,7 +278,7 @@ CAME_OUT = {
     "stripped": ("2", "3", ""),
     "both": ("2", "3", "01_sums.ipynb holds 2 sets: 01_sums, 02_signs."),
     "shell": ("2", "3", "Not run: !pip list; not run: files = !ls."),
-    "sleeps": ("0", "3", "1.1: stopped after 10 s."),
+    "sleeps": ("0", "3", "1.1: stopped after 3 s."),
     "patches": ("2", "3", ""),
     "source": ("2", "3", "Changed test cells were put back (double-test, mean-test)."),
     "ours": ("2", "3", ""),
@@ -461,6 +461,8 @@ def test_what_a_system_does_not_contain_is_said_and_needs_trust(
     ("means", "words"),
     [
         (Means(7, True), ""),
+        (Means(7, False, True), ""),
+        (Means(4, False, True), "your other programs"),
         (Means(7, False), "UDP"),
         (Means(4, False), "UDP, your other programs"),
         (Means(1, False), "the network, your other programs"),
