@@ -65,6 +65,16 @@ def grade(
         return refuse(submission, sets, place, f"the grader failed on it ({problem})")
 
 
+def must_run(submission: Submission, sets: dict[str, ExerciseSet], place: Workplace) -> bool:
+    """Whether a submission can be run, and has not been graded as it is."""
+    if submission.fault:
+        return False
+    with contextlib.suppress(Exception):  # which is for `grade` to tell
+        key = fingerprint(submission, sets[submission.set], place)
+        return recall(submission, place, key) is None
+    return True
+
+
 def is_full(error: BaseException) -> bool:
     """Whether `error` says that there is no space left."""
     return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)

@@ -436,6 +436,7 @@ def test_where_nothing_forks_each_kernel_is_a_new_process_behind_the_hook(
     path.parent.mkdir()
     nbformat.write(answers(handed_out(), f"open({str(path)!r}, 'w')\n{DOUBLE}"), path)
     with grade.workplace(tmp_path, path.parent, tmp_path / "grades", "smoke") as place:
+        grade.copy_package(place)
         made = one.grade(Submission("ann", "01_sums", path), sets, place, None)
     assert made.points == {"1.1": (0.0, 2.0), "1.2": (3.0, 3.0)}
     assert "writing 01_sums.ipynb outside its own folder" in made.reason
