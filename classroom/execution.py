@@ -225,10 +225,10 @@ def deleted(process: psutil.Process) -> int:
     """
     size = 0
     with contextlib.suppress(OSError):
-        for opened in os.scandir(f"/proc/{process.pid}/fd"):
+        for opened in Path(f"/proc/{process.pid}/fd").iterdir():
             with contextlib.suppress(OSError):
-                if os.readlink(opened.path).endswith("(deleted)"):
-                    size += os.stat(opened.path).st_blocks * 512
+                if opened.readlink().name.endswith("(deleted)"):
+                    size += opened.stat().st_blocks * 512
     return size
 
 

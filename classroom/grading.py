@@ -158,7 +158,7 @@ def read_log(path: Path) -> list[str]:
     A submission may have put a link to a file of the teacher's in its place, or a pipe.
     """
     flags = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-    with contextlib.suppress(OSError), open(os.open(path, flags), "rb") as file:
+    with contextlib.suppress(OSError), os.fdopen(os.open(path, flags), "rb") as file:
         if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             return file.read(MOST_REFUSALS).decode("utf-8", "replace").splitlines()
     return []

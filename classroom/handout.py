@@ -143,8 +143,8 @@ def check_names(set: str, people: list[Person | None]) -> None:
         other = seen.setdefault(zip_name(set, person).casefold(), person)
         if other is not person:
             raise GradingError(
-                f"{other.name!r} and {person.name!r} are one name without accents and signs: give both "
-                f"a number or an address on the roster."
+                f"{other.name!r} and {person.name!r} are one name without accents and signs: give "
+                f"both a number or an address on the roster."
             )
 
 

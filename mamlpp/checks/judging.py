@@ -143,10 +143,8 @@ def judge_trials(
         raise first.error
     inputs = inputs_of(trial)
     hint, shown = _described(student, inputs, first, should)
-    for sentence, wrong in mistakes.items():
-        if all(map(Outcome.agrees_with, found, run(wrong))):
-            hint = f"{name_of(student)}: {sentence}"
-            break
+    if explained := explanation(found, mistakes, run):
+        hint = f"{name_of(student)}: {explained}"
     else:
         said = None if first.error else otherwise(inputs, first.result)
         if not said and NO_CLUE in hint:
@@ -155,6 +153,18 @@ def judge_trials(
         if said:
             hint = f"{name_of(student)}: {said}"
     raise Wrong(hint, shown) from first.error
+
+
+def explanation(
+    found: Sequence[Outcome],
+    mistakes: Mapping[str, Function],
+    run: Callable[[Function], Iterator[Outcome]],
+) -> str | None:
+    """The sentence of the mistake that gives what was found in all trials, if there is one."""
+    for sentence, wrong in mistakes.items():
+        if all(map(Outcome.agrees_with, found, run(wrong))):
+            return sentence
+    return None
 
 
 def results_of(found: Sequence[Outcome], expected: Sequence[Outcome]) -> list[tuple[Any, Any]]:

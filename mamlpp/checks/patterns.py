@@ -5,6 +5,7 @@ Where none of an exercise's own mistakes explains an answer, this is what can st
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import permutations
 from typing import Any
 
 import torch
@@ -144,36 +145,16 @@ def _of_the_wrong_calls(
     right = [same(*pair) for pair in results]
     if not any(right) or len(names) != len(inputs[0]):
         return None
-    for said, test in _conditions(names):
-        held = [test(each) for each in inputs]
-        if all(holds is not fine for holds, fine in zip(held, right, strict=True)):
-            return f"it is right for other calls, and wrong only where {said}"
+    conditions = [(OF_ONE, [i]) for i in range(len(names))]
+    conditions += [(OF_TWO, list(pair)) for pair in permutations(range(len(names)), 2)]
+    for tests, places in conditions:
+        for said, test in tests.items():
+            held = [bool(test(*(each[i] for i in places))) for each in inputs]
+            if all(holds is not fine for holds, fine in zip(held, right, strict=True)):
+                where = said.format(*(names[i] for i in places))
+                return f"it is right for other calls, and wrong only where {where}"
     count = sum(right)
     return f"it is right for {count} of {len(right)} calls: what is special about this one?"
-
-
-Condition = tuple[str, Callable[[tuple[Any, ...]], bool]]
-
-
-def _conditions(names: Sequence[str]) -> list[Condition]:
-    """What may be special about the inputs of a call, in words and as a test."""
-    found: list[Condition] = []
-    for i, name in enumerate(names):
-        found += [
-            (f"{name} is None", lambda x, i=i: x[i] is None),
-            (f"{name} is 0", lambda x, i=i: _number(x[i]) and x[i] == 0),
-            (f"{name} is above 0", lambda x, i=i: _number(x[i]) and x[i] > 0),
-            (f"{name} is 1", lambda x, i=i: _number(x[i]) and x[i] == 1),
-            (f"{name} is no whole number", lambda x, i=i: _number(x[i]) and x[i] % 1 != 0),
-        ]
-    for i, one in enumerate(names):
-        for j, other in enumerate(names):
-            if i != j:
-                found.append((f"{one} is above {other}", lambda x, i=i, j=j: _above(x[i], x[j])))
-            if i < j:
-                found.append((f"{one} equals {other}", lambda x, i=i, j=j: _equal(x[i], x[j])))
-                found.append((f"{one} is not {other}", lambda x, i=i, j=j: not _equal(x[i], x[j])))
-    return found
 
 
 def _number(value: Any) -> bool:
@@ -186,3 +167,18 @@ def _above(one: Any, other: Any) -> bool:
 
 def _equal(one: Any, other: Any) -> bool:
     return _number(one) and _number(other) and one == other
+
+
+# What may be special about the inputs of a call: about one of them, or about two.
+OF_ONE: dict[str, Callable[..., bool]] = {
+    "{} is None": lambda x: x is None,
+    "{} is 0": lambda x: _number(x) and x == 0,
+    "{} is above 0": lambda x: _number(x) and x > 0,
+    "{} is 1": lambda x: _number(x) and x == 1,
+    "{} is no whole number": lambda x: _number(x) and x % 1 != 0,
+}
+OF_TWO: dict[str, Callable[..., bool]] = {
+    "{} is above {}": _above,
+    "{} equals {}": _equal,
+    "{} is not {}": lambda one, other: not _equal(one, other),
+}

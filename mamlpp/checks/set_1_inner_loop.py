@@ -202,6 +202,12 @@ _LOOP_MISTAKES: dict[str, Function] = {
     "cross_entropy takes logits: it applies the softmax itself": _path(
         classify=lambda weights, x: model(weights, x).softmax(-1)
     ),
+    "each step goes up the loss: is it your own inner_step that does?": _path(
+        step=_each(lambda w, g, rate: w + rate * g)
+    ),
+    "each step is as long as the gradient, without the rate: is it your own inner_step?": _path(
+        step=_each(lambda w, g, rate: w - g)
+    ),
     "only the start and the end are on the path: `append` belongs into the loop": _path(
         lambda path: path[:1] + path[-1:]
     ),

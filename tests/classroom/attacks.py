@@ -116,7 +116,8 @@ OTHER_CALLS = {
     "the grader's open files": "os.readlink(f'/proc/{GRADER}/fd/0')",
     "a file that the grader left open": (
         "opened = [os.path.realpath(f'/proc/self/fd/{n}') for n in range(3, 1024)]; "
-        "expected = (os.path.dirname(os.getcwd()), VICTIM, '/proc', '/dev'); "  # attacks open VICTIM
+        # Attacks before this one have opened VICTIM.
+        "expected = (os.path.dirname(os.getcwd()), VICTIM, '/proc', '/dev'); "
         "assert [name for name in opened if not name.startswith(expected)]"
     ),
     "memory of System V": "must(libc.shmget(0x6D616D, 4096, 0o1666))",

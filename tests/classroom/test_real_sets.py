@@ -38,7 +38,10 @@ def graded(course: Path, tmp_path_factory: pytest.TempPathFactory) -> Graded:
     for path in SETS:
         source = read_source(path)
         released = nbformat.read(release(for_class(source), path.stem, course), 4)
-        for student, notebook in {"solved": solved(source, released), "untouched": released}.items():
+        for student, notebook in {
+            "solved": solved(source, released),
+            "untouched": released,
+        }.items():
             submitted = folder / "submitted" / student / path.name
             submitted.parent.mkdir(parents=True, exist_ok=True)
             nbformat.write(notebook, submitted)

@@ -571,3 +571,11 @@ all_wrong(
         ),
     },
 )
+
+
+@wrong(checks.inner_loop, "is it your own inner_step that does?")
+def climbs_in_each_step(model, weights, x, y, rate, steps):
+    path = [weights]
+    for _ in range(steps):
+        path.append(step(model, path[-1], x, y, -rate))
+    return path

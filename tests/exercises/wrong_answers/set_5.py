@@ -393,6 +393,11 @@ def normalised(x, r, eps=1e-5):
 all_wrong(
     checks.sealed_logits,
     {
+        "takes running statistics as constants": with_features(
+            lambda x, r, head: (
+                torch.nn.functional.batch_norm(x, r.mean(0), r.var(0, correction=0)).relu() @ head
+            )
+        ),
         "by .std() + 1e-5": with_features(
             lambda x, r, head: ((x - r.mean(0)) / (r.std(0) + 1e-5)).relu() @ head
         ),
