@@ -17,12 +17,13 @@ from pathlib import Path
 import nbformat
 import psutil
 import pytest
+import zmq
 from nbformat.v4 import new_code_cell, new_notebook
 
 import mamlpp.checks
 from classroom import execution, grading
 from classroom.grade import kernels, workplace
-from classroom.kernels import Template, manager
+from classroom.kernels import LARGEST_MESSAGE, Template, manager
 from classroom.records import Workplace
 from classroom.sets import Limits
 from tests.classroom.attacks import ATTACKS, FILES, LEFT_BEHIND, NETWORK, SETUP
@@ -235,6 +236,14 @@ def test_what_breaks_a_limit_is_stopped(
     printed, found = run([code, "print('after')"], place, template, tmp_path / "job", own)
     assert found == excess
     assert printed[1] == "not run to its end, because its Python process had died"
+
+
+def test_a_message_without_end_is_not_read(place: Workplace, tmp_path: Path):
+    (tmp_path / "job").mkdir()
+    client = manager(grading.job_of(LIMITS, place, tmp_path / "job"), None).client()
+    with client.context.socket(zmq.SUB) as reader:
+        assert reader.getsockopt(zmq.MAXMSGSIZE) == LARGEST_MESSAGE
+    client.context.term()
 
 
 def test_what_stands_in_the_place_of_the_hook_s_log_is_not_read(teacher: Teacher, tmp_path: Path):
