@@ -12,7 +12,8 @@ It imports `mamlpp`, and nothing imports it. How a submission travels through it
  5. `repair`: halves of a split cell are joined, blank copies and lines for a shell are left out,
     and our tests are put into the test cells. `canary` adds a wrong answer for each test.
  6. `kernels` forks a kernel from a warm process, `inside/template.py`, which puts up the wall,
-    `inside/wall.py`, and the audit hook, `inside/sitecustomize.py`, around it.
+    `inside/wall.py`, a filter of the system's calls, `inside/calls.py`, and the audit hook,
+    `inside/sitecustomize.py`, around it.
  7. `execution` runs the cells within limits. A test, or each part of one, earns its points by not
     failing; `reasons` says in words why points are missing, `flags` and `canary` what the teacher
     should look at.

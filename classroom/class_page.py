@@ -27,9 +27,10 @@ MOST_NAMES = 12  # of students beside a wrong answer
 
 @dataclass(frozen=True)
 class Mistake:
-    """A diagnosis of the checks, with an example of its words, and who got it."""
+    """A diagnosis of the checks, a call that shows it, and who got it."""
 
     text: str
+    example: str
     students: list[str]
 
 
@@ -115,7 +116,19 @@ def mistakes(label: str, graded: list[Result]) -> list[Mistake]:
         if text and text != "not answered":
             found[NUMBER.sub("#", text.partition(" (")[0])].append(each)
     by_number = sorted(found.values(), key=lambda group: (-len(group), group[0].name))
-    return [Mistake(group[0].grade.failed[label], [e.name for e in group]) for group in by_number]
+    return [
+        Mistake(*with_example(group[0].grade.failed[label]), [each.name for each in group])
+        for group in by_number
+    ]
+
+
+def with_example(text: str) -> tuple[str, str]:
+    """Return a diagnosis, and the call of the student's function that follows in brackets."""
+    name = re.match(r"\w*", text)
+    call = re.search(rf" \((?:called |after )?{name[0]}\(", text) if name and name[0] else None
+    if not call:
+        return text, ""
+    return text[: call.start()], text[call.start() + 2 :].removesuffix(")")
 
 
 def days(graded: list[Result]) -> list[tuple[str, int, float]]:

@@ -103,6 +103,9 @@ class Run(NotebookClient):
             return None
         return await super()._async_handle_timeout(timeout, cell)
 
+    def handle_comm_msg(self, outs: Any, msg: Any, cell_index: int) -> None:
+        """Pass over what widgets say to each other: nobody sees them, and it may be without end."""
+
     def output(self, outs: Any, msg: Any, display_id: Any, cell_index: int) -> Any:
         """Keep the output of a cell up to a limit, and errors in a shortened form."""
         if msg["msg_type"] == "error":
@@ -150,7 +153,7 @@ def run(
     """
     client = Run(notebook, manager, limits)
     client.resources = {"metadata": {"path": str(folder)}}
-    watch = Watch(limits, folder, interrupted)
+    watch = Watch(limits, folder.parent, interrupted)
 
     async def both() -> None:
         watching = asyncio.create_task(watch.over(manager))
@@ -191,6 +194,7 @@ class Watch:
             amount = f"{self.limits.bytes / 1e9:g} GB of memory"
             return f"it was stopped when it used more than {amount}"
         size, files = contents(self.folder)
+        size += sum(map(deleted, running))
         if size > self.limits.disk or files > MOST_FILES:
             amount = f"{self.limits.disk // 1_000_000} MB or {MOST_FILES} files"
             return f"it was stopped when it wrote more than {amount}"
@@ -212,6 +216,20 @@ def seconds(process: psutil.Process) -> float:
     except psutil.Error:
         return 0.0
     return times.user + times.system + times.children_user + times.children_system
+
+
+def deleted(process: psutil.Process) -> int:
+    """Return the bytes of the files that `process` holds open and that are in no folder any more.
+
+    0 where the system does not tell.
+    """
+    size = 0
+    with contextlib.suppress(OSError):
+        for opened in Path(f"/proc/{process.pid}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                if opened.readlink().name.endswith("(deleted)"):
+                    size += opened.stat().st_blocks * 512
+    return size
 
 
 def contents(folder: Path) -> tuple[int, int]:

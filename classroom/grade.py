@@ -15,7 +15,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Literal
 
@@ -39,18 +39,20 @@ PACKAGE = ROOT / "mamlpp"
 
 @contextmanager
 def workplace(sources: Path, submitted: Path, output: Path, profile: str) -> Iterator[Workplace]:
-    """Make a temporary folder with a copy of the package, from which submissions import it."""
+    """Make a temporary folder to grade in."""
     with tempfile.TemporaryDirectory(prefix="grading-", ignore_cleanup_errors=True) as name:
         folder = Path(name).resolve()
-        skip = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(PACKAGE, folder / "package" / PACKAGE.name, ignore=skip)
-        fill_caches()
-        compileall.compile_dir(folder / "package", quiet=2)
         code = [*sorted(PACKAGE.rglob("*.py")), *sorted(Path(__file__).parent.rglob("*.py"))]
         key = digest(path.read_bytes() for path in code)
         yield Workplace(
             folder, sources.resolve(), submitted.resolve(), output.resolve(), key, profile
         )
+
+
+def copy_package(place: Workplace) -> None:
+    """Copy the package, with what Python has compiled of it, for submissions to import."""
+    shutil.copytree(PACKAGE, place.folder / "package" / PACKAGE.name)
+    compileall.compile_dir(place.folder / "package", quiet=2)
 
 
 def fill_caches() -> None:
@@ -65,6 +67,8 @@ def kernels(place: Workplace, trust: bool) -> Iterator[Template | None]:
 
     Raises `GradingError` where something is not contained and the teacher does not `trust`.
     """
+    copy_package(place)
+    fill_caches()
     with ExitStack() as stack:
         template = None
         if sys.platform == "linux":
@@ -82,6 +86,15 @@ def kernels(place: Workplace, trust: bool) -> Iterator[Template | None]:
                 )
             print(f"{sentence}; you trust them.", file=sys.stderr)
         yield template
+
+
+def preparations(
+    submissions: list[Submission], sets: dict[str, ExerciseSet], place: Workplace, trust: bool
+) -> AbstractContextManager[Template | None]:
+    """Return `kernels`, or nothing where every submission was graded before."""
+    if any(grading.must_run(each, sets, place) for each in submissions):
+        return kernels(place, trust)
+    return nullcontext()
 
 
 def grade_all(
@@ -150,7 +163,7 @@ def grade_class(
         sets = load_sets(sources, place.folder, limits, secret_of(output / "secret.txt"))
         submissions = collect(place.submitted, sets, only, [place.output])
         with (
-            kernels(place, trust) as template,
+            preparations(submissions, sets, place, trust) as template,
             tqdm(total=len(submissions), unit="notebook", disable=None) as bar,
         ):
             for each in grade_all(submissions, sets, place, template, workers):

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import json
 import os
+import stat
 import sys
 import tempfile
 import threading
@@ -62,6 +63,16 @@ def grade(
             raise
         problem = f"{type(error).__name__}: {error}"[:200]
         return refuse(submission, sets, place, f"the grader failed on it ({problem})")
+
+
+def must_run(submission: Submission, sets: dict[str, ExerciseSet], place: Workplace) -> bool:
+    """Whether a submission can be run, and has not been graded as it is."""
+    if submission.fault:
+        return False
+    with contextlib.suppress(Exception):  # which is for `grade` to tell
+        key = fingerprint(submission, sets[submission.set], place)
+        return recall(submission, place, key) is None
+    return True
 
 
 def is_full(error: BaseException) -> bool:
@@ -142,16 +153,21 @@ def refuse(
 
 
 def read_log(path: Path) -> list[str]:
-    """Return the lines of the audit hook's log, which a submission could have changed."""
-    with contextlib.suppress(OSError), path.open(encoding="utf-8", errors="replace") as file:
-        return file.read(MOST_REFUSALS).splitlines()
+    """Return the lines of the audit hook's log.
+
+    A submission may have put a link to a file of the teacher's in its place, or a pipe.
+    """
+    flags = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    with contextlib.suppress(OSError), os.fdopen(os.open(path, flags), "rb") as file:
+        if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            return file.read(MOST_REFUSALS).decode("utf-8", "replace").splitlines()
     return []
 
 
 def job_of(limits: Limits, place: Workplace, folder: Path) -> dict[str, Any]:
     """Return what a kernel needs to know; what it may write is in `folder`."""
-    work = folder / "work"
-    for each in (work, work / ".home", work / ".runtime", folder / "root"):
+    work, sockets = folder / "work", folder / "k"  # short: a socket's path has 107 characters
+    for each in (work, work / ".home", sockets, folder / "root"):
         each.mkdir()
     package = place.folder / "package"
     read = [sys.prefix, sys.base_prefix, INSIDE, package, ROOT / "tools" / "matplotlibrc"]
@@ -159,32 +175,34 @@ def job_of(limits: Limits, place: Workplace, folder: Path) -> dict[str, Any]:
     read += [Path(os.environ[name]) for name in ("MAMLPP_DATA",) if name in os.environ]
     unread = [ROOT, place.sources, place.submitted, place.output, place.folder]
     fence = {
-        "write": [str(work), os.devnull, "/dev/shm"],
+        "write": [str(work), str(sockets), os.devnull, "/dev/shm"],
         "unread": [str(path) for path in [*unread, folder]],
-        "read": [str(path) for path in [work, *read]],
+        "read": [str(path) for path in [work, sockets, *read]],
         "bytes": limits.bytes,
         "log": str(work / ".refused"),
         "spare": [os.getpid(), os.getppid()],
     }
     return {
-        "write": [str(work)],
+        "write": [str(work), str(sockets)],  # where a submission cannot put a link in their place
         "read": [str(path) for path in read],
         "root": str(folder / "root"),
         "errors": str(work / ".errors"),
         "log": fence["log"],
-        "connection": str(work / ".runtime" / "connection.json"),
-        "sockets": str(work / ".runtime" / "k"),
+        "connection": str(sockets / "connection.json"),
+        "sockets": str(sockets / "k"),
         "bytes": limits.bytes,
         "disk": limits.disk,
         "processes": 10 * limits.processes,  # which counts threads too
-        "environment": environment(work, place, fence),
+        "environment": environment(work, sockets, place, fence),
     }
 
 
-def environment(work: Path, place: Workplace, fence: dict[str, Any]) -> dict[str, str]:
+def environment(
+    work: Path, sockets: Path, place: Workplace, fence: dict[str, Any]
+) -> dict[str, str]:
     """Return the environment of a submission: no secrets, one thread, a home in its own folder."""
     return clean_environment(work / ".home", place) | {
-        "JUPYTER_RUNTIME_DIR": str(work / ".runtime"),
+        "JUPYTER_RUNTIME_DIR": str(sockets),
         "MAMLPP_FENCE": json.dumps(fence),
     }
 

@@ -57,9 +57,8 @@ You may add cells. Lines such as `!pip install` are not run when your work is gr
 
 def make(exercise_set: ExerciseSet, course: str, person: Person | None, output: Path) -> Path:
     """Write the zip for one person, or for everybody, into the folder `output`."""
-    student = (person.label or plain(person.name)) if person else ""
-    name = exercise_set.name
-    stem = folder_name(f"{name}_{plain(person.name)}_{plain(student)}" if person else name)
+    student = student_of(person)
+    name, stem = exercise_set.name, zip_name(exercise_set.name, person)
     notebook = notebook_of(exercise_set, course, student)
     place = f"{PLACE}/{name}.ipynb"
     files = {path: ROOT / path for path in kit_files() + linked(notebook, f"{PLACE}/{name}.ipynb")}
@@ -73,6 +72,17 @@ def make(exercise_set: ExerciseSet, course: str, person: Person | None, output: 
             if path != place:
                 archive.write(where, f"{name}/{path}")
     return output / f"{stem}.zip"
+
+
+def student_of(person: Person | None) -> str:
+    """Return what the stamp calls a person; empty for everybody."""
+    return (person.label or plain(person.name)) if person else ""
+
+
+def zip_name(name: str, person: Person | None) -> str:
+    """Return what the zip of a set is called, without its ending."""
+    whose = f"_{plain(person.name)}_{plain(student_of(person))}" if person else ""
+    return folder_name(name + whose)
 
 
 def notebook_of(exercise_set: ExerciseSet, course: str, student: str) -> NotebookNode:
@@ -126,6 +136,18 @@ def links_of(notebook: NotebookNode, place: str) -> list[str]:
     return [p.relative_to(ROOT).as_posix() for p in kept if p.stat().st_size <= LARGEST]
 
 
+def check_names(set: str, people: list[Person | None]) -> None:
+    """Raise `GradingError` where one person's zip would replace another's."""
+    seen: dict[str, Person] = {}
+    for person in filter(None, people):
+        other = seen.setdefault(zip_name(set, person).casefold(), person)
+        if other is not person:
+            raise GradingError(
+                f"{other.name!r} and {person.name!r} are one name without accents and signs: give "
+                f"both a number or an address on the roster."
+            )
+
+
 def make_all(set: str, sources: Path, output: Path, course: str, roster: Path | None) -> list[Path]:
     """Write all zips of a set, and return them; `GradingError` where there is no such set."""
     names = [path.stem for path in sorted(sources.glob("*.ipynb"))]
@@ -135,6 +157,7 @@ def make_all(set: str, sources: Path, output: Path, course: str, roster: Path | 
             f"are: {', '.join(names)}."
         )
     people: list[Person | None] = [*read_roster(roster).people]
+    check_names(set, people)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         try:
             exercise_set = load_set(sources / f"{set}.ipynb", Path(folder), Limits())

@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import zmq
 from jupyter_client.manager import AsyncKernelManager
 from jupyter_client.provisioning import LocalProvisioner
 
 INSIDE = Path(__file__).resolve().parent / "inside"
 END = 10.0  # seconds that a kernel may take to end once it was killed
+LARGEST_MESSAGE = 200_000_000  # bytes; a kernel that sends more is not listened to any more
 
 
 class Forked:
@@ -57,17 +59,19 @@ class Forked:
 
 @dataclass(frozen=True)
 class Means:
-    """What the system can contain: Landlock's version, and whether there are namespaces."""
+    """What the system can contain: Landlock's version; whether it has namespaces, and filters."""
 
     landlock: int = 0
     namespaces: bool = False
+    filters: bool = False
 
     def left_open(self) -> str:
         """Return what is not contained, in words; empty if all of it is."""
         if self.namespaces:
             return ""
         open_ = [] if self.landlock else ["your files"]
-        open_ += ["the network" if self.landlock < 4 else "UDP"]
+        if not self.filters:
+            open_ += ["the network" if self.landlock < 4 else "UDP"]
         open_ += [] if self.landlock >= 6 else ["your other programs"]
         return ", ".join(open_)
 
@@ -132,9 +136,19 @@ class Provisioner(LocalProvisioner):
         return self.connection_info
 
 
+class Manager(AsyncKernelManager):
+    """A manager whose client reads no message that would fill this process's memory."""
+
+    def client(self, **options: Any) -> Any:
+        """Return a client of the kernel."""
+        made = super().client(**options)
+        made.context.setsockopt(zmq.MAXMSGSIZE, LARGEST_MESSAGE)
+        return made
+
+
 def manager(job: dict[str, Any], template: Template | None) -> AsyncKernelManager:
     """Return a manager of the kernel for `job`, which it has not started yet."""
-    made = AsyncKernelManager(kernel_name="python3", connection_file=job["connection"])
+    made = Manager(kernel_name="python3", connection_file=job["connection"])
     if template is not None:
         made.transport, made.ip = "ipc", job["sockets"]
     made.provisioner = Provisioner(

@@ -10,7 +10,8 @@ from classroom.versions import cell_name, grading, is_test
 
 ANSI_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 CELL_FILE = re.compile(r" \(\d+\.py, (line \d+)\)")  # how IPython calls a cell
-LONGEST = 200  # characters of an error in the reason
+LONGEST = 400  # characters of an error in the reason: with the call, its result, the right one
+LONGEST_DEED = 200  # characters of what the audit hook refused
 
 
 def points_of(graded: NotebookNode, exercise_set: ExerciseSet) -> dict[str, tuple[float, float]]:
@@ -81,5 +82,5 @@ def summary(failed: dict[str, str], labels: set[str]) -> list[str]:
 
 def refusals(lines: list[str], said: list[str]) -> list[str]:
     """Return what the audit hook refused, each action once, except what was `said` already."""
-    deeds = list(dict.fromkeys(line[:LONGEST] for line in lines))[:3]
+    deeds = list(dict.fromkeys(line[:LONGEST_DEED] for line in lines))[:3]
     return [f"refused: {deed}" for deed in deeds if not any(deed in text for text in said)]

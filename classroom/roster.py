@@ -94,8 +94,9 @@ class Roster:
 
 def plain(text: str) -> str:
     """Return `text` without accents, capitals and signs."""
-    bare = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode() or text
-    return "".join(WORD.findall(bare.casefold()))
+    bare = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+    words = [WORD.findall(each.casefold()) for each in (bare, text)]
+    return "".join(words[0] or words[1])  # other scripts stay as they are
 
 
 def plain_words(text: str) -> list[str]:

@@ -61,8 +61,8 @@ def changes(notebook: NotebookNode, exercise_set: ExerciseSet) -> list[str]:
     labels = [exercise_set.labels[name] for name in now if found["cells"].get(name) != now[name]]
     if not labels:
         return []
-    which = ", ".join(dict.fromkeys(labels))
-    return [f"handed out on {found.get('made')}, since then these exercises have changed: {which}"]
+    which, made = ", ".join(dict.fromkeys(labels)), str(found.get("made"))[:10]
+    return [f"handed out on {made}, since then these exercises have changed: {which}"]
 
 
 def misplaced(found: dict[str, Any], course: str, keys: set[str] | None) -> list[str]:

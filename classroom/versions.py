@@ -16,8 +16,7 @@ import re
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import nbformat
@@ -29,6 +28,7 @@ from mamlpp.files import replacing
 try:
     from nbgrader.converters import GenerateAssignment
     from nbgrader.coursedir import CourseDirectory
+    from nbgrader.preprocessors import SaveCells
     from traitlets.config import Config
 except ImportError:
     sys.exit("nbgrader is not installed: pip install -c constraints.txt -e '.[classroom]'")
@@ -168,34 +168,22 @@ def course(folder: Path, name: str) -> tuple[CourseDirectory, Config]:
     config = Config()
     config.CourseDirectory.root = str(folder)
     config.CourseDirectory.assignment_id = name
-    config.CourseDirectory.db_url = f"sqlite:///{folder / 'gradebook.db'}"
     config.ClearSolutions.code_stub = {"python": STUB}
     return CourseDirectory(config=config), config
-
-
-@contextmanager
-def own_programs_first() -> Iterator[None]:
-    """Make sure that nbgrader, which starts alembic by name, finds the one of this Python."""
-    before = os.environ.get("PATH", os.defpath)
-    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), before])
-    try:
-        yield
-    finally:
-        os.environ["PATH"] = before
 
 
 def release(notebook: NotebookNode, name: str, folder: Path) -> Path:
     """Make the students' version of `notebook` in the course `folder`, and return its path.
 
-    The course's gradebook keeps the complete tests for grading. Creating the gradebook takes 3 s of
-    processor time, and each version 0.1 s, so use one folder for all sets.
+    nbgrader's own database is left out: nothing reads it, and it takes seconds to make.
     """
     source = folder / "source" / name / f"{name}.ipynb"
     source.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(notebook, source)
     directory, config = course(folder, name)
-    with own_programs_first():
-        GenerateAssignment(directory, config=config, force=True).start()
+    converter = GenerateAssignment(directory, config=config, force=True, no_database=True)
+    converter.preprocessors = [each for each in converter.preprocessors if each is not SaveCells]
+    converter.start()
     return folder / "release" / name / f"{name}.ipynb"
 
 

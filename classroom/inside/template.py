@@ -15,6 +15,7 @@ import signal
 import sys
 import traceback
 
+import calls
 import psutil
 import wall
 
@@ -32,6 +33,7 @@ def main() -> None:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
     can = {"landlock": wall.landlock_version(), "namespaces": wall.has_namespaces(sys.argv[1])}
+    can["filters"] = calls.has_filters()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # guards need nobody to wait for them
     gc.collect()
     gc.freeze()
@@ -119,6 +121,7 @@ def enclose(job: dict) -> None:
     wall.limit(job["bytes"], job["disk"], job["processes"] if job["namespaces"] else None)
     wall.drop_privileges()
     wall.restrict(read, job["write"], network=job["namespaces"])
+    calls.refuse(alone=not job["namespaces"])
     os.chdir(here)
 
 

@@ -3,7 +3,8 @@
 A submission's process gets namespaces of its own: a root folder that holds only what it may read
 and the one folder that it may write, no network but a loopback of its own, and process numbers of
 its own, so that everything it started ends with it. Landlock says the same of files, TCP and
-signals once more; where a system allows no namespaces, inside Docker for one, it is what remains.
+signals once more, and `calls.py` refuses what is left; where a system allows no namespaces, inside
+Docker for one, these two remain.
 
 Imports the standard library alone: this runs inside the submission's process.
 """
@@ -40,6 +41,7 @@ SETTINGS = (
 NAMES = ("passwd", "group", "nsswitch.conf", "hosts", "mime.types", "os-release")
 DEVICES = ("null", "zero", "full", "random", "urandom")
 SHARED_MEMORY = 512_000_000  # bytes of /dev/shm
+OPEN_FILES = 1024
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -207,6 +209,7 @@ def limit(memory: int, file_size: int, processes: int | None) -> None:
         resource.RLIMIT_DATA: memory,
         resource.RLIMIT_FSIZE: file_size,
         resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_NOFILE: OPEN_FILES,
     }
     if processes is not None:
         wanted[resource.RLIMIT_NPROC] = processes

@@ -60,6 +60,10 @@ _ERRORS = {
         "(torch.zeros_like, or device=x.device)"
     ),
     "math domain error": "it takes a logarithm, or a root, of a number that has none",
+    "is not differentiable with respect to argument 'running_": (
+        "F.batch_norm takes running statistics as constants; write the normalisation out, so that "
+        "a gradient can come back through them"
+    ),
     "shapes cannot be multiplied": (
         "@ is a matrix product, whose shapes must fit; * multiplies number by number"
     ),

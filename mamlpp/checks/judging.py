@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from mamlpp.checks.compare import (
-    Observed,
     Raised,
     first_difference,
     in_words,
@@ -16,8 +15,18 @@ from mamlpp.checks.compare import (
     other_kind,
     same,
 )
-from mamlpp.checks.core import Function, Wrong, attempt, call_text, is_stub, name_of, tensors_of
+from mamlpp.checks.core import (
+    Function,
+    Wrong,
+    attempt,
+    call_text,
+    is_stub,
+    name_of,
+    parameters,
+    tensors_of,
+)
 from mamlpp.checks.inputs import tensors_in
+from mamlpp.checks.patterns import suggested
 
 Trial = tuple[Any, ...] | Callable[[], tuple[Any, ...]]
 """The inputs of one call, or a function that makes them anew (what has a graph is not copied)."""
@@ -134,15 +143,35 @@ def judge_trials(
         raise first.error
     inputs = inputs_of(trial)
     hint, shown = _described(student, inputs, first, should)
-    for sentence, wrong in mistakes.items():
-        if all(map(Outcome.agrees_with, found, run(wrong))):
-            hint = f"{name_of(student)}: {sentence}"
-            break
+    if explained := explanation(found, mistakes, run):
+        hint = f"{name_of(student)}: {explained}"
     else:
         said = None if first.error else otherwise(inputs, first.result)
-        if said or (NO_CLUE in hint and (said := suggested(found, expected))):
+        if not said and NO_CLUE in hint:
+            names = parameters(student)
+            said = suggested(results_of(found, expected), map(inputs_of, trials), names)
+        if said:
             hint = f"{name_of(student)}: {said}"
     raise Wrong(hint, shown) from first.error
+
+
+def explanation(
+    found: Sequence[Outcome],
+    mistakes: Mapping[str, Function],
+    run: Callable[[Function], Iterator[Outcome]],
+) -> str | None:
+    """The sentence of the mistake that gives what was found in all trials, if there is one."""
+    for sentence, wrong in mistakes.items():
+        if all(map(Outcome.agrees_with, found, run(wrong))):
+            return sentence
+    return None
+
+
+def results_of(found: Sequence[Outcome], expected: Sequence[Outcome]) -> list[tuple[Any, Any]]:
+    """Pairs of the results of all calls; none where a call stopped with an error."""
+    if any(outcome.error for outcome in [*found, *expected]):
+        return []
+    return [(_like(f.result, e.result), e.result) for f, e in zip(found, expected, strict=True)]
 
 
 def _described(
@@ -160,60 +189,6 @@ def _described(
     where = f"result{place}" if place.startswith("[") else place
     what = f"{where} is {was}" if place else f"it {verb} {was}"
     return f"{name_of(student)}: {_guess(*parts)}", [call, what, f"expected {should}"]
-
-
-def suggested(found: Sequence[Outcome], expected: Sequence[Outcome]) -> str | None:
-    """What the numbers of all trials have in common with the right ones, in any exercise."""
-    if any(outcome.error for outcome in found):
-        return None
-    both = [(_like(f.result, e.result), e.result) for f, e in zip(found, expected, strict=True)]
-    (first, _), *others = both
-    if isinstance(first, Observed):
-        return None
-    if len(others) > 1 and all(same(f, first) for f, _ in others):
-        return "it gives the same answer to every call: does it use all of its arguments?"
-    if all(isinstance(f, list | tuple) and same(f[::-1], e) for f, e in both):
-        return "the order is the other way round"
-    pairs = [(numbers_in(f), numbers_in(e)) for f, e in both]
-    if any(len(a) != len(b) for a, b in pairs) or sum(len(a) for a, _ in pairs) < MANY:
-        return None
-    a, b = (torch.tensor([n for pair in pairs for n in pair[i]]).double() for i in (0, 1))
-    return _in_common(a, b) if b.unique().numel() > 2 else None
-
-
-MANY = 3  # numbers; a pattern in fewer may be chance
-
-
-def numbers_in(value: Any) -> list[float]:
-    """All numbers in nested dicts, lists and tensors, in order."""
-    if isinstance(value, Tensor):
-        return value.detach().double().flatten().tolist()
-    if isinstance(value, Mapping):
-        return [n for name in sorted(value, key=str) for n in numbers_in(value[name])]
-    if isinstance(value, list | tuple):
-        return [n for part in value for n in numbers_in(part)]
-    return [float(value)] if isinstance(value, int | float) else []
-
-
-def _in_common(a: Tensor, b: Tensor) -> str | None:
-    """How all numbers `a` differ from all numbers `b`, if there is one way in which they do."""
-    ratio, shift = a[b != 0] / b[b != 0], a - b
-    if not a.any():
-        return "every number is 0"
-    if torch.allclose(a, -b):
-        return "the sign: every number is minus what it should be"
-    if torch.allclose(ratio, ratio[0].expand_as(ratio)) and not a[b == 0].any():
-        return f"every number is {ratio[0]:.3g} times what it should be"
-    if torch.allclose(shift, shift[0].expand_as(shift)):
-        side = "large" if shift[0] > 0 else "small"
-        return f"every number is too {side} by {abs(shift[0]):.3g}"
-    if torch.equal(a, a.round()) and bool(((a - b).abs() <= 1).all()):
-        if torch.equal(b, b.round()):
-            return "some of the numbers are off by one: count again"
-        return "these are whole numbers: do not round, and use / instead of //"
-    if torch.allclose(a, b, rtol=0.01, atol=0.01):
-        return "the numbers are close, but not exact: is something rounded on the way?"
-    return None
 
 
 NO_CLUE = "this is none of the usual mistakes; work out this call by hand and compare"

@@ -53,6 +53,12 @@ def _only_the_first(loss: Tensor, weights: Weights, rate: float) -> Weights:
     return weights | {first: moved[first]}
 
 
+def _unit_gradient(loss: Tensor, weights: Weights, rate: float) -> Weights:
+    gradients = gradients_of(loss, weights)
+    norm = torch.stack([g.square().sum() for g in gradients.values()]).sum().sqrt()
+    return {name: w - rate * gradients[name] / norm for name, w in weights.items()}
+
+
 _STEP_MISTAKES: dict[str, Function] = {
     _FIRST_ORDER: first_order_step,
     _DETACHED_WEIGHTS: detached_weights_step,
@@ -91,6 +97,9 @@ _STEP_MISTAKES: dict[str, Function] = {
     ),
     "the weights come back as they were: the step is missing": lambda loss, weights, rate: weights,
     "only the first tensor takes the step: all of them should": _only_the_first,
+    "it divides by the norm of the whole gradient: plain gradient descent uses it as it is": (
+        _unit_gradient
+    ),
 }
 
 
@@ -140,6 +149,26 @@ def _cut_between(
     return path
 
 
+def _fading_rate(
+    classify: Function, weights: Weights, x: Tensor, y: Tensor, rate: float, steps: int
+) -> list[Weights]:
+    path = [weights]
+    for i in range(steps):
+        loss = F.cross_entropy(model(path[-1], x), y)
+        path.append(second_order_step(loss, path[-1], rate / (i + 1)))
+    return path
+
+
+def _squared_error(
+    classify: Function, weights: Weights, x: Tensor, y: Tensor, rate: float, steps: int
+) -> list[Weights]:
+    path, wanted = [weights], F.one_hot(y, 3).to(x.dtype)
+    for _ in range(steps):
+        loss = F.mse_loss(model(path[-1], x), wanted)
+        path.append(second_order_step(loss, path[-1], rate))
+    return path
+
+
 _LOOP_MISTAKES: dict[str, Function] = {
     _FIRST_ORDER: _path(step=first_order_step),
     _DETACHED_WEIGHTS: _path(step=detached_weights_step),
@@ -173,6 +202,17 @@ _LOOP_MISTAKES: dict[str, Function] = {
     "cross_entropy takes logits: it applies the softmax itself": _path(
         classify=lambda weights, x: model(weights, x).softmax(-1)
     ),
+    "each step goes up the loss: is it your own inner_step that does?": _path(
+        step=_each(lambda w, g, rate: w + rate * g)
+    ),
+    "each step is as long as the gradient, without the rate: is it your own inner_step?": _path(
+        step=_each(lambda w, g, rate: w - g)
+    ),
+    "only the start and the end are on the path: `append` belongs into the loop": _path(
+        lambda path: path[:1] + path[-1:]
+    ),
+    "the rate gets smaller from step to step: it is the same in each": _fading_rate,
+    "the loss is the squared error: cross_entropy is asked for": _squared_error,
 }
 
 
@@ -251,6 +291,29 @@ _PAIR_MISTAKES: dict[str, Function] = {
     ),
     "these are the losses: their derivatives are asked for": _by_hand(
         lambda slope, *_: (slope**2 / 2, slope**2 / 2)
+    ),
+    "the factor dθ'/dθ counts once, not squared": _by_hand(
+        lambda slope, factor, *_: (factor**2 * slope, slope)
+    ),
+    "the step goes along the gradient a(θ − b), not along the loss ½a(θ − b)²": (
+        lambda theta, rate, a, b, c: (
+            (1 - rate * a) * (theta - rate * a / 2 * (theta - b) ** 2 - c),
+            theta - rate * a / 2 * (theta - b) ** 2 - c,
+        )
+    ),
+    "θ' = θ − αa(θ − b): its rate is missing in the inner step": lambda theta, rate, a, b, c: (
+        (1 - rate * a) * (theta - a * (theta - b) - c),
+        theta - a * (theta - b) - c,
+    ),
+    "the second ignores the adaptation: without create_graph too the query loss is taken at θ'": (
+        _by_hand(lambda slope, factor, unadapted, *_: (factor * slope, unadapted))
+    ),
+    "create_graph=False drops −αa and keeps the 1 of 1 − αa: yours keeps −αa": _by_hand(
+        lambda slope, factor, *_: (factor * slope, (factor - 1) * slope)
+    ),
+    "both take the query loss's minimum at b: it is at c": lambda theta, rate, a, b, c: (
+        (1 - rate * a) * (theta - rate * a * (theta - b) - b),
+        theta - rate * a * (theta - b) - b,
     ),
 }
 

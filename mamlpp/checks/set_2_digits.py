@@ -65,6 +65,20 @@ _DIGIT_MISTAKES: dict[str, Function] = {
     "it divides the 1-norms (.abs().sum()): a norm is the root of the sum of squares": (
         lambda x, exact: -math.log10(((x.double() - exact).abs().sum() / exact.abs().sum()).item())
     ),
+    "it divides a root of a mean by a norm: use norms above and below": lambda x, exact: (
+        -math.log10((x.double() - exact).square().mean().sqrt() / exact.norm())
+    ),
+    "it compares the largest error with the largest number: take norms of the whole tensors": (
+        lambda x, exact: -math.log10((x.double() - exact).abs().max() / exact.abs().max())
+    ),
+    "it averages the relative errors of the single numbers: divide norm by norm": (
+        lambda x, exact: -math.log10(((x.double() - exact) / exact).abs().mean())
+    ),
+    "it counts equal digits of the printed number: take the size of the error instead": (
+        lambda x, exact: len(
+            [1 for a, b in zip(str(x[0].item()), str(exact[0].item()), strict=False) if a == b]
+        )
+    ),
 }
 
 
@@ -116,6 +130,15 @@ _PREDICTION_MISTAKES: dict[str, Function] = {
     ),
     "`growth` is an argument: the answer is not always that for 3": lambda g, bits: math.ceil(
         bits / math.log2(3)
+    ),
+    "2^bits is to be reached, not `bits`: its logarithm is bits · log(2)": lambda g, bits: (
+        math.ceil(math.log(bits) / math.log(g))
+    ),
+    "N is an exponent of the growth: it is no quotient of 2^bits": lambda g, bits: math.ceil(
+        2**bits / g
+    ),
+    "this is how far `bits` steps get: the number of steps is asked for": lambda g, bits: math.ceil(
+        g**bits
     ),
 }
 
@@ -211,6 +234,20 @@ _SEARCH_MISTAKES: dict[str, Function] = {
     ),
     "it ignores the minimum that it is given": lambda gradient, depths, minimum: _search(_first)(
         gradient, depths, 3.0
+    ),
+    "it returns the N with the fewest digits: the first that has too few is asked for": (
+        lambda gradient, depths, minimum: min(depths, key=lambda n: _agreement(gradient, n))
+    ),
+    "it counts the bad depths: the first of them is asked for": _search(
+        lambda depths, bad: sum(bad)
+    ),
+    "it returns the digits: the depth at which they are lost is asked for": (
+        lambda gradient, depths, minimum: next(
+            (d for n in depths if (d := _agreement(gradient, n)) < minimum), 0
+        )
+    ),
+    "int() cuts the digits off before they are compared: compare them as they are": _search(
+        _first, lambda found, minimum: int(found) < minimum
     ),
 }
 

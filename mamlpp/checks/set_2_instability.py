@@ -176,6 +176,12 @@ _GROWTH_MISTAKES: dict[str, Function] = {
     "it multiplies the directions with each other: each stays on its own, and the worst one wins": (
         _growth(lambda sizes, steps: math.prod(sizes) ** steps)
     ),
+    "the absolute value belongs to the factor 1 − αλ, not to λ": lambda curvatures, rate, steps: (
+        max(abs(1 - rate * abs(c)) for c in curvatures) ** steps
+    ),
+    "the rate multiplies the curvature: do not divide by it": lambda curvatures, rate, steps: (
+        max(abs(1 - c / rate) for c in curvatures) ** steps
+    ),
 }
 
 

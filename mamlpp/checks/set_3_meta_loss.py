@@ -67,6 +67,19 @@ def _of_leaves(
     return _total(_weighted)(classify, leaves, x, y, step_weights)
 
 
+def _scaled_logits(change: Callable[[float, Tensor], tuple[float, Tensor]]) -> Function:
+    """The weighted losses of changed logits; `change` gives the weight and the logits."""
+
+    def loss(
+        classify: Function, path: list[Weights], x: Tensor, y: Tensor, step_weights: list[float]
+    ) -> Tensor:
+        pairs = zip(step_weights, path[1:], strict=True)
+        changed = [change(v, model(w, x)) for v, w in pairs]
+        return torch.stack([v * F.cross_entropy(logits, y) for v, logits in changed]).sum()
+
+    return loss
+
+
 _META_LOSS_MISTAKES: dict[str, Function] = {
     "the number is right, but it is cut off from θ_0 (.detach(), .item() or no_grad), so that "
     "backward() gives no meta-gradient": _of_leaves,
@@ -112,6 +125,16 @@ _META_LOSS_MISTAKES: dict[str, Function] = {
     ),
     "it averages the weights θ_i and takes one loss: take a loss at each θ_i, and average the "
     "losses": _averaged("weights"),
+    "cross_entropy takes logits: it applies the softmax itself": _scaled_logits(
+        lambda v, logits: (v, logits.softmax(-1))
+    ),
+    "v_i multiplies the loss, not the logits": _scaled_logits(lambda v, logits: (1.0, v * logits)),
+    "the last step is missing: v_N and θ_N count too": _total(
+        lambda v, losses: _weighted(v[1:], losses[:-1])
+    ),
+    "the last step is missing: the sum ends with v_N · L(θ_N)": _total(
+        lambda v, losses: _weighted(v[:-1], losses[:-1])
+    ),
 }
 
 

@@ -3,6 +3,7 @@
 Antoniou et al. 2019, section 4, equation 3.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -87,6 +88,29 @@ _WEIGHT_MISTAKES: dict[str, Function] = {
     "the weights do not fall in a straight line": _weights(
         lambda n, e, epoch: (1 - min(epoch / e, 1)) ** 2 / n
     ),
+    "nothing moves until epoch E is over: a straight line from epoch 0 on is asked for": _weights(
+        lambda n, e, epoch: 1 / n if epoch <= e else 0.0
+    ),
+    "it falls like an exponential: a straight line is asked for, which is 0 at epoch E": _weights(
+        lambda n, e, epoch: math.exp(-epoch / e) / n
+    ),
+    "it falls like a cosine: a straight line is asked for": _weights(
+        lambda n, e, epoch: (1 + math.cos(math.pi * min(epoch / e, 1))) / 2 / n
+    ),
+    "each weight falls N times too slowly: it reaches 0 at epoch E": _weights(
+        lambda n, e, epoch: (1 - min(epoch / (e * n), 1)) / n
+    ),
+    "at epoch 0 each of the N steps counts 1/N, not 1/(N − 1)": _weights(
+        lambda n, e, epoch: (1 - min(epoch / e, 1)) / (n - 1)
+    ),
+    "it rounds the epoch: the weights move between whole epochs too": _weights(
+        lambda n, e, epoch: (1 - min(round(epoch) / e, 1)) / n
+    ),
+    "the step before the last takes what the others lose: the last one should": (
+        lambda n, e, epoch: [
+            (1 - min(epoch / e, 1)) / n + min(epoch / e, 1) * (i == n - 2) for i in range(n)
+        ]
+    ),
 }
 
 
@@ -161,6 +185,27 @@ _FLOOR_MISTAKES: dict[str, Function] = {
     "the first step takes what the others lose: it is the last that should": (
         lambda n, e, floor, epoch: schedules.step_weights(n, e, floor, epoch)[::-1]
     ),
+    "it rounds the epoch: the weights move between whole epochs too": (
+        lambda n, e, floor, epoch: schedules.step_weights(n, e, floor, round(epoch))
+    ),
+    "the line runs the other way: it starts at 1/N and ends at the floor": _with_floor(
+        lambda n, e, floor, epoch: _line(n, e, floor, e - min(epoch, e))
+    ),
+    "the line is too low by the floor: it falls from 1/N to `floor`, not from 1/N − floor to 0": (
+        _with_floor(lambda n, e, floor, epoch: _line(n, e, floor, min(epoch, e)) - floor)
+    ),
+    "it falls towards 0, and at epoch E it jumps to the floor: go there in a straight line": (
+        _with_floor(lambda n, e, floor, epoch: _to_zero(n, e, epoch) if epoch < e else floor)
+    ),
+    "nothing moves before epoch E: a straight line from epoch 0 on is asked for": _with_floor(
+        lambda n, e, floor, epoch: 1 / n if epoch < e else floor
+    ),
+    "the weights fall by a share `floor` of themselves: they fall to `floor`": _with_floor(
+        lambda n, e, floor, epoch: (1 - min(epoch / e, 1) * floor) / n
+    ),
+    "it begins above 1/N: (1 − done)/N + done · floor begins there": _with_floor(
+        lambda n, e, floor, epoch: (1 - floor) * _to_zero(n, e, epoch) + floor
+    ),
 }
 
 
@@ -215,6 +260,20 @@ _COUNT_MISTAKES: dict[str, Function] = {
     "`msl_epochs` is an argument: E is not always 10": lambda n, e, floor, epochs: _count(
         lambda _, floor, epochs: epochs if floor else min(10, epochs)
     )(n, e, floor, epochs),
+    "E epochs compute all losses only where the floor is 0 and the training is that long": (
+        lambda n, e, floor, epochs: n * e + (epochs - e)
+    ),
+    "one epoch too many computes all losses, and the training may end before epoch E": (
+        lambda n, e, floor, epochs: n * epochs if floor else n * (e + 1) + (epochs - e - 1)
+    ),
+    "this is the mean of an epoch: the number in the whole training is asked for": (
+        lambda n, e, floor, epochs: (
+            _count(lambda e, floor, epochs: epochs if floor else min(e, epochs))(
+                n, e, floor, epochs
+            )
+            / epochs
+        )
+    ),
 }
 
 

@@ -52,6 +52,9 @@ _ORDER_MISTAKES: dict[str, Function] = {
     "it returns a string: True or False is asked for": lambda start, epoch: str(
         schedules.second_order(start, epoch)
     ),
+    "it rounds the epoch to the nearest: half an epoch before the switch is of first order": (
+        lambda start, epoch: start is not None and round(epoch) >= start
+    ),
 }
 
 
@@ -157,6 +160,30 @@ _TIME_MISTAKES: dict[str, Function] = {
     "second order is forgotten: only the epochs before the switch are of first order": (
         lambda n, start, first, second: n * first
     ),
+    "0 is taken for None, and a training may end before the switch": (
+        lambda n, start, first, second: start * first + (n - start) * second if start else n * first
+    ),
+    "where the training ends before the switch, all of it is of first order": (
+        lambda n, start, first, second: (
+            n * second
+            if start is not None and start > n
+            else _right_seconds(n, start, first, second)
+        )
+    ),
+    "epochs are counted from 0: yours are 1, 2, … up to `epochs`": (
+        lambda n, start, first, second: sum(
+            first if epoch < (n if start is None else start) else second
+            for epoch in range(1, n + 1)
+        )
+    ),
+    "an epoch of second order takes its own seconds, not those of first order on top": (
+        lambda n, start, first, second: _right_seconds(n, start, first, first + second)
+    ),
+    "None means never, and a training of first order takes time too": (
+        lambda n, start, first, second: (
+            0.0 if start is None else _right_seconds(n, start, first, second)
+        )
+    ),
 }
 
 
@@ -261,6 +288,43 @@ _STRETCH_MISTAKES: dict[str, Function] = {
     "`planned` is an argument: it is not always 100": lambda planned, extended, decided, epoch: (
         _from_the_decision(_stretched)(100, extended, decided, epoch)
     ),
+    "the ratio is upside down: (planned − decided) / (extended − decided)": _from_the_decision(
+        lambda planned, extended, decided, epoch: min(
+            decided + (epoch - decided) * (extended - decided) / (planned - decided), planned
+        )
+    ),
+    "it jumps at the decision: only the epochs that are left are stretched": (
+        lambda planned, extended, decided, epoch: (
+            epoch if epoch < decided else min(epoch * planned / extended, planned)
+        )
+    ),
+    "what is left of the schedule is planned − decided, not all of it": _from_the_decision(
+        lambda planned, extended, decided, epoch: (
+            decided + min((epoch - decided) / (extended - decided), 1) * planned
+        )
+    ),
+    "the epochs that are left to train begin at `decided`, not at `planned`": (
+        _from_the_decision(
+            lambda planned, extended, decided, epoch: (
+                decided + min((epoch - decided) / (extended - planned), 1) * (planned - decided)
+            )
+        )
+    ),
+    "it rounds: an epoch of the schedule may be a fraction": _from_the_decision(
+        lambda planned, extended, decided, epoch: round(
+            _stretched(planned, extended, decided, epoch)
+        )
+    ),
+    "the schedule ends with the training, at `extended`, not at the epoch `planned`": (
+        _from_the_decision(
+            lambda planned, extended, decided, epoch: (
+                planned
+                if epoch >= planned
+                else decided + (epoch - decided) / (extended - decided) * (planned - decided)
+            )
+        )
+    ),
+    "the line holds only after the decision: before it the schedule is read at `epoch`": _stretched,
 }
 
 

@@ -87,6 +87,16 @@ _POOL_MISTAKES: dict[str, Function] = {
     "the numbers are right, but the means entered as constants (.detach())": (
         lambda means, variances: _right_pooled(means.detach(), variances)
     ),
+    "it squares the mean of the deviations, and what lies between the tasks is missing": _pooled(
+        lambda means, variances: variances.sqrt().mean(0) ** 2
+    ),
+    "average the variances: how much they vary is not asked for": _pooled(
+        lambda means, variances: variances.var(0, correction=0) + _apart(means)
+    ),
+    "it takes the median of the means: their mean is asked for": _pooled(
+        lambda means, variances: variances.mean(0) + _apart(means),
+        lambda means: means.median(0).values,
+    ),
 }
 
 

@@ -97,6 +97,12 @@ def _blind_spot(missed: list[str], all_leaks: list[str]) -> str:
 
 def _answer(student: Function, classify: Classifier, images: Tensor, calls: list[int]) -> bool:
     def counted(x: Tensor) -> Tensor:
+        if x.ndim != images.ndim:
+            raise Wrong(
+                f"{name_of(student)}: the classifier takes several images, [M, pixels], also where "
+                f"M is 1: image.unsqueeze(0), or images[i:i+1]",
+                [f"classify was called with shape {list(x.shape)}"],
+            )
         calls.append(len(x))
         # No classifier returns the same last digits for batches of another size.
         return classify(x) * (1 + 3e-7 * len(x))
@@ -202,6 +208,35 @@ _SEAL_MISTAKES: dict[str, Function] = {
     "the numbers are right, but the support set's statistics entered as constants (.detach() or "
     "no_grad): a gradient must come back through them too": _logits(
         lambda q, s, f: _of((s @ f).detach())
+    ),
+    "it divides by .std() + 1e-5: the given code has √(variance + 1e-5) with correction=0": (
+        lambda q, s, f, h: ((q @ f - (s @ f).mean(0)) / ((s @ f).std(0) + 1e-5)).relu() @ h
+    ),
+    "each query is counted among the support images: normalise by the support set alone": (
+        lambda q, s, f, h: torch.cat(
+            [_logits(lambda q, s, f: _of(torch.cat([s, q]) @ f))(each[None], s, f, h) for each in q]
+        )
+    ),
+    "one variance for all features: each feature has its own (.var(0, …))": _logits(
+        lambda q, s, f: (_of(s @ f)[0], (s @ f).var(correction=0))
+    ),
+    "the ReLU belongs to the features, before the head: yours is on the logits": _logits(
+        _by_support, lambda features, head: (features @ head).relu()
+    ),
+    "the ReLU belongs to the features: yours is on the head": _logits(
+        _by_support, lambda features, head: features @ head.relu()
+    ),
+    "the ReLU comes after the normalisation, not before": lambda q, s, f, h: (
+        ((q @ f).relu() - (s @ f).relu().mean(0))
+        / torch.sqrt((s @ f).relu().var(0, correction=0) + 1e-5)
+        @ h
+    ),
+    "the number below the root is 1e-5, as in the given code": _logits(_by_support, eps=1e-3),
+    "half of the statistics are the queries' own: use the support set's alone": _logits(
+        lambda q, s, f: (
+            (_of(s @ f)[0] + _of(q @ f)[0]) / 2,
+            (_of(s @ f)[1] + _of(q @ f)[1]) / 2,
+        )
     ),
 }
 

@@ -40,6 +40,10 @@ NAMES = {
 }
 
 
+# Names that are cut short where somebody strips letters off them.
+_NORM = {"norm.scale": (3,), "norm.shift": (3,)}
+
+
 def _layers(names: Any) -> list[str]:
     return list(dict.fromkeys(map(layer_of, names)))
 
@@ -123,6 +127,31 @@ _COUNT_MISTAKES: dict[str, Function] = {
         meta_sgd=lambda s, n: _numbers({k: v for k, v in s.items() if not k.endswith("bias")})
     ),
     "the two are swapped: LSLR comes first": lambda s, n: _counts()(s, n)[::-1],
+    "strip() and rstrip() take away single letters, not a word: use rpartition('.')": _counts(
+        lambda s, n: len({name.rstrip(".weight").rstrip(".bias") for name in s}) * n
+    ),
+    "strip() and rstrip() take away any of these letters, not a word: use rpartition('.')": _counts(
+        lambda s, n: len({name.rstrip("weightbias") for name in s}) * n  # noqa: B005
+    ),
+    "it cuts off seven letters: names end in .bias and others too, so use rpartition('.')": _counts(
+        lambda s, n: len({name[:-7] for name in s}) * n
+    ),
+    "it counts the words after the last dot: the layer is what stands before it": _counts(
+        lambda s, n: len({name.rpartition(".")[2] for name in s}) * n
+    ),
+    "LSLR has layers times steps rates, not layers to the power of steps": _counts(
+        lambda s, n: len(_layers(s)) ** n
+    ),
+    "LSLR has a rate for each layer AND step: yours has one for each step": _counts(lambda s, n: n),
+    "Meta-SGD: add the numbers of the tensors, do not multiply them": _counts(
+        meta_sgd=lambda s, n: math.prod(map(math.prod, s.values()))
+    ),
+    "Meta-SGD has a rate for each single weight: yours counts dimensions": _counts(
+        meta_sgd=lambda s, n: sum(map(len, s.values()))
+    ),
+    "Meta-SGD has a rate for each single weight: yours counts the first dimension alone": _counts(
+        meta_sgd=lambda s, n: sum(shape[0] for shape in s.values())
+    ),
 }
 
 
@@ -133,6 +162,7 @@ def numbers_learned(student: Function, seed: int = 0) -> None:
     trials: list[tuple[Any, ...]] = [({"head.weight": (2, 3), "head.bias": (2,)}, 5)]
     trials += [(shapes, pick(draw, [2, 3, 4, 6])) for shapes in NAMES.values()]
     trials.append((NAMES["nested"], 1))
+    trials.append(({"conv_h.weight": (3, 1), "conv_w.weight": (1, 3), **_NORM}, 3))
     trials.append(({"stem.weight": (3, 2), "middle.weight": (3, 3), "head.weight": (2, 3)}, 2))
     judge_trials(student, trials, _built, _COUNT_MISTAKES)
     passed(student)
@@ -214,6 +244,22 @@ _LEARN_MISTAKES: dict[str, Function] = {
     "it returns the steps that learn: say True or False for each step": lambda step_weights: [
         step for step, learns in enumerate(_right_learn(step_weights)) if learns
     ],
+    "it counts the weights above 0: where the last of them stands is what matters": (
+        lambda step_weights: [
+            step < sum(v > 0 for v in step_weights) for step in range(len(step_weights))
+        ]
+    ),
+    "a rate learns from later losses, not from those before its step": lambda step_weights: [
+        any(v > 0 for v in step_weights[:step]) for step in range(len(step_weights))
+    ],
+    "a rate learns from every later loss, not from its own and the next alone": (
+        lambda step_weights: [
+            any(v > 0 for v in step_weights[step : step + 2]) for step in range(len(step_weights))
+        ]
+    ),
+    "it looks at the last weight alone: any loss that counts teaches the steps before it": (
+        lambda step_weights: [step_weights[-1] > 0] * len(step_weights)
+    ),
 }
 
 
@@ -302,6 +348,9 @@ _SPREAD_MISTAKES: dict[str, Function] = {
     ),
     "it returns a list: return a dict, each tensor of rates under its weight's name": (
         lambda *inputs: list(_spread()(*inputs).values())
+    ),
+    "it adds up the rates of all steps so far: each step has its own": _spread(
+        lambda rates, layer, step: rates[layer, : step + 1].sum()
     ),
 }
 
@@ -418,6 +467,23 @@ _BEST_MISTAKES: dict[str, Function] = {
     "it looks at the first tensor alone: α is one number for all": _of_the_first,
     "it divides lengths: inner products are asked for": _line_search(
         lambda q, g, b: q.norm() / b.norm()
+    ),
+    "a bend below 0 has no lowest point: do not take its absolute value": _line_search(
+        lambda q, g, b: (q @ g) / (g @ b).abs(), always=True
+    ),
+    "the bend decides whether there is a lowest point, not the slope": lambda q, g, b: (
+        _line_search(lambda q, g, b: (q @ g) / (g @ b), always=True)(q, g, b)
+        if sum((q[name] * g[name]).sum() for name in q) > 0
+        else math.inf
+    ),
+    "it adds up a quotient for each tensor: add up first, then divide once": lambda q, g, b: float(
+        sum((q[n] * g[n]).sum() / (g[n] * b[n]).sum() for n in q)
+    ),
+    "it averages over each tensor, so that small tensors count more: add up all products": (
+        lambda q, g, b: (
+            sum((q[n] * g[n]).mean().item() for n in q)
+            / sum((g[n] * b[n]).mean().item() for n in q)
+        )
     ),
 }
 

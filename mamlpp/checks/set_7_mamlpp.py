@@ -77,6 +77,10 @@ def _loss(
     fixed: bool = False,
     constant: str = "",
     mean: bool = False,
+    one_rate: bool = False,
+    next_rate: bool = False,
+    too_early: bool = False,
+    reduction: str = "mean",
 ) -> Tensor:
     """MAML++'s loss on a task; each option is a mistake."""
     scheduled, order = learner.schedule(epoch)
@@ -85,22 +89,26 @@ def _loss(
     weights, losses = learner.weights(), []
     for step, v in enumerate(_LOSS_WEIGHTS[step_weights](learner, scheduled)):
         logits = learner(weights, task.support_x, step + support_step)
-        support_loss = F.cross_entropy(logits, task.support_y)
+        support_loss = F.cross_entropy(logits, task.support_y, reduction=reduction)
         gradients = torch.autograd.grad(
             support_loss, list(weights.values()), create_graph=order, retain_graph=True
         )
-        at = step if rule_step is None else rule_step
+        at = step if rule_step is None else rule_step % len(scheduled)
+        at = min(step + 1, len(scheduled) - 1) if next_rate else at
         rates: list[Any] = [learner.rule(name, at) for name in weights]
+        if one_rate:
+            rates = rates[:1] * len(rates)
         if fixed:
             rates = [learner.recipe.inner_rate] * len(weights)
         if constant == "rates":
             rates = [rate.detach() for rate in rates]
-        pairs = zip(weights.items(), rates, gradients, strict=True)
+        pairs, before = zip(weights.items(), rates, gradients, strict=True), weights
         weights = {
             name: (w.detach() if constant == "weights" else w) - rate * g
             for (name, w), rate, g in pairs
         }
-        losses.append(v * F.cross_entropy(learner(weights, query_x, step + query_step), query_y))
+        judged = before if too_early else weights
+        losses.append(v * F.cross_entropy(learner(judged, query_x, step + query_step), query_y))
     total = torch.stack(losses).sum()
     return total / len(losses) if mean else total
 
@@ -177,6 +185,17 @@ _LOSS_MISTAKES: dict[str, Function] = {
     ),
     "the adapted weights are judged on the support set, not on the queries": partial(
         _loss, support_twice=True
+    ),
+    "the query loss of a step is taken before the step: use the weights after it": partial(
+        _loss, too_early=True
+    ),
+    "the rule is asked for the rate of the last step at every step": partial(_loss, rule_step=-1),
+    "the rule is asked for the rate of the step after": partial(_loss, next_rate=True),
+    "all weights move by the first one's rate: ask the rule for each name": partial(
+        _loss, one_rate=True
+    ),
+    "the support loss is the sum over the images: cross_entropy averages them by default": partial(
+        _loss, reduction="sum"
     ),
 }
 

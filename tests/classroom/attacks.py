@@ -6,12 +6,14 @@ printing "done" if the attack went through, or what stopped it.
 """
 
 SETUP = """
-import ctypes, gc, os, pathlib, resource, shutil, signal, socket, subprocess, sys, time
+import ctypes, gc, os, pathlib, platform, resource, shutil, signal, socket, subprocess, sys, time
 import numpy, torch
 libc = ctypes.CDLL(None, use_errno=True)
 def must(result):
     if result < 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+def called(x86_64, aarch64, *arguments):
+    must(libc.syscall(x86_64 if platform.machine() == "x86_64" else aarch64, *arguments))
 def start_daemon(code):
     if os.fork() == 0:
         os.setsid()
@@ -42,8 +44,14 @@ FILES = {
     "write through from_file": (
         "torch.from_file(VICTIM + '/notes.txt', shared=True, size=4, dtype=torch.uint8).fill_(0)"
     ),
-    "change the mode": "must(libc.chmod((VICTIM + '/notes.txt').encode(), 0o777))",
-    "change the time": "os.utime(VICTIM + '/notes.txt', (0, 0))",
+    "change the mode": (
+        "must(libc.chmod((VICTIM + '/notes.txt').encode(), 0o777)); "
+        "assert os.stat(VICTIM + '/notes.txt').st_mode & 2"
+    ),
+    "change the time": (
+        "os.utime(VICTIM + '/notes.txt', (0, 0)); "
+        "assert os.stat(VICTIM + '/notes.txt').st_mtime == 0"
+    ),
     "read the passwords": "open('/etc/shadow').read()",
     "change the package on the disk": "open(checks_file, 'a').write('#')",
     "change this Python": "open(torch.__file__, 'a').write('#')",
@@ -92,6 +100,41 @@ RESOURCES = {
         "for _ in range(3000)]"
     ),
 }
+OTHER_CALLS = {
+    "a program in memory": (
+        "held = os.memfd_create('x'); os.write(held, open('/bin/true', 'rb').read()); "
+        "subprocess.run([f'/proc/self/fd/{held}'], pass_fds=[held], check=True)"
+    ),
+    "memory that no limit counts": "libc.memfd_create(b'x', 0) < 0 and must(-1)",
+    "calls through a ring": "called(425, 425, 1, ctypes.create_string_buffer(120))",
+    "faults of pages": "called(323, 282, 1)",
+    "the teacher's keys": "called(250, 219, 0, -3, 1)",
+    "a key of its own": "called(248, 217, b'user', b'x', b'y', 1, -3)",
+    "counters of the processor": "called(298, 241, ctypes.create_string_buffer(128), 0, -1, -1, 0)",
+    "trace the grader": "must(libc.ptrace(16, GRADER, 0, 0))",
+    "the memory of the process above": "open(f'/proc/{os.getppid()}/mem', 'r+b')",
+    "the grader's open files": "os.readlink(f'/proc/{GRADER}/fd/0')",
+    "a file that the grader left open": (
+        "opened = [os.path.realpath(f'/proc/self/fd/{n}') for n in range(3, 1024)]; "
+        # Attacks before this one have opened VICTIM.
+        "expected = (os.path.dirname(os.getcwd()), VICTIM, '/proc', '/dev'); "
+        "assert [name for name in opened if not name.startswith(expected)]"
+    ),
+    "memory of System V": "must(libc.shmget(0x6D616D, 4096, 0o1666))",
+    "a queue of System V": "must(libc.msgget(0x6D616D, 0o1666))",
+    "a queue with a name": "must(libc.mq_open(b'/mamlpp', 0o102, 0o600, None))",
+    "watch a folder": "must(libc.inotify_init())",
+    "limits of the grader": "resource.prlimit(GRADER, resource.RLIMIT_CORE, (0, 0))",
+    "slow the grader down": (
+        "os.setpriority(os.PRIO_PROCESS, GRADER, 19); "
+        "assert os.getpriority(os.PRIO_PROCESS, GRADER) == 19"
+    ),
+    "another core for the grader": "os.sched_setaffinity(GRADER, {0})",
+    "a namespace of users": "must(libc.unshare(0x10000000))",
+    "a socket of the machine's host": "socket.socket(40, socket.SOCK_STREAM)",
+    "a disk": "os.mknod('disk', 0o60600, os.makedev(8, 0)); open('disk', 'rb')",
+    "the clock": "time.clock_settime(time.CLOCK_REALTIME, 0)",
+}
 # These go through, and must end with the submission.
 LEFT_BEHIND = {
     "a daemon": "start_daemon('import time; time.sleep(613.1)')",
@@ -100,4 +143,4 @@ LEFT_BEHIND = {
         "env={}, start_new_session=True)"
     ),
 }
-ATTACKS = FILES | WAYS_OUT | NETWORK | RESOURCES
+ATTACKS = FILES | WAYS_OUT | OTHER_CALLS | NETWORK | RESOURCES

@@ -1,11 +1,9 @@
 """Two small sets for the tests: fast to grade, and with every kind of cell that a set has."""
 
-from collections.abc import Callable, Iterator
-from functools import cache
+from collections.abc import Callable
 from pathlib import Path
 
 import nbformat
-import nbgrader.api
 import pytest
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
@@ -68,14 +66,6 @@ def numbered(notebook: NotebookNode) -> NotebookNode:
     for number, cell in enumerate(notebook.cells):
         cell.id = f"cell-{number}"
     return notebook
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _one_start_of_alembic() -> Iterator[None]:
-    """nbgrader asks alembic for a constant whenever it makes a gradebook, at 3 s each."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(nbgrader.api, "get_alembic_version", cache(nbgrader.api.get_alembic_version))
-        yield
 
 
 @pytest.fixture(scope="session")

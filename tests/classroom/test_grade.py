@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,7 +71,7 @@ def double(x):
 
 OURS = "def mean(values):\n    return math.fsum(values) / len(values)"
 
-SECONDS_PER_CELL = 10
+SECONDS_PER_CELL = 3
 
 
 def answers(notebook: NotebookNode, double: str = DOUBLE, mean: str = MEAN) -> NotebookNode:
@@ -253,7 +254,7 @@ CAME_OUT = {
         "1.1: SyntaxError: expected ':' (line 1); 1.2: PermissionError: reading 01_sums.ipynb "
         "outside its own folder: not allowed while a submission is graded.",
     ),
-    "hangs": ("0", "0", "1.1: stopped after 10 s; 1.2: MemoryError."),
+    "hangs": ("0", "0", "1.1: stopped after 3 s; 1.2: MemoryError."),
     "stubborn": (
         "2",
         "0",
@@ -278,7 +279,7 @@ CAME_OUT = {
     "stripped": ("2", "3", ""),
     "both": ("2", "3", "01_sums.ipynb holds 2 sets: 01_sums, 02_signs."),
     "shell": ("2", "3", "Not run: !pip list; not run: files = !ls."),
-    "sleeps": ("0", "3", "1.1: stopped after 10 s."),
+    "sleeps": ("0", "3", "1.1: stopped after 3 s."),
     "patches": ("2", "3", ""),
     "source": ("2", "3", "Changed test cells were put back (double-test, mean-test)."),
     "ours": ("2", "3", ""),
@@ -370,12 +371,14 @@ def test_what_was_graded_is_not_graded_again_until_it_changes(
         ran.append(submission.path)
         return Grade(submission.student, "01_sums", {}, "It was run again.")
 
+    starts = []
+    monkeypatch.setattr(grade, "kernels", lambda *_: starts.append(1) or nullcontext())
     monkeypatch.setattr(one, "grade_anew", grade_anew)
     folder = shutil.copytree(graded.folder, tmp_path / "class", symlinks=True)
     table = folder / "grades" / "points.csv"
     before = table.read_bytes()
     assert grade.main(**arguments(folder, graded.sources)) == 0
-    assert ran == []
+    assert ran == starts == []  # no kernel is started for it either
     assert table.read_bytes() == before
 
     path = folder / "submitted" / "untouched" / "01_sums.ipynb"
@@ -436,6 +439,7 @@ def test_where_nothing_forks_each_kernel_is_a_new_process_behind_the_hook(
     path.parent.mkdir()
     nbformat.write(answers(handed_out(), f"open({str(path)!r}, 'w')\n{DOUBLE}"), path)
     with grade.workplace(tmp_path, path.parent, tmp_path / "grades", "smoke") as place:
+        grade.copy_package(place)
         made = one.grade(Submission("ann", "01_sums", path), sets, place, None)
     assert made.points == {"1.1": (0.0, 2.0), "1.2": (3.0, 3.0)}
     assert "writing 01_sums.ipynb outside its own folder" in made.reason
@@ -461,6 +465,8 @@ def test_what_a_system_does_not_contain_is_said_and_needs_trust(
     ("means", "words"),
     [
         (Means(7, True), ""),
+        (Means(7, False, True), ""),
+        (Means(4, False, True), "your other programs"),
         (Means(7, False), "UDP"),
         (Means(4, False), "UDP, your other programs"),
         (Means(1, False), "the network, your other programs"),

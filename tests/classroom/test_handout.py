@@ -101,6 +101,18 @@ def test_each_person_gets_numbers_of_their_own(tmp_path: Path, course: Path):
     assert [test.startswith(seen.strip()) for test, seen in zip(tests.values(), ann, strict=True)]
 
 
+@pytest.mark.parametrize(("other", "alone"), [("Ann-Lee", False), ("نور الهدى", True)])
+def test_nobody_s_zip_replaces_another_s(
+    other: str, alone: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    roster = tmp_path / "roster.csv"
+    roster.write_text(f"name,id\nAnn Lee,\n{other},\nClé,\n", encoding="utf-8")
+    assert handout.main(NAME, output=tmp_path, roster=roster) == (0 if alone else 1)
+    assert len(list(tmp_path.glob("*.zip"))) == (3 if alone else 0)
+    said = capsys.readouterr().err
+    assert alone or "'Ann Lee' and 'Ann-Lee' are one name without accents and signs" in said
+
+
 def test_a_stamp_tells_what_has_changed_since(course: Path, tmp_path: Path):
     exercise_set = load_set(versions.SOURCES / f"{NAME}.ipynb", course, Limits())
     notebook = handout.notebook_of(exercise_set, "ML", "")

@@ -58,6 +58,8 @@ def test_the_class_page_counts_wrong_answers_by_their_diagnosis(tmp_path: Path):
     ]
     found = class_page.mistakes("1.1", results)
     assert [each.students for each in found] == [["ann", "bob"], ["cem"]]
+    assert found[0].text == "double: off by one"
+    assert found[0].example == "double(x=3), result 7, expected 6"
     exercise = class_page.exercise_of("1.1", results, {"1.1": "double"})
     assert dict(exercise["parts"]) == {"full": 1, "some": 0, "wrong": 3, "blank": 1}
 

@@ -118,6 +118,22 @@ def test_a_file_is_found_by_name_number_or_address(student: str, tmp_path: Path)
     assert person.name == "Ann Lee"
 
 
+@pytest.mark.parametrize(
+    ("name", "student"),
+    [
+        *[("Müller, Jörg", "Jörg Müller_71"), ("Müller, Jörg", "mullerjorg_123_456")],
+        *[('O"Neil "Kit"', 'O"Neil "Kit"_5'), ("D'Arcy; Eve", "Eve D'Arcy")],
+        *[("نور الهدى", "نور الهدى_71"), ("李小龙", "李小龙"), ("نور الهدى", "نورالهدى_1_2")],
+    ],
+)
+def test_names_of_all_scripts_and_with_all_signs_are_found(name: str, student: str, tmp_path: Path):
+    with (tmp_path / "roster.csv").open("w", encoding="utf-8-sig", newline="") as file:
+        csv.writer(file, delimiter=";").writerows([("name", "id"), (name, ""), ("Ann Lee", "9")])
+    person = read_roster(tmp_path / "roster.csv").find(student)
+    assert person is not None
+    assert person.name == name
+
+
 @pytest.mark.parametrize("student", ["Ann", "Lee", "Eve", "7", "01_sums"])
 def test_nobody_is_guessed(student: str, tmp_path: Path):
     (tmp_path / "roster.csv").write_text(PLAIN, encoding="utf-8")

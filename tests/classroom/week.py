@@ -1,6 +1,6 @@
 """Play a week of a class: hand out, hand in, grade, override, grade again, look at what came out.
 
-    python -m tests.classroom.week --students 40
+    python -m tests.classroom.week --students 40 --keep build/week
 
 It types the teacher's own commands, and draws what the students do: right answers, answers with a
 slip, empty cells, nothing at all, late days. It prints the seconds of each part and the largest
@@ -131,12 +131,12 @@ def used_now() -> int:
 
 @contextmanager
 def measured(what: str) -> Iterator[None]:
-    """Print the seconds and the largest memory of what is done inside."""
-    peak, over = [0], threading.Event()
+    """Print the seconds and the memory of what is done inside: the most, and how it grew."""
+    used, over = [0], threading.Event()
 
     def watch() -> None:
         while not over.wait(0.5):
-            peak[0] = max(peak[0], used_now())
+            used.append(used_now())
 
     watching = threading.Thread(target=watch, daemon=True)
     watching.start()
@@ -147,7 +147,14 @@ def measured(what: str) -> Iterator[None]:
         seconds = time.monotonic() - start
         over.set()
         watching.join()
-        print(f"{what:>15}: {seconds:7.1f} s, {peak[0] / 1e9:5.2f} GB", flush=True)
+        print(f"{what:>15}: {seconds:7.1f} s, {max(used) / 1e9:5.2f} GB; {grown(used)}", flush=True)
+
+
+def grown(used: list[int]) -> str:
+    """The largest memory in each quarter of the time."""
+    size = max(1, len(used) // 4)
+    parts = [used[n * size : (n + 1) * size] or used for n in range(4)]
+    return "in each quarter " + " ".join(f"{max(part) / 1e9:.2f}" for part in parts)
 
 
 def command(name: str, *arguments: str) -> None:

@@ -471,7 +471,7 @@ all_wrong(
             (1 + rate * a) * (theta + rate * a * (theta - b) - c),
             theta + rate * a * (theta - b) - c,
         ),
-        "is something rounded on the way?": slope_and_factor(
+        "it rounds to two decimals": slope_and_factor(
             lambda slope, f: (round(f * slope, 2), round(slope, 2))
         ),
     },
@@ -491,3 +491,91 @@ def catches_its_own_assertion(meta_gradient):
 def forgets_to_assert(meta_gradient):
     found = meta_gradient(parabola(3, 0.5), parabola(1, 4.0), THETA, 0.2)
     torch.allclose(found, 0.4 * (THETA - 0.6 * (THETA - 0.5) - 4.0))
+
+
+def moved(weights, gradients, change):
+    pairs = zip(weights.items(), gradients, strict=True)
+    return {name: change(weight, gradient) for (name, weight), gradient in pairs}
+
+
+@wrong(checks.inner_step, "by the norm of the whole gradient")
+def makes_the_gradient_one_long(loss, weights, rate):
+    gradients = torch.autograd.grad(loss, list(weights.values()), create_graph=True)
+    length = torch.sqrt(sum((g**2).sum() for g in gradients))
+    return moved(weights, gradients, lambda w, g: w - rate * g / length)
+
+
+@wrong(checks.inner_step, "the names are not those")
+def numbers_the_weights(loss, weights, rate):
+    gradients = torch.autograd.grad(loss, list(weights.values()), create_graph=True)
+    return {i: w - rate * g for i, (w, g) in enumerate(zip(weights.values(), gradients))}  # noqa: B905
+
+
+@wrong(checks.inner_loop, "`append` belongs into the loop")
+def appends_once(model, weights, x, y, rate, steps):
+    path = [weights]
+    for _ in range(steps):
+        weights = step(model, weights, x, y, rate)
+    path.append(weights)
+    return path
+
+
+@wrong(checks.inner_loop, "gets smaller from step to step")
+def lets_the_rate_fade(model, weights, x, y, rate, steps):
+    path = [weights]
+    for i in range(steps):
+        path.append(step(model, path[-1], x, y, rate / (i + 1)))
+    return path
+
+
+@wrong(checks.inner_loop, "the loss is the squared error")
+def takes_the_squared_error(model, weights, x, y, rate, steps):
+    path = [weights]
+    for _ in range(steps):
+        loss = F.mse_loss(model(path[-1], x), F.one_hot(y, 3).to(x.dtype))
+        gradients = torch.autograd.grad(loss, list(path[-1].values()), create_graph=True)
+        path.append(moved(path[-1], gradients, lambda w, g: w - rate * g))
+    return path
+
+
+def stepped(theta, rate, a, b):
+    return theta - rate * a * (theta - b)
+
+
+all_wrong(
+    checks.meta_gradients,
+    {
+        "counts once, not squared": lambda theta, rate, a, b, c: (
+            (1 - rate * a) ** 2 * (stepped(theta, rate, a, b) - c),
+            stepped(theta, rate, a, b) - c,
+        ),
+        "not along the loss": lambda theta, rate, a, b, c: (
+            (1 - rate * a) * (theta - rate * a / 2 * (theta - b) ** 2 - c),
+            theta - rate * a / 2 * (theta - b) ** 2 - c,
+        ),
+        "its rate is missing in the inner step": lambda theta, rate, a, b, c: (
+            (1 - rate * a) * (stepped(theta, 1, a, b) - c),
+            stepped(theta, 1, a, b) - c,
+        ),
+        "the second ignores the adaptation": lambda theta, rate, a, b, c: (
+            (1 - rate * a) * (stepped(theta, rate, a, b) - c),
+            theta - c,
+        ),
+        "yours keeps −αa": lambda theta, rate, a, b, c: (
+            (1 - rate * a) * (stepped(theta, rate, a, b) - c),
+            -rate * a * (stepped(theta, rate, a, b) - c),
+        ),
+        "the first of the two is right": lambda theta, rate, a, b, c: (
+            (1 - rate * a) * (stepped(theta, rate, a, b) - c),
+            3 * theta - c * b,
+        ),
+    },
+)
+
+
+@wrong(checks.inner_loop, "is it your own inner_step that does?")
+def climbs_in_each_step(model, weights, x, y, rate, steps):
+    path = [weights]
+    for _ in range(steps):
+        path.append(step(model, path[-1], x, y, -rate))
+    return path

@@ -334,7 +334,7 @@ all_wrong(
         "in which they cancel": lambda x, exact: (
             -math.log10((x.double() - exact).mean().abs() / exact.norm())
         ),
-        "close, but not exact": lambda x, exact: (
+        "it rounds to three decimals": lambda x, exact: (
             -round(math.log10((x.double() - exact).norm() / exact.norm()), 3)
         ),
     },
@@ -450,3 +450,76 @@ def swapped_agreement(gradient, steps):
 def takes_the_first_of_all(gradient, depths, min_digits):
     lost = [n for n in depths if agreement(gradient, n) < min_digits]
     return lost[0]
+
+
+def sizes(loss, path):
+    gradients = [torch.autograd.grad(loss, list(w.values()), retain_graph=True) for w in path]
+    return [math.sqrt(sum(g.square().sum().item() for g in parts)) for parts in gradients]
+
+
+all_wrong(
+    checks.gradient_norms,
+    {
+        "the logarithm (base 10)": lambda loss, path: [math.log10(n) for n in sizes(loss, path)],
+        "the right ratios": lambda loss, path: [
+            n / sizes(loss, path)[-1] for n in sizes(loss, path)
+        ],
+        "rounds to two decimals": lambda loss, path: [round(n, 2) for n in sizes(loss, path)],
+        "a list, not a dict": lambda loss, path: dict(enumerate(sizes(loss, path))),
+    },
+)
+all_wrong(
+    checks.growth,
+    {
+        "belongs to the factor": lambda curvatures, rate, steps: (
+            max(abs(1 - rate * abs(c)) for c in curvatures) ** steps
+        ),
+        "do not divide by it": lambda curvatures, rate, steps: (
+            max(abs(1 - c / rate) for c in curvatures) ** steps
+        ),
+        "right for": lambda curvatures, rate, steps: (
+            max(abs(1 - rate * c) for c in sorted(curvatures)[1:] or curvatures) ** steps
+        ),
+    },
+)
+all_wrong(
+    checks.digits,
+    {
+        "a root of a mean by a norm": lambda x, exact: (
+            -math.log10((x.double() - exact).pow(2).mean().sqrt() / exact.norm())
+        ),
+        "the largest error with the largest number": lambda x, exact: (
+            -math.log10((x.double() - exact).abs().max() / exact.abs().max())
+        ),
+        "averages the relative errors": lambda x, exact: (
+            -math.log10(((x.double() - exact) / exact).abs().mean())
+        ),
+        "it rounds the result": lambda x, exact: round(
+            -math.log10((x.double() - exact).norm() / exact.norm()), 1
+        ),
+    },
+)
+all_wrong(
+    checks.predicted_steps,
+    {
+        "its logarithm is bits": lambda growth, bits=24: math.ceil(math.log(bits, growth)),
+        "it is no quotient": lambda growth, bits=24: math.ceil(2**bits / growth),
+        "how far `bits` steps get": lambda growth, bits=24: math.ceil(growth**bits),
+    },
+)
+
+
+all_wrong(
+    checks.first_lost,
+    {
+        "the N with the fewest digits": lambda gradient, depths, minimum: min(
+            depths, key=lambda n: agreement(gradient, n)
+        ),
+        "it counts the bad depths": lambda gradient, depths, minimum: sum(
+            agreement(gradient, n) < minimum for n in depths
+        ),
+        "int() cuts the digits": lambda gradient, depths, minimum: next(
+            (n for n in depths if int(agreement(gradient, n)) < minimum), 0
+        ),
+    },
+)

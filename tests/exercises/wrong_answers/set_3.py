@@ -1,3 +1,5 @@
+import math
+
 import torch
 import torch.nn.functional as F
 
@@ -307,7 +309,7 @@ all_wrong(
         "nothing moves before epoch E": lambda n, e, epoch: (
             [1 / n] * n if epoch < e else [0] * (n - 1) + [1]
         ),
-        "is something rounded on the way?": lambda n, e, epoch: (
+        "it rounds to three decimals": lambda n, e, epoch: (
             [round(falling(n, e, epoch), 3)] * (n - 1)
             + [round(1 - (n - 1) * falling(n, e, epoch), 3)]
         ),
@@ -374,5 +376,85 @@ all_wrong(
         "it should give a number, not a list": lambda n, e, floor, epochs: [
             n if floor > 0 or epoch < e else 1 for epoch in range(epochs)
         ],
+    },
+)
+
+
+def remaining(steps, weight):
+    return [weight] * (steps - 1) + [1 - (steps - 1) * weight]
+
+
+def progress(epoch, epochs):
+    return min(epoch / epochs, 1)
+
+
+all_wrong(
+    checks.step_weights,
+    {
+        "like an exponential": lambda n, e, epoch: remaining(n, math.exp(-epoch / e) / n),
+        "like a cosine": lambda n, e, epoch: remaining(
+            n, 0.5 * (1 + math.cos(math.pi * progress(epoch, e))) / n
+        ),
+        "N times too slowly": lambda n, e, epoch: remaining(n, (1 - progress(epoch, e * n)) / n),
+        "not 1/(N − 1)": lambda n, e, epoch: remaining(n, (1 - progress(epoch, e)) / (n - 1)),
+        "it rounds the epoch": lambda n, e, epoch: remaining(
+            n, (1 - progress(round(epoch), e)) / n
+        ),
+        "the step before the last": lambda n, e, epoch: [
+            (1 - progress(epoch, e)) / n + progress(epoch, e) * (i == n - 2) for i in range(n)
+        ],
+    },
+)
+all_wrong(
+    checks.step_weights_floor,
+    {
+        "the line runs the other way": lambda n, e, floor, epoch: remaining(
+            n, progress(epoch, e) / n + (1 - progress(epoch, e)) * floor
+        ),
+        "too low by the floor": lambda n, e, floor, epoch: remaining(
+            n, (1 - progress(epoch, e)) * (1 / n - floor)
+        ),
+        "it jumps to the floor": lambda n, e, floor, epoch: remaining(
+            n, (1 - epoch / e) / n if epoch < e else floor
+        ),
+        "by a share `floor` of themselves": lambda n, e, floor, epoch: remaining(
+            n, (1 - progress(epoch, e) * floor) / n
+        ),
+        "it begins above 1/N": lambda n, e, floor, epoch: remaining(
+            n, (1 - floor) * (1 - progress(epoch, e)) / n + floor
+        ),
+    },
+)
+
+
+def judged(model, path, x, y, step_weights, change):
+    pairs = zip(step_weights, path[1:], strict=True)
+    return sum(change(v, model(weights, x), y) for v, weights in pairs)
+
+
+all_wrong(
+    checks.meta_loss,
+    {
+        "applies the softmax itself": lambda *inputs: judged(
+            *inputs, lambda v, logits, y: v * F.cross_entropy(logits.softmax(-1), y)
+        ),
+        "not the logits": lambda *inputs: judged(
+            *inputs, lambda v, logits, y: F.cross_entropy(v * logits, y)
+        ),
+        "the sum ends with": lambda model, path, x, y, v: judged(
+            model, path[:-1], x, y, v[:-1], lambda v, logits, y: v * F.cross_entropy(logits, y)
+        ),
+    },
+)
+all_wrong(
+    checks.query_losses,
+    {
+        "the training is that long": lambda n, e, floor, epochs: n * e + (epochs - e),
+        "the mean of an epoch": lambda n, e, floor, epochs: (
+            sum(n if epoch < e or floor else 1 for epoch in range(epochs)) / epochs
+        ),
+        "wrong only where floor is above 0": lambda n, e, floor, epochs: (
+            3 * epochs if floor else sum(n if epoch < e else 1 for epoch in range(epochs))
+        ),
     },
 )

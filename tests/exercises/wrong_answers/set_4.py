@@ -323,3 +323,75 @@ def takes_a_minimum_of_zero(schedule):
     assert schedule(1.0, 0.0, 100, 0) == 1.0
     for epoch in (100, 120, 150, 300):
         assert abs(schedule(1.0, 0.0, 100, epoch)) < 1e-9
+
+
+wrong(checks.second_order, "rounds the epoch to the nearest")(
+    lambda start, epoch: start is not None and round(epoch) >= start
+)
+all_wrong(
+    checks.training_time,
+    {
+        "0 is taken for None, and": lambda n, start, first, second: (
+            start * first + (n - start) * second if start else n * first
+        ),
+        "all of it is of first order": lambda n, start, first, second: (
+            n * first
+            if start is None
+            else n * second
+            if start > n
+            else start * first + (n - start) * second
+        ),
+        "yours are 1, 2": lambda n, start, first, second: sum(
+            first if epoch < (n if start is None else start) else second
+            for epoch in range(1, n + 1)
+        ),
+        "not those of first order on top": lambda n, start, first, second: (
+            n * first + max(n - (n if start is None else start), 0) * second
+        ),
+        "takes time too": lambda n, start, first, second: (
+            0 if start is None else min(start, n) * first + max(n - start, 0) * second
+        ),
+        "wrong only where epochs is above second_order_from": (
+            lambda epochs, second_order_from, first, second: (
+                epochs * first + (second_order_from is not None and second_order_from < epochs)
+            )
+        ),
+    },
+)
+
+
+def after(change):
+    def schedule_epoch(planned, extended, decided, epoch):
+        return epoch if epoch <= decided else change(planned, extended, decided, epoch)
+
+    return schedule_epoch
+
+
+all_wrong(
+    checks.schedule_epoch,
+    {
+        "the ratio is upside down": after(
+            lambda planned, extended, decided, epoch: min(
+                decided + (epoch - decided) * (extended - decided) / (planned - decided), planned
+            )
+        ),
+        "not all of it": after(
+            lambda planned, extended, decided, epoch: (
+                decided + min((epoch - decided) / (extended - decided), 1) * planned
+            )
+        ),
+        "begin at `decided`, not at": after(
+            lambda planned, extended, decided, epoch: (
+                decided + min((epoch - decided) / (extended - planned), 1) * (planned - decided)
+            )
+        ),
+        "holds only after the decision": lambda planned, extended, decided, epoch: (
+            decided + min((epoch - decided) / (extended - decided), 1) * (planned - decided)
+        ),
+        "it rounds: an epoch": after(
+            lambda planned, extended, decided, epoch: round(
+                decided + min((epoch - decided) / (extended - decided), 1) * (planned - decided)
+            )
+        ),
+    },
+)

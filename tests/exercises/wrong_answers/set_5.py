@@ -212,7 +212,7 @@ def compares_two_halves(classify, images):
     return not agree(together[:half], classify(images[:half]))
 
 
-@wrong(checks.leaks, "line up their dimensions")
+@wrong(checks.leaks, "takes several images")
 def forgets_the_first_dimension(classify, images):
     return not agree(classify(images), torch.cat([classify(image) for image in images]))
 
@@ -360,5 +360,61 @@ all_wrong(
         ),
         "these are probabilities": lambda q, s, f, h: (by_support(q, s, f) @ h).softmax(1),
         "these are the predicted classes": lambda q, s, f, h: (by_support(q, s, f) @ h).argmax(1),
+    },
+)
+
+
+all_wrong(
+    checks.pooled,
+    {
+        "how much they vary": lambda means, variances: (
+            means.mean(0),
+            variances.var(0, correction=0) + means.var(0, correction=0),
+        ),
+        "takes the median": lambda means, variances: (
+            means.median(0).values,
+            variances.mean(0) + means.var(0, correction=0),
+        ),
+    },
+)
+
+
+def with_features(change):
+    def sealed_logits(query, support, filters, head):
+        return change(query @ filters, support @ filters, head)
+
+    return sealed_logits
+
+
+def normalised(x, r, eps=1e-5):
+    return (x - r.mean(0)) / torch.sqrt(r.var(0, correction=0) + eps)
+
+
+all_wrong(
+    checks.sealed_logits,
+    {
+        "takes running statistics as constants": with_features(
+            lambda x, r, head: (
+                torch.nn.functional.batch_norm(x, r.mean(0), r.var(0, correction=0)).relu() @ head
+            )
+        ),
+        "by .std() + 1e-5": with_features(
+            lambda x, r, head: ((x - r.mean(0)) / (r.std(0) + 1e-5)).relu() @ head
+        ),
+        "among the support images": with_features(
+            lambda x, r, head: torch.stack(
+                [normalised(one, torch.cat([r, one[None]])).relu() @ head for one in x]
+            )
+        ),
+        "yours is on the logits": with_features(
+            lambda x, r, head: (normalised(x, r) @ head).relu()
+        ),
+        "yours is on the head": with_features(lambda x, r, head: normalised(x, r) @ head.relu()),
+        "after the normalisation, not before": with_features(
+            lambda x, r, head: normalised(x.relu(), r.relu()) @ head
+        ),
+        "below the root is 1e-5, as": with_features(
+            lambda x, r, head: normalised(x, r, eps=1e-3).relu() @ head
+        ),
     },
 )

@@ -351,3 +351,79 @@ all_wrong(
         "does every way through it end": rate_or(None),
     },
 )
+
+
+def both(layers, weights=lambda shapes: sum(map(math.prod, shapes.values()))):
+    return lambda shapes, steps: (layers(shapes, steps), weights(shapes))
+
+
+all_wrong(
+    checks.numbers_learned,
+    {
+        "take away single letters": both(
+            lambda s, n: n * len({name.rstrip(".weight").rstrip(".bias") for name in s})
+        ),
+        "cuts off seven letters": both(lambda s, n: n * len({name[:-7] for name in s})),
+        "the words after the last dot": both(
+            lambda s, n: n * len({name.split(".")[-1] for name in s})
+        ),
+        "to the power of steps": both(lambda s, n: len(layers_of(s)) ** n),
+        "yours counts dimensions": both(
+            lambda s, n: n * len(layers_of(s)), lambda s: sum(map(len, s.values()))
+        ),
+        "the first dimension alone": both(
+            lambda s, n: n * len(layers_of(s)), lambda s: sum(shape[0] for shape in s.values())
+        ),
+    },
+)
+all_wrong(
+    checks.steps_that_learn,
+    {
+        "it counts the weights above 0": lambda v: [
+            i < len([x for x in v if x > 0]) for i in range(len(v))
+        ],
+        "not from those before": lambda v: [sum(v[:i]) > 0 for i in range(len(v))],
+        "the next alone": lambda v: [sum(v[i : i + 2]) > 0 for i in range(len(v))],
+        "looks at the last weight alone": lambda v: [v[-1] > 0] * len(v),
+    },
+)
+all_wrong(
+    checks.spread,
+    {
+        "adds up the rates": lambda weights, rates, step: {
+            name: rates[layers_of(weights).index(name.rpartition(".")[0]), : step + 1]
+            .sum()
+            .expand_as(weight)
+            for name, weight in weights.items()
+        },
+        "the signs are lost": lambda weights, rates, step: {
+            name: rates[layers_of(weights).index(name.rpartition(".")[0]), step]
+            .abs()
+            .expand_as(weight)
+            for name, weight in weights.items()
+        },
+    },
+)
+
+
+def product(one, other):
+    return sum((one[name] * other[name]).sum().item() for name in one)
+
+
+all_wrong(
+    checks.best_rate,
+    {
+        "do not take its absolute value": lambda query, support, bent: (
+            product(query, support) / abs(product(support, bent))
+        ),
+        "not the slope": lambda query, support, bent: (
+            product(query, support) / product(support, bent)
+            if product(query, support) > 0
+            else math.inf
+        ),
+        "small tensors count more": lambda query, support, bent: (
+            sum((query[n] * support[n]).mean().item() for n in query)
+            / sum((support[n] * bent[n]).mean().item() for n in query)
+        ),
+    },
+)
