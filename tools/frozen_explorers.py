@@ -26,6 +26,7 @@ from mamlpp.show import recorded, widgets
 from mamlpp.show.widgets import Explorer
 
 PACKAGE = Path(mamlpp.__file__).parent
+FOLDER = Path(__file__).resolve().parents[1] / "build" / "explorers"
 COLOURS = 32  # of a picture's palette: enough for lines, bars and bands
 
 Values = Mapping[str, Sequence[Any]]
@@ -117,9 +118,9 @@ def freeze(name: str, folder: Path) -> None:
         part.write_text(json.dumps(about, ensure_ascii=False), encoding="utf-8")
 
 
-def freeze_all(folder: Path) -> None:
-    """Draw the states of every explorer, each into its own folder, on two cores."""
-    jobs = (joblib.delayed(freeze)(name, folder / slug(name)) for name in EXPLORERS)
+def freeze_all() -> None:
+    """Draw the states of every explorer, each into its own folder in `FOLDER`, on two cores."""
+    jobs = (joblib.delayed(freeze)(name, FOLDER / slug(name)) for name in EXPLORERS)
     joblib.Parallel(n_jobs=2)(jobs)
 
 
