@@ -16,6 +16,7 @@ import colab
 import pytest
 
 import start
+from mamlpp.show.html import widget_output
 from tests.makers import UMLAUT
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -256,3 +257,9 @@ def test_the_cell_for_colab_fetches_the_kit_once_and_pins_nothing(
     assert install.endswith(f"-m pip install --quiet anywidget --editable {kit}")
     assert sys.path[0] == str(kit)
     assert Path.cwd() == kit / "notebooks"
+
+
+def test_widgets_are_shown_by_what_colabs_ipywidgets_7_has_too():
+    output = widget_output(SimpleNamespace(model_id="a"), "words")
+    assert output["application/vnd.jupyter.widget-view+json"]["model_id"] == "a"
+    assert output["text/plain"] == "words"
