@@ -58,7 +58,7 @@ EXPLORERS = {
     "LivePanel.replay(": Frozen(_replay, {"step": FRAMES}),
     "landscape_explorer()": Frozen(
         widgets.landscape_explorer,
-        {"theta1": (-2, 0, 2), "theta2": (-2, 1, 2), "rate": (0.1, 0.2, 0.4), "steps": (3, 8)},
+        {"theta1": (-2, 0, 2), "theta2": (-2, 1), "rate": (0.1, 0.2, 0.4), "steps": (3, 8)},
     ),
     "msl_explorer()": Frozen(
         widgets.msl_explorer,
@@ -70,7 +70,7 @@ EXPLORERS = {
     ),
     "batch_norm_explorer()": Frozen(
         widgets.batch_norm_explorer,
-        {"statistics": range(3), "block": (1, 2, 3, 4), "feature": (1,), "step": range(6)},
+        {"statistics": range(3), "block": (1, 2, 4), "feature": (1,), "step": range(6)},
     ),
     "rates_explorer()": Frozen(
         widgets.rates_explorer,
