@@ -203,8 +203,10 @@ def _control_html(control: Mapping[str, Any]) -> str:
             for number, word in enumerate(words)
         )
         return f'<label>{name} <select data-count="{len(words)}">{options}</select></label>'
+    # An <output> in a label would take the label's words, and the slider would have no name.
+    value = f'<span class="explorer-value" aria-hidden="true">{words[start]}</span>'
     return (
-        f'<label>{name} <output>{words[start]}</output><input type="range" min="0" '
+        f'<label>{name} {value}<input type="range" min="0" '
         f'max="{len(words) - 1}" value="{start}" data-count="{len(words)}" '
         f'data-words="{escape(json.dumps(words))}" aria-valuetext="{words[start]}"></label>'
     )
