@@ -8,14 +8,14 @@ FROM python:3.12-slim
 ARG PIP_EXTRA_INDEX_URL=
 ARG JUPYTERHUB=5
 
-RUN useradd --create-home --uid 1000 student
+RUN useradd --create-home --uid 1000 student \
+ && install --directory --owner=student --group=student /home/student/mamlpp
 WORKDIR /home/student/mamlpp
 COPY --chown=student:student . .
 # What notebooks draw and download is kept in the image, readable for all.
 ENV MAMLPP_CACHE=/home/student/cache
-RUN python -m pip install --no-cache-dir -c constraints.txt -e '.[lab]' \
- && python -m pip install --no-cache-dir "jupyterhub==${JUPYTERHUB}.*"
-USER student
+RUN python -m pip install --no-cache-dir -c constraints.txt -e '.[lab]' "jupyterhub==${JUPYTERHUB}.*"
+USER 1000
 RUN mamlpp data glyphs
 
 EXPOSE 8888

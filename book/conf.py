@@ -68,6 +68,7 @@ html_theme_options = {
     "use_fullscreen_button": True,
     "show_toc_level": 2,
     "show_navbar_depth": 1,
+    "collapse_navbar": True,
     "navbar_persistent": [],  # its search stands in the sidebar
     "pygments_light_style": "a11y-high-contrast-light",
     "pygments_dark_style": "a11y-high-contrast-dark",

@@ -35,7 +35,6 @@ KIT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = KIT / "notebooks"
 PROGRESS = NOTEBOOKS / "progress.ipynb"  # about one reader alone: a page without results
 EXECUTED = KIT / "build" / "notebooks"
-EXPLORERS = KIT / "build" / "explorers"
 PAGES = KIT / "build" / "book-pages"  # what Sphinx reads
 FOLDERS = {
     **dict.fromkeys(("exercises", "notebooks/exercises"), "notebooks/exercises/index.md"),
@@ -123,7 +122,7 @@ def _prepare(cell: NotebookNode) -> None:
     name = frozen_explorers.find(cell.source)
     if name is not None:
         url = f"../_static/explorers/{frozen_explorers.slug(name)}"
-        folder = EXPLORERS / frozen_explorers.slug(name)
+        folder = frozen_explorers.FOLDER / frozen_explorers.slug(name)
         texts = [output for output in cell.outputs if output.output_type == "stream"]
         page = {"text/html": frozen_explorers.as_html(name, folder, url)}
         cell.outputs = [*texts, new_output("display_data", page)]
@@ -154,10 +153,10 @@ def ledger_page() -> str:
 
 
 def modules() -> Iterator[str]:
-    """Yield the names of the package's modules that have something to say."""
+    """Yield the modules that have a page: those of the checks would give answers away."""
     for path in sorted((KIT / "mamlpp").rglob("*.py")):
         parts = path.relative_to(KIT).with_suffix("").parts
-        if parts[-1] != "__main__":
+        if parts[-1] != "__main__" and parts[:2] != ("mamlpp", "checks"):
             yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
@@ -298,7 +297,7 @@ def build(output: Path) -> int:
     command += ["-c", str(KIT / "book"), "-d", str(PAGES.with_name("book-doctrees"))]
     shutil.rmtree(output, ignore_errors=True)
     status = subprocess.run([*command, str(PAGES), str(output)], check=False).returncode
-    shutil.copytree(EXPLORERS, output / "_static" / "explorers", dirs_exist_ok=True)
+    shutil.copytree(frozen_explorers.FOLDER, output / "_static" / "explorers", dirs_exist_ok=True)
     return status
 
 
@@ -327,7 +326,7 @@ def main(
         results = run_all(stale, EXECUTED, {"profile": profile, "dataset": dataset})
         if any(result.error for result in results):
             return 1
-    frozen_explorers.freeze_all(EXPLORERS)
+    frozen_explorers.freeze_all()
     write_pages()
     status = build(output)
     say(f"{output / 'index.html'}")

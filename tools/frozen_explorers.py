@@ -26,6 +26,7 @@ from mamlpp.show import recorded, widgets
 from mamlpp.show.widgets import Explorer
 
 PACKAGE = Path(mamlpp.__file__).parent
+FOLDER = Path(__file__).resolve().parents[1] / "build" / "explorers"
 COLOURS = 32  # of a picture's palette: enough for lines, bars and bands
 
 Values = Mapping[str, Sequence[Any]]
@@ -57,7 +58,7 @@ EXPLORERS = {
     "LivePanel.replay(": Frozen(_replay, {"step": FRAMES}),
     "landscape_explorer()": Frozen(
         widgets.landscape_explorer,
-        {"theta1": (-2, 0, 2), "theta2": (-2, 1, 2), "rate": (0.1, 0.2, 0.4), "steps": (3, 8)},
+        {"theta1": (-2, 0, 2), "theta2": (-2, 1), "rate": (0.1, 0.2, 0.4), "steps": (3, 8)},
     ),
     "msl_explorer()": Frozen(
         widgets.msl_explorer,
@@ -69,7 +70,7 @@ EXPLORERS = {
     ),
     "batch_norm_explorer()": Frozen(
         widgets.batch_norm_explorer,
-        {"statistics": range(3), "block": (1, 2, 3, 4), "feature": (1,), "step": range(6)},
+        {"statistics": range(3), "block": (1, 2, 4), "feature": (1,), "step": range(6)},
     ),
     "rates_explorer()": Frozen(
         widgets.rates_explorer,
@@ -117,9 +118,9 @@ def freeze(name: str, folder: Path) -> None:
         part.write_text(json.dumps(about, ensure_ascii=False), encoding="utf-8")
 
 
-def freeze_all(folder: Path) -> None:
-    """Draw the states of every explorer, each into its own folder, on two cores."""
-    jobs = (joblib.delayed(freeze)(name, folder / slug(name)) for name in EXPLORERS)
+def freeze_all() -> None:
+    """Draw the states of every explorer, each into its own folder in `FOLDER`, on two cores."""
+    jobs = (joblib.delayed(freeze)(name, FOLDER / slug(name)) for name in EXPLORERS)
     joblib.Parallel(n_jobs=2)(jobs)
 
 
@@ -202,8 +203,10 @@ def _control_html(control: Mapping[str, Any]) -> str:
             for number, word in enumerate(words)
         )
         return f'<label>{name} <select data-count="{len(words)}">{options}</select></label>'
+    # An <output> in a label would take the label's words, and the slider would have no name.
+    value = f'<span class="explorer-value" aria-hidden="true">{words[start]}</span>'
     return (
-        f'<label>{name} <output>{words[start]}</output><input type="range" min="0" '
+        f'<label>{name} {value}<input type="range" min="0" '
         f'max="{len(words) - 1}" value="{start}" data-count="{len(words)}" '
         f'data-words="{escape(json.dumps(words))}" aria-valuetext="{words[start]}"></label>'
     )

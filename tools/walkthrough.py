@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import frozen_explorers
 import papermill
 import tyro
 from papermill.exceptions import PapermillExecutionError
@@ -211,6 +212,9 @@ def main(
     results = run_all(paths, output, {"profile": profile, "dataset": dataset})
     print(f"\n{table(results)}\n\nThe executed notebooks are in {output}.\n")
     print(f"What the chapters claim:\n{claims.ledger().to_string(index=False, justify='left')}")
+    if not only:
+        print("\nNow the explorers are drawn for 'make book'.", flush=True)
+        frozen_explorers.freeze_all()
     return int(any(result.error for result in results))
 
 

@@ -18,7 +18,7 @@ for (const explorer of document.querySelectorAll(".explorer")) {
       if (control.dataset.words) {
         const word = JSON.parse(control.dataset.words)[position(control)];
         control.setAttribute("aria-valuetext", word);
-        control.parentElement.querySelector("output").textContent = word;
+        control.parentElement.querySelector(".explorer-value").textContent = word;
       }
     }
     picture.src = `${explorer.dataset.url}/${state}.webp`;
@@ -31,4 +31,9 @@ for (const explorer of document.querySelectorAll(".explorer")) {
 for (const summary of document.querySelectorAll("nav summary")) {
   const page = summary.parentElement.parentElement.querySelector("a").textContent;
   summary.setAttribute("aria-label", `Pages below “${page}”`);
+}
+
+// What scrolls sideways can be reached by the keyboard.
+for (const wide of document.querySelectorAll(".math-block, .bd-article table")) {
+  if (wide.scrollWidth > wide.clientWidth) wide.tabIndex = 0;
 }

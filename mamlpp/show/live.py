@@ -34,6 +34,7 @@ from mamlpp.run.changes import CHANGEABLE
 from mamlpp.run.results import RecordedResult, RecordedRun
 from mamlpp.run.run import Run
 from mamlpp.run.trainer import Trainer
+from mamlpp.show.html import CONTROLS, widget_output
 from mamlpp.show.knobs import knob_values, make_knobs, recipe_changes, trainer_with_method
 from mamlpp.show.live_picture import (
     ComparisonPicture,
@@ -180,9 +181,7 @@ class Panel:
             return  # A panel displays itself on creation; do not repeat that in the same cell.
         self._elsewhere = self._displayed_in is not None
         self._displayed_in = shell.execution_count
-        controls = self.box._repr_mimebundle_()
-        controls["text/plain"] = "(controls that work while this notebook is running)"
-        display(controls, raw=True)
+        display(widget_output(self.box, CONTROLS), raw=True)
         self._publish(update=False)
 
     def _publish(self, update: bool = True) -> None:

@@ -40,6 +40,7 @@ from mamlpp.recipes import RECIPES
 from mamlpp.run.history import History
 from mamlpp.show import diagrams
 from mamlpp.show import schedule_plots as plots
+from mamlpp.show.html import CONTROLS, widget_output
 from mamlpp.show.plots import use_style
 
 Picture = tuple[Figure, str]  # a figure and its caption
@@ -100,9 +101,7 @@ class Explorer:
 
     def _ipython_display_(self) -> None:
         with self._lock:
-            controls = self.box._repr_mimebundle_()
-            controls["text/plain"] = "(controls that work while this notebook is running)"
-            display(controls, raw=True)
+            display(widget_output(self.box, CONTROLS), raw=True)
             data, metadata = self._output()
             handle = display(data, raw=True, metadata=metadata, display_id=True)
             self._handles.append(handle)

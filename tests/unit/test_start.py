@@ -1,15 +1,22 @@
-"""`start.py`: installing and starting without make, and what it says where that is not possible."""
+"""`start.py`: installing and starting without make, and what it says where that is not possible.
+
+And the cell by which notebooks install the kit on Colab.
+"""
 
 import ast
+import json
 import os
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
+import colab
 import pytest
 
 import start
+from mamlpp.show.html import widget_output
 from tests.makers import UMLAUT
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -209,3 +216,50 @@ def test_what_the_user_has_set_for_other_programs_stays_out(monkeypatch: pytest.
     assert Path(found["MATPLOTLIBRC"]).is_file()
     kernels = str(ROOT / ".venv" / "share" / "jupyter")
     assert found["JUPYTER_PATH"].split(os.pathsep) == [kernels, "mine"]
+
+
+# Colab
+
+
+def first_code(path: Path) -> str:
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return next("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+
+
+def test_each_notebook_begins_with_the_cell_for_colab():
+    paths = [*colab.notebooks(), *ROOT.glob("notebooks/exercises/*.ipynb")]
+    others = [path.name for path in paths if first_code(path) != colab.SOURCE]
+    assert others == [], "run tools/colab.py, then make exercises"
+
+
+def test_the_cell_for_colab_does_nothing_elsewhere():
+    exec(colab.SOURCE, {})  # get_ipython is not even there
+
+
+def test_the_cell_for_colab_fetches_the_kit_once_and_pins_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    kit, ran = tmp_path / "kit", []
+
+    def system(command: str) -> None:
+        ran.append(command)
+        (kit / "notebooks").mkdir(parents=True, exist_ok=True)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setitem(sys.modules, "google.colab", SimpleNamespace())
+    names = {"get_ipython": lambda: SimpleNamespace(system=system), "input": lambda _: "me/mine"}
+    for _ in range(2):
+        exec(colab.SOURCE.replace("/content/kit", kit.as_posix()), names)
+    clone, install = ran
+    assert clone.startswith("git clone")
+    assert f"/me/mine {kit}" in clone
+    assert install.endswith(f"-m pip install --quiet anywidget --editable {kit}")
+    assert sys.path[0] == str(kit)
+    assert Path.cwd() == kit / "notebooks"
+
+
+def test_widgets_are_shown_by_what_colabs_ipywidgets_7_has_too():
+    output = widget_output(SimpleNamespace(model_id="a"), "words")
+    assert output["application/vnd.jupyter.widget-view+json"]["model_id"] == "a"
+    assert output["text/plain"] == "words"
