@@ -29,8 +29,12 @@ _MARKS = {
 def user_path(path: str | os.PathLike[str]) -> Path:
     """The path that a person means, absolute, so that a later change of folder does not move it.
 
-    A leading `~` becomes the home folder. Raises `InputError` where nobody has that home folder.
+    A leading `~` becomes the home folder. Raises `InputError` where nobody has that home folder,
+    and for what is no path.
     """
+    if not isinstance(path, str | os.PathLike):
+        kind = type(path).__name__
+        raise InputError(f"the path of a file or folder is expected, such as 'runs/x', not {kind}")
     try:
         return Path(path).expanduser().absolute()
     except RuntimeError:

@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 from mamlpp.data.tasks import as_batch
 from mamlpp.engine import definition_result, same
 from mamlpp.errors import InputError
-from mamlpp.input_checks import check_is_recipe
+from mamlpp.input_checks import check_is_recipe, check_is_sampler, whole_number
 from mamlpp.learner import MetaLearner
 from mamlpp.recipe import Recipe
 from mamlpp.run.run import MakeLearner, Run, make_learner
@@ -48,7 +48,7 @@ def train_seeds(
     _check(recipes, seeds, learner)
     pairs = [(name, seed) for name in recipes for seed in seeds]
     arguments = {
-        (name, seed): (recipes[name].with_(seed=seed), train.with_seed(seed), validation, learner)
+        (name, seed): (recipes[name].with_(seed=seed), _of_seed(train, seed), validation, learner)
         for name, seed in pairs
     }
     expected = {name: _definition(recipe, train, learner) for name, recipe in recipes.items()}
@@ -74,13 +74,28 @@ def train_seeds(
 def _definition(recipe: Recipe, train: Any, learner: MakeLearner | None) -> list[Tensor]:
     """What the definition computes with such a learner, on the sampler's first task if it must."""
     made = make_learner(learner, recipe.with_(seed=0), shape_of(train), ways_of(train))
-    one = as_batch(train.with_seed(0).sample(1)) if made._own_network else None
+    one = as_batch(_of_seed(train, 0).sample(1)) if made._own_network else None
     return definition_result(made, one)
+
+
+def _of_seed(train: Any, seed: int) -> Any:
+    """The sampler with this seed; one without a generator draws by the recipe's."""
+    check_is_sampler(train)
+    if hasattr(train, "with_seed"):
+        return train.with_seed(seed)
+    if hasattr(train, "generator"):
+        raise InputError(
+            f"{type(train).__name__} has a generator of its own, but no with_seed(seed), so that "
+            f"each seed would train on the same tasks; give it that method"
+        )
+    return train
 
 
 def _check(
     recipes: Mapping[str, Recipe], seeds: Sequence[int], learner: MakeLearner | None
 ) -> None:
+    if not isinstance(recipes, Mapping) or not isinstance(seeds, Sequence):
+        raise InputError("give recipes by name, and a list of seeds: train_seeds({'MAML': recipe})")
     if not recipes or not seeds:
         raise InputError("there is nothing to train: give at least one recipe and one seed")
     for recipe in recipes.values():
@@ -96,7 +111,7 @@ def _check(
 def _worker_count(device: torch.device, runs: int, requested: int | None) -> int:
     """By default one process per core, or one process on a GPU, where several would only queue."""
     if requested is not None:
-        return requested
+        return whole_number("workers", requested)
     return min(runs, cpu_count()) if device.type == "cpu" else 1
 
 

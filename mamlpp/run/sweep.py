@@ -136,8 +136,8 @@ def _cells(plain: dict[str, Any]) -> Iterator[Cell]:
         plain["seeds"], plain["tasks"], points, plain["recipes"]
     ):
         own = {key: value for key, value in tasks.items() if key not in _TASK}
-        fields = plain.get("profile", {}) | own | changes.get(name, {}) | point
-        fields.pop("recipe", None)
+        changed = {k: v for k, v in changes.get(name, {}).items() if k != "recipe"}
+        fields = plain.get("profile", {}) | own | changed | point
         setting = {key: tasks[key] for key in _TASK}
         settings = RECIPES[_base(plain, name)].with_(**fields, seed=seed)
         yield Cell(
@@ -162,10 +162,19 @@ def _check(plain: dict[str, Any]) -> None:
     for key, kind in _NEEDED.items():
         if not plain.get(key) or not isinstance(plain[key], kind):
             raise InputError(f"{key} must be a {'list' if kind is list else 'whole number'}")
+    whole_number("test_tasks", plain["test_tasks"], least=2)
+    whole_number("ensemble", plain["ensemble"])
     for key in ("profile", "changes", "grid"):
         if not isinstance(plain.get(key, {}), dict):
             raise InputError(f"[{key}] must be a table, not {plain[key]!r}")
+        if "seed" in plain.get(key, {}):
+            raise InputError(f"[{key}] has a seed; give it in the list of seeds")
     for name in plain["recipes"]:
+        if not isinstance(name, str) or not name or any(c in name for c in "/\\"):
+            raise InputError(
+                f"a recipe's name, which becomes a folder, must be a word without slashes, not "
+                f"{name!r}"
+            )
         if _base(plain, name) not in RECIPES:
             raise InputError(
                 f"there is no recipe {name!r}; choose from {', '.join(RECIPES)}, or make it of one "
@@ -183,6 +192,8 @@ def _check(plain: dict[str, Any]) -> None:
         for key in _TASK:
             if key not in tasks:
                 raise InputError(f"one of its [[tasks]] has no {key}; add it")
+        if not isinstance(tasks["dataset"], str):
+            raise InputError(f"dataset must be a name or a path, not {tasks['dataset']!r}")
         for key in ("ways", "shots", "queries"):
             whole_number(key, tasks[key])
     for seed in plain["seeds"]:

@@ -113,6 +113,13 @@ def test_every_point_of_a_grid_is_a_training_with_its_values_and_a_table(write):
         ("seeds = [0]", 'seeds = ["0"]', "each of seeds must be a whole number"),
         ("[profile]", "[grid]\nouter_rate = 0.1\n[profile]", "different values of outer_rate, not"),
         ("[profile]", "[grid]\nouter_rat = [1, 2]\n[profile]", "no field 'outer_rat'"),
+        ("[profile]", '[grid]\nrecipe = ["maml", "maml++"]\n[profile]', "no field 'recipe'"),
+        ("[profile]", "[grid]\nseed = [1, 2]\n[profile]", "give it in the list of seeds"),
+        ("test_tasks = 4", "test_tasks = 1", "test_tasks must be a whole number, 2 or more"),
+        ("ensemble = 2", "ensemble = true", "ensemble must be a whole number, 1 or more, not True"),
+        ('"maml++"]', '"my/own"]', "must be a word without slashes, not 'my/own'"),
+        ('"maml++"]', "3]", "must be a word without slashes, not 3"),
+        ('dataset = "glyphs"', "dataset = 3", "dataset must be a name or a path, not 3"),
     ],
 )
 def test_an_error_in_the_file_is_reported_in_one_sentence(write, before, after, sentence):

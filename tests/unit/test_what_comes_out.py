@@ -57,6 +57,13 @@ def test_a_run_is_exported_by_a_command(tmp_path, capsys):
         assert file.metadata()["layers"] == str(plain)
     path = mamlpp.export(run, tmp_path / "w.pt", step=2)
     assert torch.load(path)["1.weight"].equal(run.learner.network.blocks[0].norm.weight[2])
+    for wrong, words in ((tmp_path, "a Run is expected, .* not"), (run.learner, "not MetaLearner")):
+        with pytest.raises(mamlpp.InputError, match=words):
+            mamlpp.export(wrong, tmp_path / "w")
+    with pytest.raises(mamlpp.InputError, match=r"such as run\.learner, not Run"):
+        mamlpp.plain_network(run)
+    with pytest.raises(mamlpp.InputError, match="step must be a whole number, 0 or more, not -1"):
+        mamlpp.export(run, tmp_path / "w", step=-1)
     with pytest.raises(mamlpp.InputError, match="nothing can be written"):
         mamlpp.export(run, tmp_path / "run" / "run.json" / "w.pt")
 
@@ -85,6 +92,12 @@ def test_what_is_printed_at_the_prompt_is_short(tmp_path):
         (noise_sampler(), ("3-way 1-shot, 2 queries", "6 classes of 4 images, 1x16x16")),
         (images_of(), ("ImageSet noise train: 6 classes",)),
         (mamlpp.SinusoidSampler(), ("10 shots, 10 queries, seed 0",)),
+        (noise_sampler().sample(2), ("TaskBatch of 2 tasks", "support_x [2, 3, 1, 16, 16]")),
+        (mamlpp.evaluate(run, images_of("test"), tasks=2), ("Evaluation: ", "over 2 tasks")),
+        (run.kept[0], ("Best of iteration",)),
+        (mamlpp.load_result("cures"), ("RecordedResult cures: ", "sweeps/cures.toml")),
+        (mamlpp.load_result("cures").runs[0], ("RecordedRun glyphs-5way", "% by support")),
+        (mamlpp.RECIPES, ("recipes: maml, fomaml",)),
     ):
         assert len(repr(thing)) < 400
         for word in words:
