@@ -16,6 +16,7 @@ import sys
 import threading
 import tomllib
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
@@ -117,11 +118,22 @@ def read_sweep(path: Path) -> list[Cell]:
         raise InputError(f"there is no sweep file {path}; the sweeps of this kit are in sweeps/")
     text = read_text(path)
     try:
-        return list(_cells(tomllib.loads(text)))
+        return _with_names_of_their_own(list(_cells(tomllib.loads(text))))
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"the sweep {path} is not valid TOML: {error}") from error
     except (InputError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"the sweep {path} cannot be run: {error}") from error
+
+
+def _with_names_of_their_own(cells: list[Cell]) -> list[Cell]:
+    """The cells; `InputError` where two would have the same folder."""
+    for name, count in Counter(cell.name for cell in cells).items():
+        if count > 1:
+            raise InputError(
+                f"{count} of its runs would be {name}: give its [[tasks]] other ways, shots or "
+                f"names of datasets, or put them into sweeps of their own"
+            )
+    return cells
 
 
 _NEEDED = {"recipes": list, "seeds": list, "test_tasks": int, "ensemble": int, "tasks": list}

@@ -1,5 +1,6 @@
 """The outer loop: draw a meta-batch, take a meta-step, validate after each epoch, write it down."""
 
+import atexit
 import copy
 import math
 import sys
@@ -18,6 +19,7 @@ from mamlpp.data.tasks import TaskBatch
 from mamlpp.diagnostics import Diagnosis, diagnose
 from mamlpp.engine import Engine, Workers, one_thread
 from mamlpp.errors import InputError, InputWarning
+from mamlpp.files import user_path
 from mamlpp.gradients import second_derivatives
 from mamlpp.input_checks import check_sampler
 from mamlpp.learner import MetaLearner
@@ -338,7 +340,8 @@ def tensorboard(directory: Path | str) -> Callable[[Trainer, Row], None]:
             "TensorBoard is not installed; pip install tensorboard, or read history.csv, which has "
             "the same numbers"
         ) from error
-    writer = SummaryWriter(str(directory))
+    writer = SummaryWriter(str(user_path(directory)))
+    atexit.register(writer.close)  # which writes what an interrupted training left in memory
 
     def write(trainer: Trainer, row: Row) -> None:
         for name, value in row.items():

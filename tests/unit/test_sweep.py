@@ -45,6 +45,8 @@ msl_epochs = 1
 second_order_from = 1
 """
 
+TWICE = '[[tasks]]\ndataset = "there/glyphs"\nways = 3\nshots = 1\nqueries = 2\n[profile]'
+
 
 @pytest.fixture
 def write(tmp_path):
@@ -118,6 +120,7 @@ def test_every_point_of_a_grid_is_a_training_with_its_values_and_a_table(write):
         ("test_tasks = 4", "test_tasks = 1", "test_tasks must be a whole number, 2 or more"),
         ("ensemble = 2", "ensemble = true", "ensemble must be a whole number, 1 or more, not True"),
         ('"maml++"]', '"my/own"]', "must be a word without slashes, not 'my/own'"),
+        ("[profile]", TWICE, "2 of its runs would be glyphs-3way-1shot/maml-0: give"),
         ('"maml++"]', "3]", "must be a word without slashes, not 3"),
         ('dataset = "glyphs"', "dataset = 3", "dataset must be a name or a path, not 3"),
     ],

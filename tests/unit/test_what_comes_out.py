@@ -1,6 +1,8 @@
 """What a run gives away: features, classifiers in files, plain networks; what the prompt says."""
 
 import pickle
+import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -116,11 +118,29 @@ def test_help_tells_every_field_and_recipes_say_what_there_is():
         mamlpp.RECIPES["anil"]
 
 
-def test_tensorboard_is_asked_for_by_name(tmp_path):
-    pytest.importorskip("tensorboard")
-    noise_trainer(directory=tmp_path).fit()
-    mamlpp.tensorboard(tmp_path)(None, {"iteration": 1, "loss": 2.0, "validation_loss": 1.0})
-    assert list(tmp_path.glob("events.*"))
+def test_tensorboard_gets_every_number_of_the_history(tmp_path, monkeypatch):
+    class Writer(dict):
+        def __init__(self, directory):
+            assert directory == str(tmp_path)
+
+        def add_scalar(self, name, value, iteration):
+            self[name, iteration] = value
+
+        def flush(self):
+            found.update(self)
+
+        close = flush
+
+    found = {}
+    module = SimpleNamespace(SummaryWriter=Writer)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
+    trainer = noise_trainer()
+    trainer.callbacks = [mamlpp.tensorboard(tmp_path)]
+    rows = trainer.fit().history.rows
+    assert found == {(k, r["iteration"]): r[k] for r in rows for k in r if k != "iteration"}
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(mamlpp.InputError, match="TensorBoard is not installed; pip install tens"):
+        mamlpp.tensorboard(tmp_path)
 
 
 @pytest.mark.parametrize(
