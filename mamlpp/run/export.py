@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
 from mamlpp.errors import InputError
@@ -66,7 +66,7 @@ def export(run: Run, path: Path | str, step: int = 0) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as part:
             if path.suffix == ".safetensors":
-                save_file(state, part, about)
+                part.write_bytes(save(state, about))
             else:
                 torch.save(state, part)
     except OSError as error:

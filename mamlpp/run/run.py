@@ -32,6 +32,7 @@ from mamlpp.run.changes import (
 )
 from mamlpp.run.checkpoints import KEPT_BEST, Best, latest_weights, read_best
 from mamlpp.run.history import GRADIENT_COLUMNS, History
+from mamlpp.run.outer import seeded
 
 
 @dataclass(frozen=True)
@@ -190,6 +191,7 @@ def make_learner(
 ) -> MetaLearner:
     """The kit's learner, the one that is given, or what its class or function makes.
 
+    The common generators are seeded by the recipe for that: the same seed draws the same weights.
     Raises `InputError` where it is no learner, or one of another recipe.
     """
     if given is None and shape is None:
@@ -201,7 +203,8 @@ def make_learner(
         return MetaLearner(recipe, shape, ways)
     learner = given if isinstance(given, MetaLearner) else None
     if learner is None and callable(given) and not isinstance(given, torch.nn.Module):
-        learner = given(recipe, shape, ways)
+        with seeded(recipe.seed, "learner"):
+            learner = given(recipe, shape, ways)
     if not isinstance(learner, MetaLearner):
         raise InputError(
             f"learner must be a MetaLearner, or its class, or a function of (recipe, image_shape, "

@@ -38,8 +38,10 @@ from mamlpp.errors import InputError, InputWarning
 from mamlpp.files import code_version, read_text, replacing
 from mamlpp.input_checks import whole_number
 from mamlpp.learner import MetaLearner
+from mamlpp.naming import counted
 from mamlpp.recipe import Recipe
 from mamlpp.recipes import RECIPES
+from mamlpp.run.checkpoints import KEPT_BEST
 from mamlpp.run.evaluation import Evaluation, evaluate_readings
 from mamlpp.run.run import Run, read_about
 from mamlpp.run.trainer import Trainer, default_device
@@ -118,14 +120,14 @@ def read_sweep(path: Path) -> list[Cell]:
         raise InputError(f"there is no sweep file {path}; the sweeps of this kit are in sweeps/")
     text = read_text(path)
     try:
-        return _with_names_of_their_own(list(_cells(tomllib.loads(text))))
+        return _checked(list(_cells(tomllib.loads(text))))
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"the sweep {path} is not valid TOML: {error}") from error
     except (InputError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"the sweep {path} cannot be run: {error}") from error
 
 
-def _with_names_of_their_own(cells: list[Cell]) -> list[Cell]:
+def _checked(cells: list[Cell]) -> list[Cell]:
     """The cells; `InputError` where two would have the same folder."""
     for name, count in Counter(cell.name for cell in cells).items():
         if count > 1:
@@ -133,6 +135,14 @@ def _with_names_of_their_own(cells: list[Cell]) -> list[Cell]:
                 f"{count} of its runs would be {name}: give its [[tasks]] other ways, shots or "
                 f"names of datasets, or put them into sweeps of their own"
             )
+    asked, most = cells[0].ensemble, min(KEPT_BEST, *(cell.settings.epochs for cell in cells))
+    if asked > most:
+        warnings.warn(
+            f"an ensemble of {asked} is asked for, but a run keeps {counted(most, 'checkpoint')} "
+            f"here: one for each epoch, at most {KEPT_BEST}",
+            InputWarning,
+            stacklevel=3,
+        )
     return cells
 
 

@@ -324,8 +324,8 @@ def plot_side_by_side(values: Mapping[str, Mapping[str, Any]], ax: Axes) -> Axes
     for index, name in enumerate(ours):
         ax.plot([], [], "os^"[index % 3], color=_PALETTE[index], label=name)
     # As far below the axes as their numbers and label take, however high they are.
-    below = {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "borderaxespad": 4.5}
-    ax.legend(**below, ncols=3, frameon=False, fontsize=9)
+    below = {"bbox_to_anchor": (0.5, 0), "borderaxespad": 4.5}
+    ax.legend(loc="upper center", **below, ncols=3, frameon=False, fontsize=9)
     return _label_rows(list(values), ax)
 
 

@@ -59,7 +59,9 @@ def _table(found: Sequence[tuple[Cell, Result]]) -> Table:
     return {
         "title": f"{kind} {first.point}".strip(),
         "test_tasks": first.tasks,
-        "ensemble": first.ensemble,
+        "ensemble": min(
+            (r.get("ensemble", c.ensemble) for c, r in found if r), default=first.ensemble
+        ),
         "size": _shared_fields([cell.settings for cell, _ in found]),
         "rows": rows,
     }
@@ -199,8 +201,8 @@ def draw_tables(tables: Sequence[Table]) -> Figure:
 
     A row that has none of them is left out, and so is a table.
     """
-    rows = [{n: r for n, r in table["rows"].items() if _says(r)} for table in tables]
-    tables = [table | {"rows": kept} for table, kept in zip(tables, rows, strict=True) if kept]
+    each = [{n: r for n, r in table["rows"].items() if _says(r)} for table in tables]
+    tables = [table | {"rows": kept} for table, kept in zip(tables, each, strict=True) if kept]
     height = sum(0.6 * len(table["rows"]) + 1.9 for table in tables)
     figure, axes = plt.subplots(
         len(tables), 1, figsize=(10, height), layout="constrained", squeeze=False

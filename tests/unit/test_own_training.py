@@ -151,6 +151,18 @@ def test_a_network_is_trained_resumed_evaluated_and_diagnosed(name, tmp_path):
     assert logits.shape == (len(task.query_x), WAYS)
 
 
+def test_a_learner_is_drawn_by_the_seed_of_its_recipe():
+    def make(recipe, shape, ways):
+        return mamlpp.MetaLearner(recipe, shape, ways, network=residual())
+
+    one, same, other = (
+        trainer(make, recipe=RECIPE.with_(seed=seed)).learner.network.stem.weight
+        for seed in (0, 0, 1)
+    )
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+
+
 def test_workers_get_the_same_network():
     one, two = (trainer(made(Odd), workers=workers) for workers in (1, 2))
     with warnings.catch_warnings():
@@ -168,6 +180,7 @@ def test_the_trainer_does_what_the_twenty_lines_do():
     found = trainer(made(residual), workers=2)
     found.learner.double()
     found.fit()
+    assert found.engine.workers.size == 2
     optimizer, sampler = torch.optim.Adam(learner.parameters(), lr=1e-3), noise_sampler("train")
 
     def model(weights, x, step):

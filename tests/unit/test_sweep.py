@@ -98,6 +98,11 @@ def test_every_point_of_a_grid_is_a_training_with_its_values_and_a_table(write):
     assert sweep.Cell.from_dict(asdict(cells[0])) == cells[0]
 
 
+def test_an_ensemble_that_is_larger_than_what_is_kept_is_said(write):
+    with pytest.warns(mamlpp.InputWarning, match="of 3 is asked for, but a run keeps 2 checkpoint"):
+        sweep.read_sweep(write(lambda text: text.replace("ensemble = 2", "ensemble = 3")))
+
+
 @pytest.mark.parametrize(
     ("before", "after", "sentence"),
     [

@@ -47,6 +47,10 @@ def test_tables_of_images_of_ones_own_have_their_folder_s_name():
     mine = RecordedResult("mine", "", (run("maml", 2, 0.5, dataset="there/my zoo@28x1"),))
     [table] = tables.recorded_tables(mine)
     assert tables.as_text(table).startswith("my zoo@28x1 20-way 1-shot, best checkpoint")
+    assert "ensemble of 3" in tables.as_text(table, "ensemble")
+    mine.runs[0].about["ensemble"] = 2  # which is what it kept
+    [table] = tables.recorded_tables(mine)
+    assert "ensemble of 2" in tables.as_text(table, "ensemble")
     empty = table | {"rows": {"anil": table["rows"]["maml"] | {"runs": []}}}
     figure = tables.draw_tables([table, empty])
     assert len(figure.axes) == 1, "no panel without a number"

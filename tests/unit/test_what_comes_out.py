@@ -1,6 +1,7 @@
 """What a run gives away: features, classifiers in files, plain networks; what the prompt says."""
 
 import pickle
+import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -85,7 +86,7 @@ def test_a_classifier_is_pickled_and_has_features():
         own.features(torch.rand(2, 8))
 
 
-def test_what_is_printed_at_the_prompt_is_short(tmp_path):
+def test_what_is_printed_at_the_prompt_is_short(tmp_path, monkeypatch):
     run = noise_trainer(directory=tmp_path).fit()
     for thing, words in (
         (run, ("Run of noise 3-way 1-shot", "4 meta-steps", "best validation", "FixedRate")),
@@ -105,6 +106,15 @@ def test_what_is_printed_at_the_prompt_is_short(tmp_path):
         for word in words:
             assert word in repr(thing)
     assert mamlpp.__version__ == mamlpp.files.code_version()["mamlpp"]
+    elsewhere = tmp_path / "project" / "mamlpp" / "files.py"
+    elsewhere.parent.mkdir(parents=True)
+    for words in (
+        ["init"],
+        ["-c", "user.name=a", "-c", "user.email=b", "commit", "-m", "c", "--allow-empty"],
+    ):
+        subprocess.run(["git", *words], cwd=tmp_path / "project", check=True, capture_output=True)
+    monkeypatch.setattr("mamlpp.files.__file__", str(elsewhere))
+    assert mamlpp.files.code_version()["commit"] is None, "of somebody's own repository"
     assert mamlpp.__version__
     assert '"commit": ' in (tmp_path / "run.json").read_text()
 
