@@ -20,17 +20,23 @@ from benchmarks import published
 from benchmarks.race import Contender, Step, race
 from benchmarks.report import ROOT
 from benchmarks.timing import seconds
-from benchmarks.workloads import W1
+from benchmarks.workloads import W1, Workload
 from mamlpp.errors import InputError
 
 PROCESSES, ROUNDS = 3, 5
 TURNS = 3  # timed evaluations, each of one meta-batch of tasks
 
+QUICK = Workload(
+    "maml++-quick, 28x28, 5-way, 5 queries per class", mamlpp.RECIPES["maml++-quick"],
+    ways=5, queries=5,
+)  # fmt: skip
+
 LINES = {
     "import mamlpp, s": "import mamlpp",
     "first meta-step, sweeps/laptop.toml, cold, s": "small.first_meta_step()",
     "adapt to one task, 5-way 1-shot, ms": "print(1000 * small.adapt())",
-    "evaluation at W1, tasks per second": "print(small.evaluation())",
+    "evaluation at W1, tasks per second": "print(small.evaluation(small.W1))",
+    "evaluation, maml++-quick, tasks per second": "print(small.evaluation(small.QUICK))",
 }
 
 
@@ -49,7 +55,9 @@ def main(against: Path | None = None) -> int:
         for what, code in LINES.items():
             show(what, median(run(code) for _ in range(PROCESSES)))
         if against is not None:
-            show("the same, speed relative to published", evaluation_against(against))
+            for name, workload in {"at W1": W1, "of maml++-quick": QUICK}.items():
+                times = evaluation_against(workload, against)
+                show(f"evaluation {name}, relative to published", times)
     except InputError as error:
         print(error, file=sys.stderr)
         return 1
@@ -94,24 +102,26 @@ def adapt() -> float:
     return median(seconds(learn) for _ in range(11))
 
 
-def evaluation() -> float:
+def evaluation(workload: Workload) -> float:
     """Tasks evaluated per second."""
-    step = evaluate_some()
+    step = evaluate_some(workload)
     step()
-    return W1.recipe.meta_batch * TURNS / seconds(lambda: [step() for _ in range(TURNS)])
+    tasks = TURNS * workload.recipe.meta_batch
+    return tasks / seconds(lambda: [step() for _ in range(TURNS)])
 
 
-def evaluate_some() -> Step:
-    """Our evaluation of one meta-batch of tasks at W1."""
-    learner = mamlpp.MetaLearner(W1.recipe, W1.image_shape, W1.ways)
-    sampler = W1.sampler()
-    return lambda: mamlpp.evaluate_tasks(learner, sampler, W1.recipe.meta_batch)
+def evaluate_some(workload: Workload) -> Step:
+    """Our evaluation of one meta-batch of tasks."""
+    learner = mamlpp.MetaLearner(workload.recipe, workload.image_shape, workload.ways)
+    sampler = workload.sampler()
+    return lambda: mamlpp.evaluate_tasks(learner, sampler, workload.recipe.meta_batch)
 
 
-def evaluation_against(checkout: Path) -> float:
+def evaluation_against(workload: Workload, checkout: Path) -> float:
     """Speed of our evaluation relative to the published code, on one core."""
-    theirs = Contender("published", published.evaluation, W1, checkout)
-    seconds, _ = race([Contender("ours", evaluate_some), theirs], ROUNDS)
+    ours = Contender("ours", evaluate_some, workload)
+    theirs = Contender("published", published.evaluation, workload, checkout)
+    seconds, _ = race([ours, theirs], ROUNDS)
     if "published" not in seconds:
         raise InputError(f"the code in {checkout} failed; see the error printed above")
     ratios = zip(seconds["published"], seconds["ours"], strict=True)

@@ -3,6 +3,7 @@
 import os
 import signal
 import tempfile
+from pathlib import Path
 
 import hypothesis
 import matplotlib
@@ -21,6 +22,18 @@ os.environ.setdefault("MAMLPP_CLAIMS", f"{tempfile.mkdtemp()}/claims.jsonl")
 os.environ.setdefault("MAMLPP_PROGRESS", f"{tempfile.mkdtemp()}/progress.json")
 hypothesis.settings.register_profile("mamlpp", deadline=None)  # shared cores make times jump
 hypothesis.settings.load_profile("mamlpp")
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(items):
+    """Keep a file's tests in one process, since they share what takes long to make.
+
+    Notebooks share nothing: they fill the gaps at the end.
+    """
+    notebooks = Path(__file__).parent / "notebooks"
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None and notebooks not in item.path.parents:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ from functools import cache
 from typing import Any
 
 import psutil
-import torch
 from joblib import Parallel, cpu_count, delayed
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -25,6 +24,9 @@ from mamlpp.recipe import Recipe
 from mamlpp.run.run import MakeLearner, Run, make_learner
 from mamlpp.run.trainer import Trainer
 from mamlpp.run.training_checks import device_of, shape_of, ways_of
+from mamlpp.run.worker_count import meta_step_seconds, meta_steps
+
+LEAST_TRAININGS = 15.0  # estimated seconds: shorter trainings end before other processes begin
 
 
 def train_seeds(
@@ -40,7 +42,8 @@ def train_seeds(
     A seed determines the initial weights and the training tasks: all recipes start from the same
     weights (if their networks have the same shape) and see the same tasks. The validation tasks are
     the same for all runs. On a CPU the runs train in parallel in `workers` processes (default: one
-    per core), one thread each, and reach the same weights as when trained alone on one thread.
+    per core, or this one alone where they would take longer to start than to train), one thread
+    each, and reach the same weights as when trained alone on one thread.
     `learner` is the class or function of a learner of your own, as `Trainer` takes it: called once
     for each run, with (recipe, image_shape, ways). Raises `InputError` if there is no recipe, no
     seed, or a repeated seed.
@@ -51,12 +54,15 @@ def train_seeds(
         (name, seed): (recipes[name].with_(seed=seed), _of_seed(train, seed), validation, learner)
         for name, seed in pairs
     }
-    expected = {name: _definition(recipe, train, learner) for name, recipe in recipes.items()}
+    made = {name: _make(recipe, train, learner) for name, recipe in recipes.items()}
+    expected = {name: _definition(one, train) for name, one in made.items()}
     jobs = (
         delayed(_train_elsewhere)(*arguments[name, seed], os.getpid(), expected[name])
         for name, seed in pairs
     )
-    pool = Parallel(_worker_count(device_of(train), len(pairs), workers), return_as="generator")
+    if workers is None:
+        workers = _worker_count(list(made.values()), train, len(seeds))
+    pool = Parallel(whole_number("workers", workers), return_as="generator")
     runs: dict[str, list[Run]] = {name: [] for name in recipes}
     finished = tqdm(pool(jobs), "training", len(pairs), unit="run")
     for (name, seed), run in zip(pairs, finished, strict=True):
@@ -71,9 +77,12 @@ def train_seeds(
     return runs
 
 
-def _definition(recipe: Recipe, train: Any, learner: MakeLearner | None) -> list[Tensor]:
-    """What the definition computes with such a learner, on the sampler's first task if it must."""
-    made = make_learner(learner, recipe.with_(seed=0), shape_of(train), ways_of(train))
+def _make(recipe: Recipe, train: Any, learner: MakeLearner | None) -> MetaLearner:
+    return make_learner(learner, recipe.with_(seed=0), shape_of(train), ways_of(train))
+
+
+def _definition(made: MetaLearner, train: Any) -> list[Tensor]:
+    """What the definition computes with this learner, on the sampler's first task if it must."""
     one = as_batch(_of_seed(train, 0).sample(1)) if made._own_network else None
     return definition_result(made, one)
 
@@ -108,11 +117,15 @@ def _check(
         raise InputError(f"seeds must all be different, but are {list(seeds)}")
 
 
-def _worker_count(device: torch.device, runs: int, requested: int | None) -> int:
-    """By default one process per core, or one process on a GPU, where several would only queue."""
-    if requested is not None:
-        return whole_number("workers", requested)
-    return min(runs, cpu_count()) if device.type == "cpu" else 1
+def _worker_count(learners: Sequence[MetaLearner], train: Any, seeds: int) -> int:
+    """One process per core; on a GPU, where several would queue, and for short work, this one."""
+    if device_of(train).type != "cpu":
+        return 1
+    steps = [meta_step_seconds(learner, train) for learner in learners]
+    known = [x * meta_steps(y) for x, y in zip(steps, learners, strict=True) if x is not None]
+    if len(known) == len(learners) and seeds * sum(known) < LEAST_TRAININGS:
+        return 1
+    return min(len(learners) * seeds, cpu_count())
 
 
 def _train_elsewhere(
@@ -122,7 +135,7 @@ def _train_elsewhere(
     """Train; or None in a process whose definition does not compute what the parent expects."""
     if os.getpid() != parent:
         _exit_with_parent(parent)
-        if not same(_definition(recipe, train, learner), expected):
+        if not same(_definition(_make(recipe, train, learner), train), expected):
             return None
     return _train(recipe, train, validation, learner)
 

@@ -605,6 +605,8 @@ def _listen() -> None:
 def _worker_main() -> None:
     """Run the job, one line of JSON, that comes on standard input; then `_listen` there."""
     keep_priority()
+    # A script's background jobs are started with this signal ignored, and hand that on.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     job = json.loads(sys.stdin.readline())
     threading.Thread(target=_listen, daemon=True).start()
     cell = Cell.from_dict(job["cell"])

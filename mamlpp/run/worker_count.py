@@ -14,36 +14,43 @@ from mamlpp.data.tasks import TaskSampler
 from mamlpp.learner import MetaLearner
 
 RATE = 2e10  # operations per second of one core, as an order of magnitude
+LEAST_INNER_STEP = 4e-3  # seconds that the smallest network takes for one, for a task
 LEAST_STEP, LEAST_TRAINING = 0.1, 60.0  # seconds by that rate: below, starting processes costs more
 MEMORY = 1.5e9  # bytes that should be free for each process
 
 
-def choose_workers(learner: MetaLearner, sampler: TaskSampler) -> int:
+def choose_workers(learner: MetaLearner, sampler: object) -> int:
     """How many processes to use, this one included; 1 on a GPU."""
-    recipe = learner.recipe
     if getattr(sampler, "device", torch.device("cpu")).type != "cpu":
         return 1
-    if not isinstance(sampler, TaskSampler) or learner.image_shape is None:
-        return 1  # Its work cannot be estimated.
-    step = meta_step_operations(learner, sampler) / RATE
-    if step < LEAST_STEP or step * recipe.epochs * recipe.iterations_per_epoch < LEAST_TRAINING:
+    step = meta_step_seconds(learner, sampler)
+    if step is None or step < LEAST_STEP or step * meta_steps(learner) < LEAST_TRAINING:
         return 1
     room = int(psutil.virtual_memory().available / MEMORY)
-    return max(1, min(available_cores(), recipe.meta_batch, room))
+    return max(1, min(available_cores(), learner.recipe.meta_batch, room))
 
 
-def meta_step_operations(learner: MetaLearner, sampler: TaskSampler) -> float:
-    """Operations of a meta-step, from those of one image on its way through the network.
+def meta_steps(learner: MetaLearner) -> int:
+    """How many meta-steps a training takes."""
+    return learner.recipe.epochs * learner.recipe.iterations_per_epoch
 
-    A step of second order costs about nine times its forward pass, the query set three times.
+
+def meta_step_seconds(learner: MetaLearner, sampler: object) -> float | None:
+    """About how long a meta-step takes on one core; None where its work cannot be estimated.
+
+    From the operations of one image on its way through the network: a step of second order costs
+    about nine times its forward pass, the query set three times.
     """
+    if not isinstance(sampler, TaskSampler) or learner.image_shape is None:
+        return None
     recipe = learner.recipe
     images = torch.zeros(2, *learner.image_shape)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         learner(learner.weights(), images)
     support, query = sampler.ways * sampler.shots, sampler.ways * sampler.queries
     passes = recipe.inner_steps * 9 * support + 3 * query
-    return counter.get_total_flops() / len(images) * passes * recipe.meta_batch
+    task = counter.get_total_flops() / len(images) * passes / RATE
+    return recipe.meta_batch * max(task, recipe.inner_steps * LEAST_INNER_STEP)
 
 
 def available_cores() -> int:

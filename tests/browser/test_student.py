@@ -5,17 +5,20 @@ from pathlib import Path
 import pytest
 
 from mamlpp.show import quiz
+from tests.browser.conftest import Lab
 
 pytestmark = pytest.mark.xdist_group("browser")  # one worker, so that all tests share one server
 NOTEBOOK = Path(__file__).with_name("student.ipynb")
 IMPORT, QUIZ, SLIDER, CHOICE, GUESSES, GAME, PLAYED, ALPHABET, DRAWN, PROGRESS = range(1, 11)
 
 
-@pytest.fixture
-def opened(lab):
+@pytest.fixture(scope="module")
+def opened(server, browser):
+    lab = Lab(server, browser)
     lab.open(NOTEBOOK, lambda text: text.replace("import mamlpp", own_progress(lab.folder), 1))
     lab.run(IMPORT)
-    return lab
+    yield lab
+    lab.close()
 
 
 def own_progress(folder):

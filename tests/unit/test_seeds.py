@@ -133,3 +133,16 @@ def test_workers_exit_when_their_parent_is_killed():
     parent.wait()
     assert len(busy) == 2
     assert not psutil.wait_procs(busy, timeout=20)[1]
+
+
+def test_processes_start_for_long_work_alone(monkeypatch):
+    monkeypatch.setattr(seeds, "cpu_count", lambda: 4)
+    train = noise_sampler()
+
+    def chosen(**size):
+        recipe = mamlpp.RECIPES["maml"].with_(**size)
+        learner = mamlpp.MetaLearner(recipe, train.images.shape, train.ways)
+        return seeds._worker_count([learner, learner], train, 3)
+
+    assert chosen(filters=4, meta_batch=2, epochs=1, iterations_per_epoch=20) == 1
+    assert chosen() == 4

@@ -158,6 +158,7 @@ def test_the_sweeps_of_this_kit_are_the_papers_tables_and_our_own():
     files = {path.stem: sweep.read_sweep(path) for path in (ROOT / "sweeps").glob("*.toml")}
     assert set(files) == {
         *("laptop", "omniglot_20way_5000", "omniglot_20way", "mini_imagenet_5way"),
+        "mini_imagenet_3000",
         *("figure1", "rates", "cures", "readings", "leave_one_out", "quick"),
     }
     for name, cells in files.items():
@@ -370,14 +371,18 @@ def test_two_sweeps_at_once_share_the_work(write, tmp_path):
         assert len(lines) == 1 + cell.steps
 
 
-def test_ctrl_c_saves_every_run_in_progress(longer, tmp_path):
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_saves_every_run_in_progress(sent, longer, tmp_path):
     cells, runs = sweep.read_sweep(longer), tmp_path / "runs"
+    # SIGTERM is what ends a script's background job, which starts with Ctrl-C ignored.
+    ignored = signal.SIG_IGN if sent == signal.SIGTERM else signal.SIG_DFL
     process = subprocess.Popen(
         [sys.executable, "-m", "mamlpp", "sweep", str(longer), "--directory", str(runs)],
         cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, ignored),
     )  # fmt: skip
     begun = wait_for(lambda: training(cells, runs))
-    process.send_signal(signal.SIGINT)
+    process.send_signal(sent)
     assert process.wait(60) == 130, process.stderr.read()
     for cell in begun:
         folder = runs / cell.name
