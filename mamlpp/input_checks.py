@@ -151,7 +151,7 @@ def frozen_parameters(network: nn.Module) -> frozenset[str]:
     )
     if wrapped or hasattr(network, "_orig_mod"):
         raise InputError(
-            f"the network is inside a {_kind(network)}, which takes no weights of the inner loop; "
+            f"the network is wrapped in {_kind(network)}, which takes no weights of the inner loop; "
             f"give the network itself"
         )
     kinds = {p.kind for p in inspect.signature(network.forward).parameters.values()}

@@ -625,7 +625,7 @@ def test_what_cannot_be_a_network_is_refused_by_name():
     for network, words in (
         (nn.Flatten(), "nothing to learn"),
         (nn.Sequential(nn.Flatten(), nn.LazyLinear(WAYS)), "1 is a LazyLinear that has not seen"),
-        (nn.DataParallel(linear), "inside a DataParallel"),
+        (nn.DataParallel(linear), "wrapped in DataParallel"),
         (torch.optim.swa_utils.AveragedModel(linear), "forward of AveragedModel takes anything"),
         (nn.InstanceNorm1d(1, affine=True, track_running_stats=True), "InstanceNorm1d with runn"),
     ):
