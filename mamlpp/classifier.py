@@ -1,13 +1,12 @@
 """What `MetaLearner.adapt` returns: a network that has learned a task."""
 
-import inspect
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
+from mamlpp.calls import call
 from mamlpp.errors import InputError
 from mamlpp.input_checks import as_images
 from mamlpp.precision import full_precision
@@ -54,11 +53,8 @@ class Classifier:
         network = self.learner.network
         if not hasattr(network, "features"):
             raise InputError(f"{type(network).__name__} has no method features; give it one")
-        accepted = inspect.signature(network.features).parameters
-        options = {"step": self.step} | self._options()
-        if not any(p.kind is p.VAR_KEYWORD for p in accepted.values()):
-            options = {name: value for name, value in options.items() if name in accepted}
-        return functional_call(_Features(network), self._named(), (self._images(images),), options)
+        options, x = {"step": self.step} | self._options(), self._images(images)
+        return call(_Features(network), self._named(), x, options, network.features)
 
     def _named(self) -> dict[str, Tensor]:
         return {f"network.{name}": weight for name, weight in self.weights.items()}

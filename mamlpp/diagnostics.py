@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mamlpp.gradients import in_a_row
 from mamlpp.inner_rates import layer_of
 from mamlpp.input_checks import any_numbers, check_is_learner, tasks_of
 from mamlpp.learner import MetaLearner
@@ -117,4 +118,4 @@ def _layer_norms(gradient: Weights) -> Tensor:
 
 def _flat(parts: Iterable[Tensor]) -> Tensor:
     # In float64: the square of a large but finite float32 would overflow.
-    return torch.cat([part.flatten() for part in parts]).double()
+    return torch.cat([in_a_row(part) for part in parts]).double()

@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 
@@ -29,8 +30,12 @@ _MARKS = {
 def user_path(path: str | os.PathLike[str]) -> Path:
     """The path that a person means, absolute, so that a later change of folder does not move it.
 
-    A leading `~` becomes the home folder. Raises `InputError` where nobody has that home folder.
+    A leading `~` becomes the home folder. Raises `InputError` where nobody has that home folder,
+    and for what is no path.
     """
+    if not isinstance(path, str | os.PathLike):
+        kind = type(path).__name__
+        raise InputError(f"the path of a file or folder is expected, such as 'runs/x', not {kind}")
     try:
         return Path(path).expanduser().absolute()
     except RuntimeError:
@@ -134,11 +139,15 @@ def remove_leftovers(folder: Path, older_than: float = 0) -> None:
 
 
 def code_version() -> dict[str, str | None]:
-    """The version of this kit, and the git commit of its code; None outside of a checkout."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-    commit = None
+    """The version of this kit, and the git commit of its code; None outside of a checkout.
+
+    Where it is installed below somebody's own repository, that one's commit says nothing of it.
+    """
+    here, commit = Path(__file__), None
+    git = partial(subprocess.run, capture_output=True, text=True, check=True, cwd=here.parent)
     with suppress(OSError, subprocess.CalledProcessError):
-        commit = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        git(["git", "ls-files", "--error-unmatch", here.name])
+        commit = git(["git", "rev-parse", "HEAD"]).stdout.strip()
     return {"mamlpp": version(), "commit": commit}
 
 

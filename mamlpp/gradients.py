@@ -3,7 +3,9 @@
 And the rate of the optimizer that follows it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,12 +19,15 @@ def inner_gradients(
 ) -> dict[str, Tensor]:
     """The gradient of a loss, or of the sum of several, with respect to every weight, by name.
 
-    Raises `InputError`, with their names, for weights that the loss does not depend on.
+    Raises `InputError`, with their names, for weights that the loss does not depend on, and where
+    there are none.
     """
+    if not weights:
+        raise InputError("the inner loop has nothing to move: weights() of the learner is empty")
     frozen = [name for name, weight in weights.items() if not weight.requires_grad]
     if frozen:
         raise InputError(
-            f"the inner loop is to move {_listed(frozen)}, which requires no gradient; leave it "
+            f"the inner loop is to move {listed(frozen)}, which requires no gradient; leave it "
             f"out of the weights, or freeze it before the MetaLearner is made"
         )
     found: tuple[Tensor | None, ...] = (None,) * len(weights)
@@ -34,11 +39,53 @@ def inner_gradients(
     unused = [name for name, gradient in gradients.items() if gradient is None]
     if unused:
         raise InputError(
-            f"the support loss does not depend on {_listed(unused)}, which the inner loop is to "
+            f"the support loss does not depend on {listed(unused)}, which the inner loop is to "
             f"move; use it in forward, freeze it with requires_grad_(False) before the MetaLearner "
             f"is made, or leave it out of weights()"
         )
     return gradients  # type: ignore[return-value]
+
+
+def in_a_row(numbers: Tensor) -> Tensor:
+    """All numbers of a tensor; of complex ones, both parts."""
+    return (torch.view_as_real(numbers) if numbers.is_complex() else numbers).flatten()
+
+
+@contextmanager
+def second_derivatives() -> Iterator[None]:
+    """Raise `InputError` where a layer of PyTorch's has none."""
+    try:
+        yield
+    except NotImplementedError as error:
+        if "derivative" not in str(error):
+            raise
+        raise InputError(
+            f"a layer of the network has no second derivative: {error} Take another layer, or "
+            f"train in first order, with second_order_from=None"
+        ) from error
+
+
+def update(
+    rule: Any, name: str, weight: Tensor, gradient: Tensor, step: int, state: Any
+) -> tuple[Tensor, Any]:
+    """What the `update` of a rule returns: the new weight, and what to remember.
+
+    Raises `InputError` where it returns something else, or a weight that nothing can be learned of.
+    """
+    found = rule.update(name, weight, gradient, step, state)
+    moved = found[0] if isinstance(found, tuple) and len(found) == 2 else None
+    if not isinstance(moved, Tensor) or moved.shape != weight.shape:
+        shape = f" {list(found.shape)}" if isinstance(found, Tensor) else ""
+        raise InputError(
+            f"{type(rule).__name__}.update must return the new weight of {name}, "
+            f"{list(weight.shape)}, and what to remember or None, not {type(found).__name__}{shape}"
+        )
+    if not moved.requires_grad:
+        raise InputError(
+            f"{type(rule).__name__}.update returned a weight of {name} without a graph, so that "
+            f"the outer loop could learn nothing; leave out detach(), .data and no_grad()"
+        )
+    return moved, found[1]
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float | None) -> float:
@@ -48,7 +95,8 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float | None) -> float:
     return float(optimizer.param_groups[0]["lr"])
 
 
-def _listed(names: list[str], most: int = 5) -> str:
+def listed(names: list[str], most: int = 5) -> str:
+    """The first names, and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
 

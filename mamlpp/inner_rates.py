@@ -68,8 +68,8 @@ class MetaSGD(nn.Module):
 
 
 def layer_of(name: str) -> str:
-    """`"head"`, of `"head.weight"` and of `"head.bias"`."""
-    return name.rpartition(".")[0]
+    """`"head"`, of `"head.weight"` and of `"head.bias"`; "network" of what is in no layer."""
+    return name.rpartition(".")[0] or "network"
 
 
 def learned_step(step: int, learned: int, trained: int) -> int:

@@ -6,10 +6,11 @@ that would make the processor wait for it, except where a user hands images over
 the classifier that it returns, and a `TaskBatch` made by hand.
 """
 
+import inspect
 import math
 import operator
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import fields
@@ -17,7 +18,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.parallel import DistributedDataParallel
+from torch.nn.parameter import is_lazy
+from torch.nn.utils.weight_norm import WeightNorm
 
 from mamlpp.errors import InputError, InputWarning
 
@@ -25,7 +29,14 @@ BRIGHTEST = 2.0  # Images in 0 … 1 may overshoot a little, after interpolation
 
 
 def check_recipe(recipe: Any) -> None:
-    """Raise `InputError`, with the name of the field, where a recipe cannot be trained."""
+    """Raise `InputError`, with the name of the field, where a recipe cannot be trained.
+
+    Numbers of other libraries, which no JSON file holds, become Python's.
+    """
+    for field in fields(recipe):
+        value = getattr(recipe, field.name)
+        if hasattr(value, "item") and getattr(value, "ndim", 1) == 0:
+            object.__setattr__(recipe, field.name, value.item())
     for names, valid, expected in _EXPECTED:
         for name in names:
             if not valid(getattr(recipe, name)):
@@ -66,11 +77,12 @@ def as_step_weights(step_weights: Sequence[Any]) -> Sequence[Any]:
 
     Tensors, which may be on a GPU, are taken as they are.
     """
-    weights = list(step_weights)
+    given = list(step_weights) if isinstance(step_weights, Iterable) else []
+    weights = [w.item() if hasattr(w, "item") and not isinstance(w, Tensor) else w for w in given]
     if not weights:
         raise InputError("step_weights must have a number for each inner step, at least one")
-    numbers = [weight for weight in weights if not isinstance(weight, Tensor)]
-    if not all(_is_number(number) and 0 <= number < math.inf for number in numbers):
+    plain = [weight for weight in weights if not isinstance(weight, Tensor)]
+    if not all(_is_number(number) and 0 <= number < math.inf for number in plain):
         raise InputError(f"step_weights must be finite numbers from 0 on, not {weights}")
     if not isinstance(weights[-1], Tensor) and not weights[-1]:
         raise InputError(
@@ -93,11 +105,14 @@ def class_labels(labels: Any) -> Tensor:
 # Images and labels of a task ------------------------------------------------------------------
 
 
-def check_learner(recipe: Any, image_shape: Any, ways: Any, seed: Any, network: Any) -> None:
+def check_learner(
+    recipe: Any, image_shape: Any, ways: Any, seed: Any, network: Any, loss: Any, metrics: Any
+) -> None:
     """Raise `InputError` where a learner cannot be made of these."""
     check_is_recipe(recipe)
     if not isinstance(network, nn.Module | None):
         raise InputError(f"network must be an nn.Module, not {_kind(network)}")
+    _check_scores(loss, {} if metrics is None else metrics)
     shape = image_shape if isinstance(image_shape, tuple | list | torch.Size) else ()
     free = network is not None and image_shape is None
     if not free and (not shape or (network is None and len(shape) != 3)):
@@ -113,13 +128,50 @@ def check_learner(recipe: Any, image_shape: Any, ways: Any, seed: Any, network: 
         whole_number("seed", seed, least=0)
 
 
+def _check_scores(loss: Any, metrics: Any) -> None:
+    if not callable(loss):
+        raise InputError(f"loss must be a function of (outputs, targets), not {loss!r}")
+    if not isinstance(metrics, Mapping) or not all(map(callable, metrics.values())):
+        raise InputError(
+            f"metrics must be functions of (outputs, targets) by name, such as "
+            f"{{'error': F.l1_loss}}, not {metrics!r}"
+        )
+    if taken := [name for name in metrics if name in ("loss", "accuracy")]:
+        raise InputError(f"a metric cannot be named {taken[0]!r}, which there is; rename it")
+
+
 def frozen_parameters(network: nn.Module) -> frozenset[str]:
     """Names of the parameters of a network that require no gradient; it warns of them.
 
-    Raises `InputError` where nothing can be learned, and for PyTorch's running batch norm.
+    Raises `InputError` where nothing can be learned, for a wrapper around the network, and for
+    PyTorch's running batch norm.
     """
+    wrapped = isinstance(
+        network, nn.DataParallel | DistributedDataParallel | torch.jit.ScriptModule
+    )
+    if wrapped or hasattr(network, "_orig_mod"):
+        raise InputError(
+            f"the network is wrapped in {_kind(network)}, which takes no weights of the inner "
+            f"loop; give the network itself"
+        )
+    kinds = {p.kind for p in inspect.signature(network.forward).parameters.values()}
+    if kinds == {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}:
+        raise InputError(
+            f"the forward of {_kind(network)} takes anything, so that nobody can say whether it "
+            f"wants the step; give it forward(self, x) or forward(self, x, step)"
+        )
     for name, module in network.named_modules():
-        if isinstance(module, _BatchNorm | nn.InstanceNorm2d) and module.track_running_stats:
+        if any(isinstance(hook, WeightNorm) for hook in module._forward_pre_hooks.values()):
+            raise InputError(
+                f"{name or 'the network'} has nn.utils.weight_norm, which cannot be copied; use "
+                f"torch.nn.utils.parametrizations.weight_norm"
+            )
+        if any(is_lazy(parameter) for parameter in module.parameters(recurse=False)):
+            raise InputError(
+                f"{name or 'the network'} is a {_kind(module)} that has not seen an input, so its "
+                f"shape is unknown; call the network once before: network(torch.zeros(1, …))"
+            )
+        if isinstance(module, _NormBase) and module.track_running_stats:
             raise InputError(
                 f"{name or 'the network'} is a {_kind(module)} with running statistics, which each "
                 f"forward pass of the inner loop would move; use mamlpp.network.BatchNorm, "
@@ -138,6 +190,50 @@ def frozen_parameters(network: nn.Module) -> frozenset[str]:
     return frozen
 
 
+def make_rule(make: Callable[[Any], Any], weights: dict[str, Tensor]) -> Any:
+    """The inner rule that a function makes of the weights; `InputError` where it makes none."""
+    what = f"such as lambda weights: Momentum(), not {_kind(make)}"
+    if isinstance(make, type) or not (isinstance(make, nn.Module) or hasattr(make, "update")):
+        try:
+            rule = make(weights)
+        except TypeError as error:
+            what = f"which failed ({error})"
+        else:
+            if callable(rule) or hasattr(rule, "update"):
+                return rule
+            what = f"that has an update, or is a function of (name, step); it made {_kind(rule)}"
+    raise InputError(f"rule must be a function of the weights that makes a rule, {what}")
+
+
+def as_outputs(learner: Any, outputs: Any) -> Any:
+    """What a network returned; `InputError` where it is no tensor with a number for each class."""
+    if not isinstance(outputs, Tensor):
+        raise InputError(
+            f"{_kind(learner.network)} must return one tensor, not {_kind(outputs)}; choose the "
+            f"part that is to be judged in its forward"
+        )
+    if learner.ways is not None and (outputs.ndim < 2 or outputs.shape[-1] < learner.ways):
+        raise InputError(
+            f"{_kind(learner.network)} must return a number for each of {learner.ways} classes, "
+            f"[images, {learner.ways}], not {list(outputs.shape)}"
+        )
+    return outputs
+
+
+def as_loss(loss: Callable[[Tensor, Tensor], Any], outputs: Tensor, targets: Tensor) -> Tensor:
+    """The loss of outputs; `InputError` where it is no scalar, or would compare all with all."""
+    if targets.is_floating_point() and outputs.shape == (*targets.shape, 1):
+        raise InputError(
+            f"outputs are {list(outputs.shape)} and targets {list(targets.shape)}, so that each "
+            f"would be compared with every other; give targets {list(outputs.shape)}"
+        )
+    found = loss(outputs, targets)
+    if not isinstance(found, Tensor) or found.ndim > targets.ndim - 1:
+        kind = list(found.shape) if isinstance(found, Tensor) else repr(found)
+        raise InputError(f"loss must return a tensor with one number, the mean, not {kind}")
+    return found
+
+
 def check_is_recipe(recipe: Any) -> None:
     """Raise `InputError` for what is not a `Recipe`, such as the name of one."""
     if not hasattr(recipe, "inner_steps"):
@@ -150,17 +246,22 @@ def tasks_of(batch: Any) -> list[Any]:
     """The tasks of a batch as a list. Raises `InputError` where it has none."""
     if hasattr(batch, "_replace"):
         raise InputError("a batch of tasks is expected, not a single one; give [task]")
-    tasks = list(batch) if isinstance(batch, Iterable) else []
+    tasks = list(batch) if isinstance(batch, Iterable) and not isinstance(batch, Tensor) else []
     if not tasks or not all(hasattr(task, "_replace") for task in tasks):
+        empty = "an empty " if hasattr(batch, "__len__") and not len(batch) else ""
+        of = f" of {_kind(tasks[0])}" if tasks else ""
+        draw = "; give sampler.sample(tasks)" if hasattr(batch, "sample") else ""
         raise InputError(
             f"a TaskBatch, or a list of at least one Task, is expected, not "
-            f"{'an empty ' if not tasks else ''}{_kind(batch)}"
+            f"{empty}{_kind(batch)}{of}{draw}"
         )
     return tasks
 
 
 def as_task(learner: Any, task: Any) -> Any:
     """The task as tensors that the learner can use. Raises `InputError` where there are none."""
+    if not hasattr(task, "_replace") or not hasattr(task, "support_x"):
+        raise InputError(f"a Task is expected, not {_kind(task)}; of a batch, take meta_loss")
     support = _examples(learner, "support", task.support_x, task.support_y)
     check_task(learner, *support)
     query = _examples(learner, "query", task.query_x, task.query_y)
@@ -229,6 +330,11 @@ def check_classes(learner: Any, labels: Tensor) -> None:
 
 def check_is_sampler(sampler: Any) -> None:
     """Raise `InputError` for what draws no tasks, such as an `ImageSet`."""
+    if isinstance(sampler, type):
+        raise InputError(
+            f"{sampler.__name__} is a class, and a sampler is one of its objects: give "
+            f"{sampler.__name__}(…)"
+        )
     if not hasattr(sampler, "sample"):
         raise InputError(
             f"tasks are drawn by a TaskSampler, which this {_kind(sampler)} is not; make one: "
@@ -272,6 +378,11 @@ def as_tensor(name: str, value: Any) -> Tensor:
             f"{name} must be a tensor, an array, or lists of numbers that are equally long, not "
             f"{_kind(value)} ({error})"
         ) from error
+
+
+def learnable(given: Any) -> Any:
+    """A tensor of inference mode as one that gradients may go through; all else as it is."""
+    return given.clone() if isinstance(given, Tensor) and given.is_inference() else given
 
 
 def from_bytes(name: str, images: Tensor, read: bool, dtype: torch.dtype) -> Tensor:
@@ -340,7 +451,7 @@ def _examples(
 
 def as_images(learner: Any, name: str, images: Any, read: bool) -> Tensor:
     """Images as floats on the learner's device; their values are read on a CPU, or with `read`."""
-    x, weight = as_tensor(name, images), next(learner.parameters())
+    x, weight = learnable(as_tensor(name, images)), next(learner.parameters())
     if isinstance(images, Tensor):
         _check_device(learner, name, x)
     read = read or x.device.type == "cpu"

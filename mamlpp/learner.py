@@ -3,7 +3,6 @@
 Letters: B tasks, M images, N ways, K shots, F filters, S inner steps.
 """
 
-import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -11,9 +10,9 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from mamlpp import input_checks, schedules
+from mamlpp.calls import call
 from mamlpp.classifier import Classifier
 from mamlpp.inner_rates import LSLR, FixedRate, MetaSGD
 from mamlpp.maml import Loss, Model, Rule, Task, Weights, cross_entropy, inner_loop, task_loss
@@ -48,7 +47,7 @@ class MetaLearner(nn.Module):
         seed: int | None = None, network: nn.Module | None = None, *, loss: Loss = cross_entropy,
         metrics: Mapping[str, Loss] | None = None, rule: Callable[[Weights], Rule] | None = None,
     ) -> None:  # fmt: skip
-        input_checks.check_learner(recipe, image_shape, ways, seed, network)
+        input_checks.check_learner(recipe, image_shape, ways, seed, network, loss, metrics)
         super().__init__()
         self.recipe, self._loss = recipe, loss
         self.image_shape: Any = None if image_shape is None else tuple(image_shape)
@@ -63,7 +62,7 @@ class MetaLearner(nn.Module):
                 network = ConvNet(*sizes)
             self.network = network
             self.frozen = input_checks.frozen_parameters(network)
-            self.rule = (rule or recipe_rule(recipe))(self.weights())
+            self.rule = input_checks.make_rule(rule or recipe_rule(recipe), self.weights())
 
     __repr__ = describe
 
@@ -83,10 +82,8 @@ class MetaLearner(nn.Module):
         `norm` are options of `ConvNet.forward`; by default a batch is normalised by itself.
         """
         options = {"step": step} | norm
-        accepted = inspect.signature(self.network.forward).parameters.values()
-        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted):
-            options = {p.name: options[p.name] for p in accepted if p.name in options}
-        return functional_call(self.network, weights, (x,), options)
+        found = call(self.network, weights, x, options, self.network.forward)
+        return input_checks.as_outputs(self, found)
 
     def features(self, images: Any) -> Tensor:
         """What the head is given of images before any inner step, `[M, F]`, without a graph."""
@@ -118,7 +115,7 @@ class MetaLearner(nn.Module):
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """A scalar: the loss of the inner loop, on the support set; cross-entropy by default."""
-        return self._loss(outputs, targets)
+        return input_checks.as_loss(self._loss, outputs, targets)
 
     def query_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """A scalar: the loss of the query set, which the outer loop lowers; by default `loss`."""

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mamlpp.gradients import clip, first_nonfinite, gradient_norm, inner_gradients, set_rate
-from mamlpp.input_checks import as_step_weights, class_labels
+from mamlpp.gradients import clip, first_nonfinite, gradient_norm, inner_gradients, set_rate, update
+from mamlpp.input_checks import as_step_weights, class_labels, learnable, whole_number
 from mamlpp.precision import gradients_on
 from mamlpp.schedules import outer_rate
 from mamlpp.task_result import Report
@@ -46,7 +46,7 @@ def inner_step(
     moved, states = {}, {} if states is None else states
     for n, gradient in inner_gradients(loss, weights, second_order).items():
         if hasattr(rule, "update"):  # and remembers something of each weight: momentum, say
-            moved[n], states[n] = rule.update(n, weights[n], gradient, step, states.get(n))
+            moved[n], states[n] = update(rule, n, weights[n], gradient, step, states.get(n))
         else:
             moved[n] = weights[n] - rule(n, step) * gradient
     return moved
@@ -58,8 +58,8 @@ def inner_loop(
     second_order: bool, loss: Loss = cross_entropy,
 ) -> list[Weights]:  # fmt: skip
     """Weights before and after each step on the support set (x, y): θ_0, θ_1, …, θ_S."""
-    (x, y), path, states = support, [weights], dict[str, Any]()
-    for step in range(steps):
+    (x, y), path, states = map(learnable, support), [weights], dict[str, Any]()
+    for step in range(whole_number("steps", steps, least=0)):
         support_loss = loss(model(path[step], x, step), y)
         path.append(inner_step(support_loss, path[step], rule, step, second_order, states))
     return path

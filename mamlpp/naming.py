@@ -16,6 +16,10 @@ class Named(dict[str, Any]):
 
     kind = "recipe"
 
+    def __repr__(self) -> str:
+        """The names alone."""
+        return f"<{counted(len(self), self.kind)}: {', '.join(self)}>"
+
     def __missing__(self, name: object) -> Any:
         raise InputError(f"there is no {self.kind} {name!r}; choose one of {', '.join(self)}")
 

@@ -8,7 +8,7 @@ train your MAML" (ICLR 2019), the published configurations included.
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from mamlpp.input_checks import check_fields, check_recipe
+from mamlpp.input_checks import check_fields, check_recipe, whole_number
 from mamlpp.naming import documented
 
 
@@ -82,7 +82,7 @@ class Recipe:
         The epochs of MSL and DA in `RECIPES` move with `epochs`, until they are given themselves.
         """
         check_fields(self, changes)
-        factor = changes.get("epochs", self.epochs) / self.epochs
+        factor = whole_number("epochs", changes.get("epochs", self.epochs)) / self.epochs
         kept = [name for name in self._milestones if name not in changes]
         moved = {name: getattr(self, name) and getattr(self, name) * factor for name in kept}
         return with_milestones(replace(self, **moved, **changes), *kept)

@@ -48,14 +48,14 @@ def register_dataset(name: str, load: Callable[[str], ImageSet]) -> None:
     Other processes, those of a sweep or of the command line, find `module:function` by itself.
     Raises `InputError` for a name that is taken, or that is no word.
     """
-    if not name.isidentifier() or name in BUILT_IN:
+    if not isinstance(name, str) or not name.isidentifier() or name in BUILT_IN:
         raise InputError(f"the name of a dataset must be a word that is free, not {name!r}")
     if not callable(load):
         raise InputError(f"load must be a function of a split, not {type(load).__name__}")
     DATASETS[name] = load
 
 
-def load_images(dataset: str, split: str) -> ImageSet:
+def load_images(dataset: str | os.PathLike[str], split: str) -> ImageSet:
     """One split of a dataset, from the cache where it was decoded before.
 
     `dataset` is `"glyphs"` (built in, no download), `"omniglot"` (from `MAMLPP_DATA`, or
@@ -66,6 +66,8 @@ def load_images(dataset: str, split: str) -> ImageSet:
     """
     if split not in SPLITS:
         raise InputError(f"there is no split {split!r}; choose one of {', '.join(SPLITS)}")
+    if isinstance(dataset, os.PathLike):
+        dataset = os.fspath(dataset)
     named = isinstance(dataset, str)
     load = (DATASETS.get(dataset) or _function(dataset)) if named else None
     images = load(split) if load else folder_of(dataset, split) if named else None

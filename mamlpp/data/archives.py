@@ -165,14 +165,31 @@ def pixels(picture: Picture, shape: tuple[int, int, int]) -> np.ndarray[Any, Any
         with warnings.catch_warnings(), Image.open(io.BytesIO(data)) as image:
             warnings.simplefilter("ignore")  # Pillow warns of transparency that it leaves out.
             # Convert first: Pillow resizes a 1-bit picture without any filter.
-            pixels = image.convert("L" if channels == 1 else "RGB")
+            pixels = plain(image).convert("L" if channels == 1 else "RGB")
+    except InputError as error:
+        raise InputError(f"{picture} {error}") from None
     except Exception as error:  # Pillow's decoders raise all kinds for a damaged file.
         raise InputError(
-            f"{picture} is not a picture that can be decoded, or was cut off; replace that file"
+            f"{picture} is not a picture that can be decoded, or was cut off; replace or remove it"
         ) from error
     if pixels.size != (width, height):
         pixels = pixels.resize((width, height), Image.Resampling.LANCZOS)
     return np.atleast_3d(np.asarray(pixels)).transpose(2, 0, 1)  # [C, H, W]
+
+
+def plain(image: Image.Image) -> Image.Image:
+    """The picture with 8 bits a channel, and white where it is transparent.
+
+    Pillow itself would make all that is bright in 16 bits white, and forget what is transparent.
+    """
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) / 257).round().astype("uint8"))
+    if image.mode in ("I", "F"):
+        raise InputError("has 32 bits a pixel, whose range nobody says; save it with 8 or 16")
+    if not image.has_transparency_data:
+        return image
+    drawn = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", drawn.size, "white"), drawn)
 
 
 def _read(picture: Picture) -> bytes:

@@ -85,6 +85,11 @@ class TaskBatch:
     def __len__(self) -> int:
         return len(self.support_x)
 
+    def __repr__(self) -> str:
+        """How many tasks, and the shapes of their parts."""
+        shapes = ", ".join(f"{name} {list(getattr(self, name).shape)}" for name in PARTS)
+        return f"<TaskBatch of {counted(len(self), 'task')}: {shapes}>"
+
     def __iter__(self) -> Iterator[Task]:
         tasks = zip(self.support_x, self.support_y, self.query_x, self.query_y, strict=True)
         return (Task(*task) for task in tasks)
@@ -98,16 +103,17 @@ class TaskBatch:
         ]
 
 
-def as_batch(tasks: Any) -> TaskBatch:
+def as_batch(drawn: Any, tasks: int | None = None) -> TaskBatch:
     """What a sampler has drawn as a batch: a `TaskBatch`, or a list of tasks of equal size.
 
-    Raises `InputError` for anything else.
+    Raises `InputError` for anything else, and where it was asked for another number of `tasks`.
     """
-    if isinstance(tasks, TaskBatch):
-        return tasks
-    several = tasks_of(tasks)
-    parts: list[Any] = [list(part) for part in zip(*several, strict=True)]
-    return TaskBatch(*parts)
+    if not isinstance(drawn, TaskBatch):
+        parts: list[Any] = [list(part) for part in zip(*tasks_of(drawn), strict=True)]
+        drawn = TaskBatch(*parts)
+    if tasks is not None and len(drawn) != tasks:
+        raise InputError(f"a sampler was asked for {counted(tasks, 'task')} and gave {len(drawn)}")
+    return drawn
 
 
 def _as_part(name: str, value: Any) -> Tensor:
@@ -158,6 +164,8 @@ class TaskSampler:
                 f"images must be an ImageSet, such as load_images gives, not a "
                 f"{type(images).__name__}"
             )
+        if augment is not None and not callable(augment):
+            raise InputError(f"augment must be a function of images, not {augment!r}")
         self.images, self.rotate, self.augment = images, rotate, augment
         self.ways, self.shots, self.queries = (
             whole_number(name, number)
@@ -239,8 +247,10 @@ class TaskSampler:
         if not isinstance(found, Tensor) or found.shape != x.flatten(0, 1).shape:
             raise InputError(
                 f"augment must return images of the shape it got, {list(x.flatten(0, 1).shape)}, "
-                f"not {list(getattr(found, 'shape', [])) or type(found).__name__}"
+                f"not {type(found).__name__} {list(getattr(found, 'shape', []))}"
             )
+        if found.device.type == "cpu":
+            check_finite("what augment returned", found, BRIGHTEST)
         return found.to(x.dtype).view_as(x)
 
     def _check(self) -> None:

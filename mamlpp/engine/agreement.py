@@ -55,6 +55,14 @@ def engine_agrees(learner: MetaLearner, recompute: bool = False) -> bool:
     return answer
 
 
+def adapts_itself(learner: MetaLearner) -> bool:
+    """Whether `adapt` was overridden, which then decides what a task is answered with."""
+    return type(learner).adapt is not _ADAPT or "adapt" in vars(learner)
+
+
+_ADAPT = MetaLearner.adapt
+
+
 def definition_result(learner: MetaLearner, batch: TaskBatch | None = None) -> list[Tensor]:
     """What the definition makes of a tiny drawn task: logits, accuracy, loss, meta-gradient.
 

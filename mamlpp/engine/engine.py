@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 from mamlpp import maml
 from mamlpp.data.tasks import TaskBatch
 from mamlpp.engine import batched
-from mamlpp.engine.agreement import engine_agrees
+from mamlpp.engine.agreement import adapts_itself, engine_agrees
 from mamlpp.engine.cuda_graph import CapturedGradients
 from mamlpp.engine.threads import one_thread
 from mamlpp.engine.workers import Workers, start_workers
@@ -114,7 +114,7 @@ class Engine:
         check_task(learner, batch.support_x[0], batch.support_y)
         batch = _in_dtype(batch, next(learner.parameters()).dtype)
         steps = learner.recipe.inner_steps if steps is None else steps
-        if engine_agrees(learner, bool(self.recompute)):
+        if engine_agrees(learner, bool(self.recompute)) and not adapts_itself(learner):
             at_once = self._tasks_at_once(learner, batch, 2 * MAPS)  # One step's graph is kept.
             each = [
                 batched.batch_logits(learner, part, steps, readings, every_step)
@@ -186,11 +186,19 @@ def _definition_logits(
     learner: MetaLearner, task: Task, steps: int, readings: Sequence[Reading], every_step: bool
 ) -> Tensor:
     """`[R, S + 1, M, N]`, or `[R, 1, M, N]`."""
+    numbers = range(0 if every_step else steps, steps + 1)
+    if adapts_itself(learner):
+        logits = [
+            learner.adapt(task.support_x, task.support_y, step, reading)(task.query_x)
+            for reading in readings
+            for step in numbers
+        ]
+        return torch.stack(logits).unflatten(0, (len(readings), -1))
     path = learner.adapted_path(task.support_x, task.support_y, steps)
     logits = [
         learner.classifier(path, step, task.support_x, reading)(task.query_x)
         for reading in readings
-        for step in range(0 if every_step else steps, steps + 1)
+        for step in numbers
     ]
     return torch.stack(logits).unflatten(0, (len(readings), -1))
 

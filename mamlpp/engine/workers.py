@@ -33,6 +33,7 @@ from mamlpp.data.tasks import TaskBatch
 from mamlpp.engine.agreement import definition_result, learner_parts, same, unchanged
 from mamlpp.engine.threads import keep_priority
 from mamlpp.errors import InputError
+from mamlpp.gradients import in_a_row
 from mamlpp.learner import MetaLearner
 from mamlpp.maml import Report
 from mamlpp.naming import counted
@@ -80,8 +81,8 @@ class Workers:
         if not self._agrees:
             warnings.warn(
                 "the worker processes do not compute what this process does, since something was "
-                "changed in it alone (a function replaced in a notebook, say); it trains without "
-                "them",
+                "changed in it alone (a function replaced in a notebook, say), or changes whenever "
+                "the network is called (spectral norm, say); it trains without them",
                 UserWarning,
                 stacklevel=4,
             )
@@ -163,7 +164,7 @@ class Workers:
 
     def _send_numbers(self, learner: MetaLearner, batch: TaskBatch) -> None:
         """The weights and tasks of the main process, to everyone."""
-        weights = nn.utils.parameters_to_vector(learner.parameters()).detach()
+        weights = torch.cat([in_a_row(parameter) for parameter in learner.parameters()]).detach()
         for numbers in (weights, *_tensors(batch)):
             self._spread(numbers.contiguous())
         if self.rank:
@@ -190,7 +191,7 @@ class Workers:
         rows = _as_rows(result)
         table = rows.new_zeros(len(batch), rows.shape[1])
         table[self.rank :: self.size] = rows
-        gradients = [_gradient(parameter).flatten() for parameter in learner.parameters()]
+        gradients = [in_a_row(_gradient(parameter)) for parameter in learner.parameters()]
         total = torch.cat([*gradients, table.flatten()])
         self._wait(self.group.allreduce, total)
         flat, table = total[: -table.numel()], total[-table.numel() :].view_as(table)
@@ -264,10 +265,16 @@ def _gradient(parameter: Tensor) -> Tensor:
 
 
 def _by_parameter(learner: MetaLearner, flat: Tensor) -> list[tuple[nn.Parameter, Tensor]]:
-    """Each parameter, with its share of a vector that has a number for all of them."""
+    """Each parameter, with its share of a vector of all, in its own precision."""
     parameters = list(learner.parameters())
-    shares = flat.split([parameter.numel() for parameter in parameters])
-    return [(p, numbers.view_as(p)) for p, numbers in zip(parameters, shares, strict=True)]
+    shares = flat.split([p.numel() * (2 if p.is_complex() else 1) for p in parameters])
+    return [(p, _as(p, numbers)) for p, numbers in zip(parameters, shares, strict=True)]
+
+
+def _as(parameter: Tensor, numbers: Tensor) -> Tensor:
+    if parameter.is_complex():
+        numbers = torch.view_as_complex(numbers.view(*parameter.shape, 2))
+    return numbers.view(parameter.shape).to(parameter.dtype)
 
 
 def _as_rows(result: TaskResult) -> Tensor:

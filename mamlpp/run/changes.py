@@ -76,6 +76,16 @@ def use_recipe(learner: MetaLearner, recipe: Recipe) -> None:
         learner.rule.rate = recipe.inner_rate
 
 
+def check_rate(learner: MetaLearner) -> None:
+    """Raise `InputError` where a fixed rate of the user's own is not the recipe's, which counts."""
+    rule, rate = learner.rule, learner.recipe.inner_rate
+    if isinstance(rule, FixedRate) and rule.rate != rate:
+        raise InputError(
+            f"the inner rule has the rate {rule.rate:g}, and the recipe the inner_rate {rate:g}; "
+            f"give the recipe that rate: recipe.with_(inner_rate={rule.rate:g})"
+        )
+
+
 def same_milestone(name: str, one: Recipe, other: Recipe) -> bool:
     """Whether a milestone is the same epoch in both recipes, or the same share of their lengths."""
     here, there = getattr(one, name), getattr(other, name)

@@ -36,6 +36,10 @@ class Best(NamedTuple):
     iteration: int
     weights: State
 
+    def __repr__(self) -> str:
+        """Without the weights."""
+        return f"<Best of iteration {self.iteration}: {self.accuracy:.4g}>"
+
 
 class Checkpoint(NamedTuple):
     """Everything that training resumes from: `state` has "learner", "adam" and "sampler".
@@ -152,13 +156,19 @@ def read_best(directory: Path) -> tuple[Best, ...]:
 
 
 def _write(path: Path, tensors: State, about: dict[str, Any]) -> None:
-    """Write tensors and plain data to one safetensors file, atomically; raises `OSError`."""
-    tensors = {name: tensor.detach().cpu() for name, tensor in tensors.items()}
+    """Write tensors and plain data to a safetensors file, atomically; raises `OSError`."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     shared = Counter(tensor.data_ptr() for tensor in tensors.values())  # Tied weights are.
     tensors = {n: x.clone() if shared[x.data_ptr()] > 1 else x for n, x in tensors.items()}
     text = json.dumps(about)
+    try:
+        data = save(tensors, {"about": text, "checksum": _checksum(tensors, text)})
+    except KeyError as error:
+        raise InputError(
+            f"a folder cannot hold numbers of {error}; take others, or train without a folder"
+        ) from error
     with replacing(path) as part:
-        part.write_bytes(save(tensors, {"about": text, "checksum": _checksum(tensors, text)}))
+        part.write_bytes(data)
 
 
 def _read(path: Path) -> tuple[State, dict[str, Any]]:

@@ -98,16 +98,19 @@ class Evaluation:
         def aim(y: Tensor, x: Tensor) -> Tensor:
             return y.to(x.dtype) if y.is_floating_point() else y
 
-        def each(score: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        def each(name: str, score: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
             pairs = (zip(step, targets, strict=True) for step in outputs)
             rows = [[score(x.to(device), aim(y, x).to(device)) for x, y in row] for row in pairs]
-            return torch.tensor([[float(value) for value in row] for row in rows]).double()
+            return torch.tensor([[_number(name, value) for value in row] for row in rows]).double()
 
-        losses = each(learner.query_loss)
-        scores = {name: each(metric) for name, metric in learner.metrics.items()}
+        losses = each("the loss", learner.query_loss)
+        scores = {n: each(f"the metric {n!r}", metric) for n, metric in learner.metrics.items()}
         if learner.ways is None:
             return cls(torch.full_like(losses, math.nan), losses, reading, metrics=scores)
-        return replace(cls.of(outputs, targets, reading), losses=losses, metrics=scores)
+        found = replace(cls.of(outputs, targets, reading), losses=losses, metrics=scores)
+        if _is_own(learner, "accuracy"):
+            found = replace(found, accuracies=each("the accuracy", learner.accuracy))
+        return found
 
     @property
     def scores(self) -> dict[str, float]:
@@ -195,6 +198,9 @@ class Evaluation:
     def _metrics(self) -> dict[str, float | None]:
         return {name: _finite(self.scores[name]) for name in self.metrics}
 
+    def __repr__(self) -> str:
+        return f"<Evaluation: {self}>"
+
     def __str__(self) -> str:
         if "accuracy" not in self.scores:
             spread = 1.96 * self.losses[-1].std().item() / math.sqrt(self.tasks)
@@ -276,11 +282,29 @@ def evaluate_readings(
 
 def _scored(learner: MetaLearner, outputs: Tensor, targets: Tensor, reading: Reading) -> Evaluation:
     """By cross-entropy and accuracy, at once; or by what the learner has of its own."""
-    methods = ("loss", "query_loss", "accuracy")
-    plain = all(getattr(type(learner), name) is getattr(MetaLearner, name) for name in methods)
+    plain = not any(_is_own(learner, name) for name in _SCORES)
     if plain and learner._loss is cross_entropy and learner.ways and not learner.metrics:
         return Evaluation.of(outputs, targets, reading)
     return Evaluation.by(learner, outputs, targets, reading)
+
+
+_SCORES = {name: getattr(MetaLearner, name) for name in ("loss", "query_loss", "accuracy")}
+
+
+def _is_own(learner: MetaLearner, name: str) -> bool:
+    """Whether this method was overridden: by a subclass, in the object itself, in the kit's class.
+
+    The last as a notebook may do it.
+    """
+    return getattr(type(learner), name) is not _SCORES[name] or name in vars(learner)
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        kind = f"a tensor {list(value.shape)}" if isinstance(value, Tensor) else repr(value)
+        raise InputError(f"{name} must be one number for each task, not {kind}") from error
 
 
 def _sampler(
@@ -357,7 +381,8 @@ def _predict(
 def _batches(sampler: Any, tasks: int, size: int) -> Iterator[TaskBatch]:
     """Draw `tasks` tasks, in batches of at most `size`."""
     for done in range(0, tasks, 50):
-        yield from as_batch(sampler.sample(min(50, tasks - done))).split(size)
+        count = min(50, tasks - done)
+        yield from as_batch(sampler.sample(count), count).split(size)
 
 
 def _finite(value: float) -> float | None:

@@ -4,11 +4,12 @@ import json
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
 from mamlpp.errors import InputError
 from mamlpp.files import replacing, user_path
+from mamlpp.input_checks import whole_number
 from mamlpp.learner import MetaLearner
 from mamlpp.network import BLOCKS, BatchNorm, Block, ConvNet
 from mamlpp.run.run import Run
@@ -21,7 +22,10 @@ def plain_network(learner: MetaLearner, step: int = 0) -> nn.Sequential:
     with other values at each step; the last for weights that were adapted. Without running
     statistics its batch norm uses those of the batch. Raises `InputError` for another network.
     """
-    network = learner.network
+    network, step = getattr(learner, "network", None), whole_number("step", step, least=0)
+    if not isinstance(learner, MetaLearner):
+        kind = type(learner).__name__
+        raise InputError(f"a MetaLearner is expected, such as run.learner, not {kind}")
     if not isinstance(network, ConvNet):
         raise InputError(
             f"only the kit's own network is written as plain layers, not {type(network).__name__}; "
@@ -42,18 +46,27 @@ def export(run: Run, path: Path | str, step: int = 0) -> Path:
     step its values are. Of a network of your own it is its `state_dict`. Returns the path. Raises
     `InputError` where it cannot be written.
     """
+    if not isinstance(run, Run):
+        raise InputError(
+            f"a Run is expected, such as load_run gives, not {type(run).__name__}; of a learner, "
+            f"save plain_network(learner).state_dict()"
+        )
     path, learner = user_path(path), run.learner
     about = {"step": str(step), "layers": "", "recipe": json.dumps(run.recipe.as_dict())}
     network: nn.Module = learner.network
     if isinstance(network, ConvNet):
         network = plain_network(learner, step)
         about["layers"] = str(network)
-    state = {name: x.detach().cpu().clone() for name, x in network.state_dict().items()}
+    plain = torch.contiguous_format
+    state = {
+        name: x.detach().cpu().clone(memory_format=plain)
+        for name, x in network.state_dict().items()
+    }
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as part:
             if path.suffix == ".safetensors":
-                save_file(state, part, about)
+                part.write_bytes(save(state, about))
             else:
                 torch.save(state, part)
     except OSError as error:

@@ -18,6 +18,7 @@ from statistics import mean
 from typing import Any
 
 from mamlpp.errors import InputError
+from mamlpp.naming import counted
 from mamlpp.run.history import History, Row
 from mamlpp.run.sweep import Cell, read_result
 
@@ -44,6 +45,10 @@ class RecordedRun:
     history: History
     about: dict[str, Any]
 
+    def __repr__(self) -> str:
+        """What was trained, and how well."""
+        return f"<RecordedRun {self.cell.name}: {100 * self.accuracy():.2f} % by support>"
+
     def accuracy(self, reading: str = "support", kind: str = "single") -> float:
         """Accuracy on test tasks in 0 … 1; `kind` is "single" or "ensemble"."""
         return self.results[reading][kind]["accuracy"]
@@ -56,6 +61,10 @@ class RecordedResult:
     name: str
     command: str
     runs: tuple[RecordedRun, ...]
+
+    def __repr__(self) -> str:
+        """How much there is, and what made it."""
+        return f"<RecordedResult {self.name}: {counted(len(self.runs), 'run')} of {self.command}>"
 
     def select(self, **fields: Any) -> list[RecordedRun]:
         """The runs whose recipe has these values; `recipe` is its name in `RECIPES`."""

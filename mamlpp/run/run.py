@@ -15,7 +15,8 @@ from typing import Any
 import torch
 
 from mamlpp.errors import InputError
-from mamlpp.files import code_version, replacing
+from mamlpp.files import code_version, replacing, user_path
+from mamlpp.input_checks import whole_number
 from mamlpp.learner import MetaLearner, Reading
 from mamlpp.naming import counted
 from mamlpp.precision import gradients_on
@@ -23,6 +24,7 @@ from mamlpp.recipe import Recipe, with_milestones
 from mamlpp.run.changes import (
     CHANGE_COLUMNS,
     MILESTONES,
+    check_rate,
     in_force,
     same_milestone,
     use_recipe,
@@ -30,6 +32,7 @@ from mamlpp.run.changes import (
 )
 from mamlpp.run.checkpoints import KEPT_BEST, Best, latest_weights, read_best
 from mamlpp.run.history import GRADIENT_COLUMNS, History
+from mamlpp.run.outer import seeded
 
 
 @dataclass(frozen=True)
@@ -105,8 +108,7 @@ class Run:
 
         A run keeps at most `KEPT_BEST`. Raises `InputError` if their files cannot be read.
         """
-        if k < 1:
-            raise InputError(f"k must be at least 1, not {k}")
+        whole_number("k", k)
         return [self._member(best) for best in self._kept()[:k]]
 
     @gradients_on()
@@ -132,7 +134,7 @@ class Run:
         """
         if weights not in ("best", "latest"):
             raise InputError(f"weights must be 'best' or 'latest', not {weights!r}")
-        directory = Path(directory).expanduser().absolute()
+        typed, directory = directory, user_path(directory)
         recipe, data = read_about(directory)
         kept = read_best(directory) if weights == "best" else ()
         state = kept[0].weights if kept else latest_weights(directory)
@@ -140,7 +142,7 @@ class Run:
         if learner is None and {k: used[k] for k in KIT} != _kit(recipe):
             raise InputError(
                 f"the run in {directory} was trained with {_said(used)}, which only you have; give "
-                f"it: load_run({directory.name!r}, learner=…)"
+                f"it in Python: mamlpp.load_run({str(typed)!r}, learner=…)"
             )
         learner = make_learner(learner, recipe, data.image_shape, data.ways).eval()
         found = names_of(learner, used["optimizer"])
@@ -189,6 +191,7 @@ def make_learner(
 ) -> MetaLearner:
     """The kit's learner, the one that is given, or what its class or function makes.
 
+    The common generators are seeded by the recipe for that: the same seed draws the same weights.
     Raises `InputError` where it is no learner, or one of another recipe.
     """
     if given is None and shape is None:
@@ -200,7 +203,8 @@ def make_learner(
         return MetaLearner(recipe, shape, ways)
     learner = given if isinstance(given, MetaLearner) else None
     if learner is None and callable(given) and not isinstance(given, torch.nn.Module):
-        learner = given(recipe, shape, ways)
+        with seeded(recipe.seed, "learner"):
+            learner = given(recipe, shape, ways)
     if not isinstance(learner, MetaLearner):
         raise InputError(
             f"learner must be a MetaLearner, or its class, or a function of (recipe, image_shape, "
@@ -209,6 +213,7 @@ def make_learner(
         )
     if learner.recipe != recipe:
         raise InputError("the learner was made with another recipe; give both the same one")
+    check_rate(learner)
     return learner
 
 

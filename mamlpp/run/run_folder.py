@@ -13,7 +13,7 @@ from weakref import WeakValueDictionary
 from filelock import FileLock, Timeout
 
 from mamlpp.errors import InputError, InputWarning
-from mamlpp.files import remove_leftovers
+from mamlpp.files import remove_leftovers, user_path
 from mamlpp.recipe import Recipe
 from mamlpp.run.changes import CHANGE_COLUMNS
 from mamlpp.run.checkpoints import (
@@ -43,7 +43,7 @@ class RunFolder:
 
     def __init__(self, directory: Path | str | None) -> None:
         # Absolute, so that a later change of the current folder moves nothing.
-        self.directory = None if directory is None else Path(directory).expanduser().absolute()
+        self.directory = None if directory is None else user_path(directory)
         self.history = History()
         self.gradients = History(columns=GRADIENT_COLUMNS)
         self.changes = History(columns=CHANGE_COLUMNS)

@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from mamlpp.data.tasks import as_batch
 from mamlpp.engine import definition_result, same
 from mamlpp.errors import InputError
-from mamlpp.input_checks import check_is_recipe
+from mamlpp.input_checks import check_is_recipe, check_is_sampler, whole_number
 from mamlpp.learner import MetaLearner
 from mamlpp.recipe import Recipe
 from mamlpp.run.run import MakeLearner, Run, make_learner
@@ -51,7 +51,7 @@ def train_seeds(
     _check(recipes, seeds, learner)
     pairs = [(name, seed) for name in recipes for seed in seeds]
     arguments = {
-        (name, seed): (recipes[name].with_(seed=seed), train.with_seed(seed), validation, learner)
+        (name, seed): (recipes[name].with_(seed=seed), _of_seed(train, seed), validation, learner)
         for name, seed in pairs
     }
     made = {name: _make(recipe, train, learner) for name, recipe in recipes.items()}
@@ -62,7 +62,7 @@ def train_seeds(
     )
     if workers is None:
         workers = _worker_count(list(made.values()), train, len(seeds))
-    pool = Parallel(workers, return_as="generator")
+    pool = Parallel(whole_number("workers", workers), return_as="generator")
     runs: dict[str, list[Run]] = {name: [] for name in recipes}
     finished = tqdm(pool(jobs), "training", len(pairs), unit="run")
     for (name, seed), run in zip(pairs, finished, strict=True):
@@ -83,13 +83,28 @@ def _make(recipe: Recipe, train: Any, learner: MakeLearner | None) -> MetaLearne
 
 def _definition(made: MetaLearner, train: Any) -> list[Tensor]:
     """What the definition computes with this learner, on the sampler's first task if it must."""
-    one = as_batch(train.with_seed(0).sample(1)) if made._own_network else None
+    one = as_batch(_of_seed(train, 0).sample(1)) if made._own_network else None
     return definition_result(made, one)
+
+
+def _of_seed(train: Any, seed: int) -> Any:
+    """The sampler with this seed; one without a generator draws by the recipe's."""
+    check_is_sampler(train)
+    if hasattr(train, "with_seed"):
+        return train.with_seed(seed)
+    if hasattr(train, "generator"):
+        raise InputError(
+            f"{type(train).__name__} has a generator of its own, but no with_seed(seed), so that "
+            f"each seed would train on the same tasks; give it that method"
+        )
+    return train
 
 
 def _check(
     recipes: Mapping[str, Recipe], seeds: Sequence[int], learner: MakeLearner | None
 ) -> None:
+    if not isinstance(recipes, Mapping) or not isinstance(seeds, Sequence):
+        raise InputError("give recipes by name, and a list of seeds: train_seeds({'MAML': recipe})")
     if not recipes or not seeds:
         raise InputError("there is nothing to train: give at least one recipe and one seed")
     for recipe in recipes.values():

@@ -16,6 +16,7 @@ import sys
 import threading
 import tomllib
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
@@ -37,8 +38,10 @@ from mamlpp.errors import InputError, InputWarning
 from mamlpp.files import code_version, read_text, replacing
 from mamlpp.input_checks import whole_number
 from mamlpp.learner import MetaLearner
+from mamlpp.naming import counted
 from mamlpp.recipe import Recipe
 from mamlpp.recipes import RECIPES
+from mamlpp.run.checkpoints import KEPT_BEST
 from mamlpp.run.evaluation import Evaluation, evaluate_readings
 from mamlpp.run.run import Run, read_about
 from mamlpp.run.trainer import Trainer, default_device
@@ -117,11 +120,30 @@ def read_sweep(path: Path) -> list[Cell]:
         raise InputError(f"there is no sweep file {path}; the sweeps of this kit are in sweeps/")
     text = read_text(path)
     try:
-        return list(_cells(tomllib.loads(text)))
+        return _checked(list(_cells(tomllib.loads(text))))
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"the sweep {path} is not valid TOML: {error}") from error
     except (InputError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"the sweep {path} cannot be run: {error}") from error
+
+
+def _checked(cells: list[Cell]) -> list[Cell]:
+    """The cells; `InputError` where two would have the same folder."""
+    for name, count in Counter(cell.name for cell in cells).items():
+        if count > 1:
+            raise InputError(
+                f"{count} of its runs would be {name}: give its [[tasks]] other ways, shots or "
+                f"names of datasets, or put them into sweeps of their own"
+            )
+    asked, most = cells[0].ensemble, min(KEPT_BEST, *(cell.settings.epochs for cell in cells))
+    if asked > most:
+        warnings.warn(
+            f"an ensemble of {asked} is asked for, but a run keeps {counted(most, 'checkpoint')} "
+            f"here: one for each epoch, at most {KEPT_BEST}",
+            InputWarning,
+            stacklevel=3,
+        )
+    return cells
 
 
 _NEEDED = {"recipes": list, "seeds": list, "test_tasks": int, "ensemble": int, "tasks": list}
@@ -136,8 +158,8 @@ def _cells(plain: dict[str, Any]) -> Iterator[Cell]:
         plain["seeds"], plain["tasks"], points, plain["recipes"]
     ):
         own = {key: value for key, value in tasks.items() if key not in _TASK}
-        fields = plain.get("profile", {}) | own | changes.get(name, {}) | point
-        fields.pop("recipe", None)
+        changed = {k: v for k, v in changes.get(name, {}).items() if k != "recipe"}
+        fields = plain.get("profile", {}) | own | changed | point
         setting = {key: tasks[key] for key in _TASK}
         settings = RECIPES[_base(plain, name)].with_(**fields, seed=seed)
         yield Cell(
@@ -162,10 +184,19 @@ def _check(plain: dict[str, Any]) -> None:
     for key, kind in _NEEDED.items():
         if not plain.get(key) or not isinstance(plain[key], kind):
             raise InputError(f"{key} must be a {'list' if kind is list else 'whole number'}")
+    whole_number("test_tasks", plain["test_tasks"], least=2)
+    whole_number("ensemble", plain["ensemble"])
     for key in ("profile", "changes", "grid"):
         if not isinstance(plain.get(key, {}), dict):
             raise InputError(f"[{key}] must be a table, not {plain[key]!r}")
+        if "seed" in plain.get(key, {}):
+            raise InputError(f"[{key}] has a seed; give it in the list of seeds")
     for name in plain["recipes"]:
+        if not isinstance(name, str) or not name or any(c in name for c in "/\\"):
+            raise InputError(
+                f"a recipe's name, which becomes a folder, must be a word without slashes, not "
+                f"{name!r}"
+            )
         if _base(plain, name) not in RECIPES:
             raise InputError(
                 f"there is no recipe {name!r}; choose from {', '.join(RECIPES)}, or make it of one "
@@ -183,6 +214,8 @@ def _check(plain: dict[str, Any]) -> None:
         for key in _TASK:
             if key not in tasks:
                 raise InputError(f"one of its [[tasks]] has no {key}; add it")
+        if not isinstance(tasks["dataset"], str):
+            raise InputError(f"dataset must be a name or a path, not {tasks['dataset']!r}")
         for key in ("ways", "shots", "queries"):
             whole_number(key, tasks[key])
     for seed in plain["seeds"]:

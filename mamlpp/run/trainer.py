@@ -1,5 +1,6 @@
 """The outer loop: draw a meta-batch, take a meta-step, validate after each epoch, write it down."""
 
+import atexit
 import copy
 import math
 import sys
@@ -18,6 +19,8 @@ from mamlpp.data.tasks import TaskBatch
 from mamlpp.diagnostics import Diagnosis, diagnose
 from mamlpp.engine import Engine, Workers, one_thread
 from mamlpp.errors import InputError, InputWarning
+from mamlpp.files import user_path
+from mamlpp.gradients import second_derivatives
 from mamlpp.input_checks import check_sampler
 from mamlpp.learner import MetaLearner
 from mamlpp.maml import meta_step
@@ -87,8 +90,11 @@ class Trainer:
         run = trainer.result()
     """
 
-    learner = Fixed[MetaLearner]("learner=…")
-    optimizer = Fixed[torch.optim.Optimizer]("optimizer=lambda parameters: …")
+    learner = Fixed[MetaLearner]("Trainer(…, learner=…)")
+    optimizer = Fixed[torch.optim.Optimizer]("Trainer(…, optimizer=lambda parameters: …)")
+    train, validation = Fixed[Any]("Trainer(recipe, train)"), Fixed[Any]("Trainer(…, validation)")
+    directory, workers = Fixed[Any]("Trainer(…, directory)"), Fixed[Any]("Trainer(…, workers=…)")
+    recipe = Fixed[Recipe]("Trainer(recipe, …); fields of it with trainer.change(outer_rate=…)")
 
     def __init__(
         self, recipe: Recipe, train: Any, validation: Any,
@@ -97,7 +103,7 @@ class Trainer:
         learner: MetaLearner | MakeLearner | None = None, optimizer: MakeOptimizer | None = None,
         callbacks: Sequence[Callable[["Trainer", Row], Any]] = (), patience: int | None = None,
     ) -> None:  # fmt: skip
-        check_training(recipe, train, validation, diagnose_every, patience)
+        check_training(recipe, train, validation, diagnose_every, patience, callbacks)
         check_workers(workers, recipe, device_of(train))
         for sentence in late_milestones(recipe):
             warnings.warn(sentence, InputWarning, stacklevel=2)
@@ -183,6 +189,7 @@ class Trainer:
         ends_epoch = self.iteration % self.recipe.iterations_per_epoch == 0
         if ends_epoch and "validation_loss" not in row:
             row |= self.validate()
+            self._outer.after_validation(row)
         self.folder.append(row, self._gradient_rows)
         self._row, self._gradient_rows = None, []
         if ends_epoch or self.folder.due:
@@ -190,19 +197,19 @@ class Trainer:
         if ends_epoch:
             self._stopped |= self._validation.out_of_patience(self.history, self.patience)
         for callback in self.callbacks:
-            callback(self, row)
+            callback(self, dict(row))
 
     @one_thread()
     @full_precision()
     @gradients_on()
     def step(self) -> Row:
         """One meta-step: its row of the history."""
-        check_unchanged(self.used, names_of(self.learner, self._outer.name))
-        self._outer.check_nothing_attached(self.recipe)
         start, epoch = time.perf_counter(), self.epoch
+        check_unchanged(self.used, self.learner, self._outer.name, self.recipe)
+        self._outer.check_unchanged(self.learner, self.recipe, epoch)
         batch = self._tasks.sample(self.recipe.meta_batch, self.iteration)
         random = seeded(self.recipe.seed, f"meta-step {self.iteration}")  # for dropout, say
-        with random if self.learner._own_network else nullcontext():
+        with random if self.learner._own_network else nullcontext(), second_derivatives():
             arguments = self.learner, self.optimizer, batch, epoch, self.engine.meta_gradient
             result = meta_step(*arguments)
         self._outer.after_step()
@@ -243,7 +250,7 @@ class Trainer:
                 self._use(recipe)
 
     def _use(self, recipe: Recipe) -> None:
-        self.recipe = recipe
+        vars(self)["recipe"] = recipe
         use_recipe(self.learner, recipe)
 
     @gradients_on()
@@ -333,7 +340,8 @@ def tensorboard(directory: Path | str) -> Callable[[Trainer, Row], None]:
             "TensorBoard is not installed; pip install tensorboard, or read history.csv, which has "
             "the same numbers"
         ) from error
-    writer = SummaryWriter(str(directory))
+    writer = SummaryWriter(str(user_path(directory)))
+    atexit.register(writer.close)  # which writes what an interrupted training left in memory
 
     def write(trainer: Trainer, row: Row) -> None:
         for name, value in row.items():

@@ -1,28 +1,35 @@
 """Whether a trainer can be made of what it is given, and what it writes down of its data."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 
 from mamlpp.data.images import ImageSet
+from mamlpp.data.sinusoids import SinusoidSampler
 from mamlpp.data.tasks import TaskSampler
 from mamlpp.errors import InputError
 from mamlpp.input_checks import check_is_recipe, check_is_sampler, is_whole
 from mamlpp.learner import MetaLearner
 from mamlpp.recipe import Recipe
-from mamlpp.run.run import DataSettings
+from mamlpp.run.changes import check_rate
+from mamlpp.run.run import DataSettings, names_of
 
 
 def check_training(
-    recipe: Recipe, train: Any, validation: Any, diagnose_every: int | None, patience: int | None
-) -> None:
+    recipe: Recipe, train: Any, validation: Any, diagnose_every: int | None, patience: int | None,
+    callbacks: Any,
+) -> None:  # fmt: skip
     """Raise `InputError` where these cannot be trained; validation is a sampler, or several."""
     check_is_recipe(recipe)
     for name, number in (("diagnose_every", diagnose_every), ("patience", patience)):
         if number is not None and not (is_whole(number) and number >= 1):
             what = "meta-steps" if name == "diagnose_every" else "validations"
             raise InputError(f"{name} must be a number of {what} from 1 on, or None, not {number}")
+    if not isinstance(callbacks, Sequence) or not all(map(callable, callbacks)):
+        raise InputError(
+            f"callbacks must be a list of functions of (trainer, row), not {callbacks!r}"
+        )
     several = list(validation.values()) if isinstance(validation, Mapping) else [validation]
     if not several:
         raise InputError("validation has no sampler; give one, or several by name")
@@ -31,6 +38,18 @@ def check_training(
     for sampler in several:
         if isinstance(train, TaskSampler) and isinstance(sampler, TaskSampler):
             _check_pair(train, sampler)
+        _check_other_tasks(train, sampler)
+
+
+def _check_other_tasks(train: Any, validation: Any) -> None:
+    """Raise `InputError` where both begin with the same tasks."""
+    waves = isinstance(train, SinusoidSampler) and isinstance(validation, SinusoidSampler)
+    one = train is validation and hasattr(train, "restart") and not isinstance(train, TaskSampler)
+    if one or (waves and train.seed == validation.seed):
+        raise InputError(
+            "training and validation draw the same tasks, so that validation would measure what is "
+            "remembered; give validation a sampler with another seed"
+        )
 
 
 def _check_pair(train: TaskSampler, validation: TaskSampler) -> None:
@@ -57,7 +76,7 @@ def check_other_classes(train: Any, validations: Iterable[Any]) -> None:
     """Raise `InputError` where classes of validation are classes of training, too."""
     images = [s.images for s in (train, *validations) if isinstance(s, TaskSampler)]
     for other in images[1:] if isinstance(train, TaskSampler) else ():
-        both = _first_pictures(images[0]) & _first_pictures(other)
+        both = _shared_classes(images[0], other)
         if both:
             raise InputError(
                 f"{len(both)} of the {len(other)} validation classes are training classes too, so "
@@ -66,9 +85,19 @@ def check_other_classes(train: Any, validations: Iterable[Any]) -> None:
             )
 
 
-def _first_pictures(images: ImageSet) -> set[bytes]:
-    """A picture of each class: two classes with the same one are the same."""
-    return {picture.numpy().tobytes() for picture in images.images[:, 0].cpu()}
+def _shared_classes(train: ImageSet, other: ImageSet) -> set[int]:
+    """Classes of `other` that have, in any order, the first and the last picture of one class."""
+    sums = other.images.flatten(2).sum(-1).cpu()  # [classes, samples]: few pictures have the same
+
+    def having(picture: torch.Tensor) -> set[int]:
+        alike = (sums == int(picture.sum())).nonzero().tolist()
+        return {c for c, s in alike if torch.equal(other.images[c, s].cpu(), picture)}
+
+    ends = [train.samples - 1] * len(train) if train.counts is None else (train.counts - 1).tolist()
+    pairs = (
+        (images[0].cpu(), images[end].cpu()) for images, end in zip(train.images, ends, strict=True)
+    )
+    return set().union(*(having(first) & having(last) for first, last in pairs))
 
 
 def check_workers(workers: Any, recipe: Recipe, device: torch.device) -> None:
@@ -78,7 +107,7 @@ def check_workers(workers: Any, recipe: Recipe, device: torch.device) -> None:
     """
     if workers == "auto":
         return
-    if not isinstance(workers, int) and not hasattr(workers, "size"):
+    if isinstance(workers, bool) or not (isinstance(workers, int) or hasattr(workers, "size")):
         raise InputError(f"workers must be a whole number or 'auto', not {workers!r}")
     count = workers if isinstance(workers, int) else workers.size
     if not 1 <= count <= recipe.meta_batch:
@@ -92,14 +121,28 @@ def check_workers(workers: Any, recipe: Recipe, device: torch.device) -> None:
         )
 
 
-def check_unchanged(used: dict[str, str], now: dict[str, str]) -> None:
+def _check_recipe_of(learner: MetaLearner, recipe: Recipe) -> None:
+    """Raise `InputError` where the learner was given another recipe, or another fixed rate."""
+    if learner.recipe != recipe:
+        raise InputError(
+            "the learner's recipe is no longer the trainer's; change fields of both with "
+            "trainer.change(outer_rate=…), or make another Trainer"
+        )
+    check_rate(learner)
+
+
+def check_unchanged(
+    used: dict[str, str], learner: MetaLearner, optimizer: str, recipe: Recipe
+) -> None:
     """Raise `InputError` where what the run wrote down is not what would be trained."""
+    now = names_of(learner, optimizer)
     for part, name in used.items():
         if now[part] != name:
             raise InputError(
                 f"the trainer's {part} was {name} and is {now[part]} now; make a Trainer with the "
                 f"one you mean: Trainer(…, learner=…)"
             )
+    _check_recipe_of(learner, recipe)
 
 
 def device_of(sampler: Any) -> torch.device:

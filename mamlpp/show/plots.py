@@ -317,11 +317,15 @@ def plot_side_by_side(values: Mapping[str, Mapping[str, Any]], ax: Axes) -> Axes
                 at = height - 0.12 + 0.17 * index
                 style = {"color": _PALETTE[index], "alpha": 0.8, "markersize": 5}
                 ax.errorbar(accuracy, at, xerr=interval, fmt="os^"[index % 3], **style)
-    ax.plot([], [], "D", color="black", label="the paper")
-    ax.plot([], [], color=COLOURS["chance"], linewidth=6, label="replications")
+    if any(row["reported"] for row in values.values()):
+        ax.plot([], [], "D", color="black", label="the paper")
+    if any(row["replications"] for row in values.values()):
+        ax.plot([], [], color=COLOURS["chance"], linewidth=6, label="replications")
     for index, name in enumerate(ours):
         ax.plot([], [], "os^"[index % 3], color=_PALETTE[index], label=name)
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=5, frameon=False, fontsize=9)
+    # As far below the axes as their numbers and label take, however high they are.
+    below = {"bbox_to_anchor": (0.5, 0), "borderaxespad": 4.5}
+    ax.legend(loc="upper center", **below, ncols=3, frameon=False, fontsize=9)
     return _label_rows(list(values), ax)
 
 

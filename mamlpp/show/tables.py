@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from statistics import mean, median, stdev
+from textwrap import fill
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -53,11 +54,14 @@ def _table(found: Sequence[tuple[Cell, Result]]) -> Table:
     order = [*METHODS, *(cell.recipe for cell, _ in found)]  # recipes of one's own come last
     recipes = sorted({cell.recipe for cell, _ in found}, key=order.index)
     rows = {name: _row([pair for pair in found if pair[0].recipe == name]) for name in recipes}
-    kind = f"{_TITLES[first.dataset]} {first.ways}-way {first.shots}-shot"
+    dataset = _TITLES.get(first.dataset, Path(first.dataset).name)
+    kind = f"{dataset} {first.ways}-way {first.shots}-shot"
     return {
         "title": f"{kind} {first.point}".strip(),
         "test_tasks": first.tasks,
-        "ensemble": first.ensemble,
+        "ensemble": min(
+            (r.get("ensemble", c.ensemble) for c, r in found if r), default=first.ensemble
+        ),
         "size": _shared_fields([cell.settings for cell, _ in found]),
         "rows": rows,
     }
@@ -193,13 +197,21 @@ def as_markdown(table: Table, kind: str = "single", columns: Sequence[str] | Non
 
 
 def draw_tables(tables: Sequence[Table]) -> Figure:
-    """Draw one plot per table: the paper, replications, and ours by each reading."""
-    height = sum(0.55 * len(table["rows"]) + 1.5 for table in tables)
+    """Draw one plot per table: the paper, replications, and ours by each reading.
+
+    A row that has none of them is left out, and so is a table.
+    """
+    each = [{n: r for n, r in table["rows"].items() if _says(r)} for table in tables]
+    tables = [table | {"rows": kept} for table, kept in zip(tables, each, strict=True) if kept]
+    height = sum(0.6 * len(table["rows"]) + 1.9 for table in tables)
     figure, axes = plt.subplots(
         len(tables), 1, figsize=(10, height), layout="constrained", squeeze=False
     )
     for table, [ax] in zip(tables, axes, strict=True):
-        rows = {f"{_title(n)}\n{r['meta_steps']:,} steps": r for n, r in table["rows"].items()}
+        rows = {
+            f"{fill(_title(name), 32)}\n{row['meta_steps']:,} steps": row
+            for name, row in table["rows"].items()
+        }
         plot_side_by_side(
             {
                 name: {
@@ -211,8 +223,12 @@ def draw_tables(tables: Sequence[Table]) -> Figure:
             },
             ax,
         )
-        ax.set_title(table["title"], fontsize=12)
+        ax.set_title(fill(table["title"], 64), fontsize=12)
     return figure
+
+
+def _says(row: dict[str, Any]) -> bool:
+    return bool(row["runs"] or row["reported"] or row["replications"])
 
 
 def _means(row: dict[str, Any], reading: Reading) -> list[tuple[float, float]]:

@@ -13,6 +13,7 @@ ALGORITHM = ("maml", "network", "inner_rates", "schedules", "recipe", "learner",
 DEFINITION = (
     *ALGORITHM,
     "recipes",
+    "calls",
     "gradients",
     "task_result",
     "classifier",

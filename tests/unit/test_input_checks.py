@@ -217,10 +217,31 @@ def test_steps_of_other_libraries_serve(learner, x, y):
     assert torch.equal(learner.adapt(x, y, np.int64(2))(x), learner.adapt(x, y, 2)(x))
 
 
-@pytest.mark.parametrize("batch", [[], (), None, 3, ["task"]])
-def test_what_is_no_batch(batch, learner):
-    with refused("a TaskBatch, or a list of at least one Task, is expected, not"):
+@pytest.mark.parametrize(
+    ("batch", "said"),
+    [
+        ([], "an empty list"),
+        (None, "NoneType"),
+        (3, "int"),
+        (["task"], "list of str"),
+        (torch.zeros(2), "Tensor"),
+        (noise_sampler(ways=WAYS), "TaskSampler; give sampler.sample(tasks)"),
+    ],
+)
+def test_what_is_no_batch(batch, said, learner):
+    with refused(f"a TaskBatch, or a list of at least one Task, is expected, not {said}"):
         learner.meta_loss(batch)
+
+
+def test_a_batch_is_no_task(learner, x, y):
+    with refused("a Task is expected, not TaskBatch; of a batch, take meta_loss"):
+        learner.task_loss(mamlpp.TaskBatch(x[None], y[None], x[None], y[None]))
+
+
+def test_images_of_inference_mode_serve(learner, x, y):
+    expected = learner.adapt(x, y)(x)
+    with torch.inference_mode():
+        assert torch.equal(learner.adapt(x.clone(), y)(x.clone()), expected)
 
 
 def test_a_task_is_no_batch(learner, x, y):
@@ -355,6 +376,10 @@ def test_image_sets_of_arrays():
         ({"validation": noise_sampler("validation", ways=4)}, "4 in validation tasks; give both"),
         ({"diagnose_every": "often"}, "diagnose_every must be a number of meta-steps from 1 on"),
         ({"diagnose_every": 0.5}, "diagnose_every must be a number of meta-steps from 1 on"),
+        ({"callbacks": print}, "callbacks must be a list of functions of (trainer, row), not <b"),
+        ({"callbacks": ["log"]}, "callbacks must be a list of functions of (trainer, row), not ["),
+        ({"directory": 3}, "the path of a file or folder is expected, such as 'runs/x', not int"),
+        ({"workers": True}, "workers must be a whole number or 'auto', not True"),
     ],
 )
 def test_what_no_trainer_can_be_made_of(change, said):

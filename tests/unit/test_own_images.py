@@ -10,6 +10,7 @@ from PIL import Image
 import mamlpp
 from mamlpp import cli
 from mamlpp.data import DATASETS, load_images
+from mamlpp.data.own import _dealt
 
 SIZES = {"ant": 3, "bee": 5, "cat": 4, "dog": 3, "eel": 3, "fox": 3, "gnu": 3, "hen": 3, "ibex": 3}
 
@@ -90,6 +91,22 @@ def test_bad_folders_are_refused(folder, tmp_path):
         mamlpp.image_folder(folder, splits=(1, 0, 0))
 
 
+def test_deep_and_transparent_pictures_are_seen(folder):
+    grey = np.arange(16 * 16, dtype="uint8").reshape(16, 16)
+    clear = Image.merge("LA", (Image.new("L", (16, 16)), Image.fromarray(255 - grey)))
+    deep = Image.fromarray(grey.astype("uint16") * 257)
+    for name, picture in {"clear": clear, "deep": deep}.items():
+        (folder.parent / name / "a").mkdir(parents=True)
+        picture.save(folder.parent / name / "a" / "0.png")
+        images = mamlpp.image_folder(folder.parent / name, size=16, channels=1, splits=(1, 0, 0))
+        assert np.array_equal(images.images[0, 0, 0], grey), name
+    (folder.parent / "deep" / "a" / "notes.pdf").write_bytes(b"%PDF-")  # which Pillow only writes
+    assert mamlpp.image_folder(folder.parent / "deep", size=16, splits=(1, 0, 0)).samples == 1
+    Image.fromarray(grey / np.float32(255)).save(folder.parent / "deep" / "a" / "1.tiff")
+    with pytest.raises(mamlpp.InputError, match=r"a/1.tiff in .* has 32 bits a pixel"):
+        mamlpp.image_folder(folder.parent / "deep", size=16, splits=(1, 0, 0))
+
+
 def test_arrays_become_image_sets():
     pixels = np.random.default_rng(0).integers(0, 255, (4, 5, 8, 9, 3), dtype="uint8")
     last = mamlpp.image_set(pixels, "train", name="mine")
@@ -105,8 +122,29 @@ def test_arrays_become_image_sets():
     for wrong, words in ((pixels[..., :2], "with 1 or 3 channels"), (pixels[:, :, :3], "first or")):
         with pytest.raises(mamlpp.InputError, match=words):
             mamlpp.image_set(wrong)
-    with pytest.raises(mamlpp.InputError, match="floats in 0 … 1"):
-        mamlpp.image_set(pixels * 1.0)
+    for wrong, words in (
+        (pixels * 1.0, "floats in 0 … 1"),
+        (pixels * np.nan, "floats in 0 … 1"),
+        (pixels.astype("uint16"), "not torch.uint16 in 0 … 254"),
+        (pixels % 2, "none of them is above 1"),
+        (pixels[:0], "no images"),
+    ):
+        with pytest.raises(mamlpp.InputError, match=words):
+            mamlpp.image_set(wrong)
+    assert mamlpp.image_set(pixels[..., 0] > 99).images.unique().tolist() == [0, 255]
+    named = mamlpp.image_set(pixels[0], labels=[*"babab"])
+    assert (named.class_names, named.counts.tolist()) == (("a", "b"), [2, 3])
+    with pytest.raises(mamlpp.InputError, match=r"whole numbers or names, not 1\.5"):
+        mamlpp.image_set(pixels[0], labels=[1.5] * 5)
+    for splits, words in (
+        ({"train": "ant"}, "lists of classes"),
+        ({"train": ["0"], "val": ["1"]}, "no split 'validation', but train, val"),
+        (None, "three shares"),
+    ):
+        with pytest.raises(mamlpp.InputError, match=words):
+            _dealt(["0", "1"], "validation", splits, 0)
+    with pytest.raises(mamlpp.InputError, match="no split 'val'; choose"):
+        mamlpp.image_set(pixels, "val", splits=(1, 1, 1))
 
 
 def test_a_dataset_of_torch_goes_in_by_one_call():
@@ -139,8 +177,14 @@ def test_augmentation_is_seen_and_repeats_with_the_seed(folder):
     assert torch.equal(one.support_x, other.support_x)
     assert not torch.equal(one.support_x, plain.support_x)
     assert 0.02 < (one.query_x - plain.query_x).abs().mean() < 0.1
-    with pytest.raises(mamlpp.InputError, match="augment must return images of the shape"):
-        mamlpp.TaskSampler(images, 5, 1, 1, augment=lambda x: x[:1]).sample(1)
+    for wrong, words in (
+        (lambda x: x[:1], "augment must return images of the shape"),
+        (lambda x: x * 255, "what augment returned goes up to 2"),
+        (lambda x: x / 0, "what augment returned holds NaN"),
+        ("noise", "augment must be a function of images"),
+    ):
+        with pytest.raises(mamlpp.InputError, match=words):
+            mamlpp.TaskSampler(images, 5, 1, 1, augment=wrong).sample(1)
 
 
 TRAIN = [
@@ -176,6 +220,7 @@ def test_registered_and_named_functions_are_datasets(tmp_path, monkeypatch):
     for wrong, words in (
         ("my_own_data:none", "cannot be found"),
         ("nothing", "there is no dataset 'nothing'"),
+        (f"{tmp_path}@28x28", "write .*@28x1, or @28x3: a size and 1 or 3 channels, not '28x28'"),
     ):
         with pytest.raises(mamlpp.InputError, match=words):
             load_images(wrong, "test")

@@ -46,18 +46,33 @@ class Attention(nn.Module):
 
 
 class Tied(nn.Module):
-    """Two layers with the same weight, and batch norm of its own for each step."""
+    """Two layers with the same weight, one of them used twice; batch norm for each step."""
 
     def __init__(self):
         super().__init__()
         self.first, self.second = nn.Linear(16, 16), nn.Linear(16, 16)
         self.second.weight = self.first.weight
+        self.again = self.second
         self.norm = BatchNorm(1, affine_sets=3)
         self.head = nn.Linear(16 * 16, WAYS)
 
     def forward(self, x, step):
         x = self.norm(torch.tanh(self.first(x)), step)
-        return self.head(torch.tanh(self.second(x)).flatten(1))
+        return self.head(torch.tanh(self.again(torch.tanh(self.second(x)))).flatten(1))
+
+
+class Odd(nn.Module):
+    """Complex numbers, several precisions, a weight that does not lie in order in memory."""
+
+    def __init__(self):
+        super().__init__()
+        self.waves = nn.Parameter(0.1 * torch.randn(256, 4, dtype=torch.complex64))
+        self.mixed = nn.Parameter(torch.randn(4, 4).t())
+        self.head = nn.Linear(4, WAYS, dtype=torch.float64)
+
+    def forward(self, x):
+        seen = (x.flatten(1).to(torch.complex64) @ self.waves).abs().to(self.mixed.dtype)
+        return self.head(torch.tanh(seen @ self.mixed).double())
 
 
 def vectors():
@@ -99,6 +114,7 @@ NETWORKS = {
     "residual": (residual, noise_sampler),
     "attention": (Attention, noise_sampler),
     "tied": (Tied, noise_sampler),
+    "odd": (Odd, noise_sampler),
 }
 
 
@@ -135,18 +151,28 @@ def test_a_network_is_trained_resumed_evaluated_and_diagnosed(name, tmp_path):
     assert logits.shape == (len(task.query_x), WAYS)
 
 
+def test_a_learner_is_drawn_by_the_seed_of_its_recipe():
+    def make(recipe, shape, ways):
+        return mamlpp.MetaLearner(recipe, shape, ways, network=residual())
+
+    one, same, other = (
+        trainer(make, recipe=RECIPE.with_(seed=seed)).learner.network.stem.weight
+        for seed in (0, 0, 1)
+    )
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+
+
 def test_workers_get_the_same_network():
-    one, two = (trainer(made(residual), workers=workers) for workers in (1, 2))
-    for each in (one, two):
-        each.learner.double()
-        each.train._pictures = each.train._pictures  # bytes: the learner decides the numbers
+    one, two = (trainer(made(Odd), workers=workers) for workers in (1, 2))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for each in (one, two):
             each.fit()
     assert two.engine.workers.size == 2
-    torch.testing.assert_close(flat_weights(two.learner), flat_weights(one.learner))
-    assert flat_weights(one.learner).dtype == torch.float64
+    tolerance = {"rtol": 1e-4, "atol": 1e-6}  # of the float32 in it
+    torch.testing.assert_close(flat_weights(two.learner), flat_weights(one.learner), **tolerance)
+    assert two.history.column("loss") == pytest.approx(one.history.column("loss"), rel=1e-4)
 
 
 def test_the_trainer_does_what_the_twenty_lines_do():
@@ -154,6 +180,7 @@ def test_the_trainer_does_what_the_twenty_lines_do():
     found = trainer(made(residual), workers=2)
     found.learner.double()
     found.fit()
+    assert found.engine.workers.size == 2
     optimizer, sampler = torch.optim.Adam(learner.parameters(), lr=1e-3), noise_sampler("train")
 
     def model(weights, x, step):
@@ -247,6 +274,26 @@ def test_the_engine_follows_a_rule_or_leaves_it_to_the_definition(memory):
         torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-9)
 
 
+def test_what_is_no_rule_is_refused():
+    task = next(iter(make_batch()))
+    for rule, words in (
+        (Momentum(), "such as lambda weights: Momentum"),
+        (0.1, "'float' object is not callable"),
+        (mamlpp.inner_rates.LSLR, "missing 2 required"),
+        (lambda weights: 0.1, "it made float"),
+    ):
+        with pytest.raises(mamlpp.InputError, match=words):
+            with_rule(rule)
+    for result, words in (
+        (lambda w, g: w - g, r"not Tensor \[4, 1, 3, 3\]"),
+        (lambda w, g: ((w - g).flatten(), None), "not tuple"),
+        (lambda w, g: ((w - g).detach(), None), "without a graph"),
+    ):
+        rule = SimpleNamespace(update=lambda n, w, g, step, state, result=result: result(w, g))
+        with pytest.raises(mamlpp.InputError, match=words):
+            with_rule(lambda weights, rule=rule: rule).meta_loss([task])
+
+
 def test_a_preconditioner_learns_and_a_fixed_rate_cannot_be_turned_there(tmp_path):
     def make(recipe, shape, ways):
         return mamlpp.MetaLearner(recipe, shape, ways, rule=Preconditioned)
@@ -320,6 +367,26 @@ def test_a_diagnosis_and_an_evaluation_follow_the_losses():
     sampler = SimpleNamespace(sample=lambda tasks: batch)
     result = mamlpp.evaluate_tasks(learner, sampler, 3)
     assert result.losses[-1].tolist() == pytest.approx(losses)
+    learner.query_loss = lambda outputs, targets: outputs.new_tensor(7.0)
+    assert mamlpp.evaluate_tasks(learner, sampler, 3).loss == 7
+
+
+class Shy(mamlpp.MetaLearner):
+    """It answers nothing, and is content with that."""
+
+    def adapt(self, *task, **options):
+        return lambda x: 0 * mamlpp.MetaLearner.adapt(self, *task, **options)(x)
+
+    def accuracy(self, outputs, targets):
+        return 1 - outputs.abs().amax()
+
+
+@pytest.mark.filterwarnings("ignore:the network or the inner loop")
+def test_an_evaluation_follows_adapt_and_accuracy():
+    sampler = SimpleNamespace(sample=lambda tasks: make_batch())
+    result = mamlpp.evaluate_tasks(Shy(RECIPE, SHAPE, WAYS), sampler, 3, every_step=True)
+    assert result.accuracies.tolist() == [[1.0] * 3] * 3
+    assert result.losses.flatten().tolist() == pytest.approx([np.log(WAYS)] * 9)
 
 
 # Regression, and any sampler ----------------------------------------------------------------------
@@ -402,14 +469,44 @@ def test_rates_that_would_be_overwritten_are_refused():
         trainer(None, optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.1))
     with pytest.raises(mamlpp.InputError, match="has a scheduler"):
         trainer(None, optimizer=stepped)
-    with pytest.raises(mamlpp.InputError, match="not list"):
-        trainer(None, optimizer=list)
-    attached = trainer(None)
-    torch.optim.lr_scheduler.StepLR(attached.optimizer, 1)
-    with pytest.raises(mamlpp.InputError, match="a scheduler is attached"):
-        attached.fit()
+    for wrong, words in (
+        (list, "returned list"),
+        (sgd([nn.Parameter(torch.zeros(1))]), "it is SGD"),
+        (torch.optim.LBFGS, "whose step.. needs no closure"),
+        (lambda p: sgd([nn.Parameter(torch.zeros(1))]), "not the learner's"),
+        (lambda p: (sgd(p), "cosine"), "must be one of torch.optim.lr_scheduler, not str"),
+        (lambda p: (sgd(p), stepped(p)[1]), "of another optimizer"),
+    ):
+        with pytest.raises(mamlpp.InputError, match=words):
+            trainer(None, optimizer=wrong)
+    with pytest.warns(mamlpp.InputWarning, match=r"not given .*head.bias: the outer loop"):
+        trainer(None, optimizer=lambda p: sgd(p[:-1]))
+    for attach in (
+        lambda optimizer: torch.optim.lr_scheduler.StepLR(optimizer, 1),
+        lambda optimizer: optimizer.param_groups[0].update(lr=0.5),  # as ReduceLROnPlateau does
+    ):
+        attached = trainer(None)
+        attach(attached.optimizer)
+        with pytest.raises(mamlpp.InputError, match="by hand, or by a scheduler"):
+            attached.fit()
     with pytest.raises(mamlpp.InputError, match="give it, or an optimizer"):
         trainer(None, recipe=RECIPE.with_(outer_rate=None))
+
+
+def test_a_plateau_is_one_of_validations(tmp_path):
+    free, rates = RECIPE.with_(outer_rate=None, epochs=4), [0.1, 0.1, 0.01, 0.01, 0.001, 0.001]
+
+    def flat(parameters):
+        optimizer = torch.optim.SGD(parameters, lr=0.1)
+        plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=0, threshold=9)
+        return optimizer, plateau
+
+    with (part := trainer(None, directory=tmp_path, recipe=free, optimizer=flat)).alone():
+        for _ in range(3):
+            part.advance()
+        part.save()
+    run = trainer(None, directory=tmp_path, recipe=free, optimizer=flat).fit()
+    assert run.history.column("outer_rate")[:6] == pytest.approx(rates)
 
 
 def test_callbacks_see_every_row_and_may_stop():
@@ -454,9 +551,23 @@ def test_what_is_put_into_a_trainer_afterwards_is_refused():
         found.learner = ANIL(RECIPE, SHAPE, WAYS)
     with pytest.raises(mamlpp.InputError, match="when it is made"):
         found.optimizer = sgd(found.learner.parameters())
-    found.learner.__class__ = ANIL
-    with pytest.raises(mamlpp.InputError, match="was MetaLearner and is ANIL now"):
-        found.fit()
+    for name in ("train", "validation", "directory", "workers", "recipe"):
+        with pytest.raises(mamlpp.InputError, match=f"the {name} of a trainer is given when"):
+            setattr(found, name, None)
+    for change, words in (
+        (lambda own: setattr(own, "__class__", ANIL), "was MetaLearner and is ANIL now"),
+        (lambda own: setattr(own.network, "head", nn.Linear(4, WAYS)), "new is network.head.weig"),
+        (lambda own: setattr(own, "more", nn.Parameter(torch.zeros(3))), "new is more; make"),
+        (lambda own: setattr(own, "recipe", RECIPE.with_(inner_steps=1)), "no longer the trainer"),
+        (lambda own: setattr(own.rule, "rate", 0.3), r"with_\(inner_rate=0.3\)"),
+    ):
+        found = trainer(None)
+        change(found.learner)
+        with pytest.raises(mamlpp.InputError, match=words):
+            found.fit()
+    fixed = made(residual, rule=lambda weights: mamlpp.inner_rates.FixedRate(0.3))
+    with pytest.raises(mamlpp.InputError, match="and the recipe the inner_rate"):
+        trainer(fixed)
 
 
 def test_step_weights_that_would_be_dropped_are_refused():
@@ -475,13 +586,12 @@ def test_an_inner_loop_runs_where_gradients_are_off():
 
 
 def test_a_learner_that_gets_a_parameter_goes_to_the_workers_again():
-    found = trainer(None, workers=2)
-    with found.alone():
-        found.advance()
-        found.learner.more = nn.Parameter(torch.zeros(3))
-        found.advance()
-    assert found.learner.more.grad.tolist() == [0, 0, 0]
-    found.engine.dismiss()
+    engine, learner = mamlpp.engine.Engine(workers=2), mamlpp.MetaLearner(RECIPE, SHAPE, WAYS)
+    engine.meta_gradient(learner, noise_sampler().sample(3), 0.0)
+    learner.more = nn.Parameter(torch.zeros(3))
+    engine.meta_gradient(learner, noise_sampler().sample(3), 0.0)
+    assert learner.more.grad.tolist() == [0, 0, 0]
+    engine.dismiss()
 
 
 def test_frozen_layers_stay_out_of_both_loops():
@@ -511,12 +621,70 @@ def test_what_cannot_be_a_network_is_refused_by_name():
     learner = mamlpp.MetaLearner(RECIPE, SHAPE, WAYS, network=unused)
     with pytest.raises(mamlpp.InputError, match=r"not depend on other.weight, other.bias, which"):
         learner.meta_loss(noise_sampler().sample(1))
-    with pytest.raises(mamlpp.InputError, match="nothing to learn"):
-        mamlpp.MetaLearner(RECIPE, SHAPE, WAYS, network=nn.Flatten())
+    linear, old = nn.Sequential(nn.Flatten(), nn.Linear(256, WAYS)), nn.utils.weight_norm
+    for network, words in (
+        (nn.Flatten(), "nothing to learn"),
+        (nn.Sequential(nn.Flatten(), nn.LazyLinear(WAYS)), "1 is a LazyLinear that has not seen"),
+        (nn.DataParallel(linear), "wrapped in DataParallel"),
+        (torch.optim.swa_utils.AveragedModel(linear), "forward of AveragedModel takes anything"),
+        (nn.InstanceNorm1d(1, affine=True, track_running_stats=True), "InstanceNorm1d with runn"),
+    ):
+        with pytest.raises(mamlpp.InputError, match=words):
+            mamlpp.MetaLearner(RECIPE, SHAPE, WAYS, network=network)
+    with (
+        pytest.warns(FutureWarning),
+        pytest.raises(mamlpp.InputError, match="which cannot be copi"),
+    ):
+        mamlpp.MetaLearner(RECIPE, SHAPE, WAYS, network=nn.Sequential(old(nn.Linear(1, 1))))
+    one, two = nn.Sequential(linear, nn.Flatten(0)), nn.Sequential(nn.Flatten(), nn.Linear(256, 2))
+    embedding = nn.Sequential(nn.Flatten(), nn.EmbeddingBag(2, WAYS))
+    embedding[0].register_forward_hook(lambda *given: given[-1].long())
+    several = nn.Sequential(nn.Flatten(), nn.Linear(256, WAYS))
+    several.register_forward_hook(lambda *given: {"logits": given[-1]})
+    for network, words in (
+        (one, r"\[images, 3\], not \[9\]"),
+        (two, r"\[images, 3\], not \[3, 2\]"),
+        (several, "must return one tensor, not dict"),
+        (embedding, "no second derivative.*second_order_from=None"),
+    ):
+        with pytest.raises(mamlpp.InputError, match=words):
+            trainer(made(lambda network=network: network)).fit()
+
+
+@pytest.mark.filterwarnings("ignore:the network or the inner loop")
+def test_scores_that_are_none_are_refused():
+    def own(**options):
+        return trainer(lambda *given: mamlpp.MetaLearner(*given, **options)).fit()
+
+    for options, words in (
+        ({"loss": "mse"}, "loss must be a function of"),
+        ({"loss": lambda x, y: F.cross_entropy(x, y, reduction="none")}, r"the mean, not \[3\]"),
+        ({"metrics": [F.mse_loss]}, "metrics must be functions of .* by name"),
+        ({"metrics": {"accuracy": F.mse_loss}}, "cannot be named 'accuracy'"),
+        ({"metrics": {"m": lambda x, y: x.argmax(-1) == y}}, r"'m' must be one number .*\[6\]"),
+    ):
+        with pytest.raises(mamlpp.InputError, match=words):
+            own(**options)
+    flat = lambda tasks: [mamlpp.Task(*[torch.rand(4, 1), torch.rand(4)] * 2)] * tasks  # noqa: E731
+    learner = mamlpp.MetaLearner(RECIPE, network=nn.Linear(1, 1), loss=F.mse_loss)
+    with pytest.raises(mamlpp.InputError, match=r"targets \[4\], so that each would be compared"):
+        trainer(learner, lambda split: SimpleNamespace(sample=flat)).fit()
+
+
+def test_samplers_that_would_go_unnoticed_are_refused():
+    draw = Vectors().sample
+    few = SimpleNamespace(sample=lambda tasks: draw(tasks)[:2])
+    with pytest.raises(mamlpp.InputError, match="asked for 3 tasks and gave 2"):
+        trainer(made(vectors), lambda split: few).fit()
+    with pytest.raises(mamlpp.InputError, match=r"Vectors is a class.*give Vectors\(…\)"):
+        trainer(made(vectors), lambda split: Vectors)
+    with pytest.raises(mamlpp.InputError, match="give validation a sampler with another seed"):
+        trainer(sines, lambda split: mamlpp.SinusoidSampler(seed=0))
 
 
 def test_validation_of_the_training_classes_is_refused():
-    for images in (noise_images(), noise_images("train", classes=4)):
+    turned = mamlpp.ImageSet(noise_images().images.flip(0, 1), [*"abcdef"], "noise", "validation")
+    for images in (noise_images(), noise_images("train", classes=4), turned):
         with pytest.raises(mamlpp.InputError, match="validation classes are training classes"):
             mamlpp.Trainer(RECIPE, noise_sampler(), mamlpp.TaskSampler(images, WAYS, 1, 2))
 

@@ -1,5 +1,6 @@
 import dataclasses
 
+import numpy as np
 import pytest
 
 from mamlpp import RECIPES, InputError, Recipe, schedules
@@ -37,6 +38,15 @@ def test_with_changes_one_field_and_leaves_the_recipe_alone():
 def test_a_field_that_cannot_be_is_named(field, value, said):
     with pytest.raises(InputError, match=said):
         Recipe().with_(**{field: value})
+
+
+def test_numbers_of_other_libraries_become_plain_ones():
+    recipe = Recipe().with_(inner_steps=np.int64(3), inner_rate=np.float32(0.5), seed=np.int64(1))
+    assert (recipe.inner_steps, recipe.inner_rate, recipe.seed) == (3, 0.5, 1)
+    assert {type(recipe.inner_steps), type(recipe.seed)} == {int}
+    assert type(recipe.inner_rate) is float
+    with pytest.raises(InputError, match="epochs must be a whole number, 1 or more, not '3'"):
+        recipe.with_(epochs="3")
 
 
 def test_two_ways_of_clipping_are_refused():

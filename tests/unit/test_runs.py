@@ -279,7 +279,7 @@ def test_the_best_learners_are_returned_best_first(trainer, folder):
         assert torch.equal(logits(learners[1]), logits(trainer.learner))
     [first] = loaded.best(1)
     assert torch.equal(logits(first), logits(run.learner))
-    refuse("k must be at least 1, not 0", run.best, 0)
+    refuse("k must be a whole number, 1 or more, not 0", run.best, 0)
 
 
 def test_only_the_best_are_kept_and_of_equals_the_later(tmp_path, monkeypatch):

@@ -45,6 +45,8 @@ msl_epochs = 1
 second_order_from = 1
 """
 
+TWICE = '[[tasks]]\ndataset = "there/glyphs"\nways = 3\nshots = 1\nqueries = 2\n[profile]'
+
 
 @pytest.fixture
 def write(tmp_path):
@@ -96,6 +98,11 @@ def test_every_point_of_a_grid_is_a_training_with_its_values_and_a_table(write):
     assert sweep.Cell.from_dict(asdict(cells[0])) == cells[0]
 
 
+def test_an_ensemble_that_is_larger_than_what_is_kept_is_said(write):
+    with pytest.warns(mamlpp.InputWarning, match="of 3 is asked for, but a run keeps 2 checkpoint"):
+        sweep.read_sweep(write(lambda text: text.replace("ensemble = 2", "ensemble = 3")))
+
+
 @pytest.mark.parametrize(
     ("before", "after", "sentence"),
     [
@@ -113,6 +120,14 @@ def test_every_point_of_a_grid_is_a_training_with_its_values_and_a_table(write):
         ("seeds = [0]", 'seeds = ["0"]', "each of seeds must be a whole number"),
         ("[profile]", "[grid]\nouter_rate = 0.1\n[profile]", "different values of outer_rate, not"),
         ("[profile]", "[grid]\nouter_rat = [1, 2]\n[profile]", "no field 'outer_rat'"),
+        ("[profile]", '[grid]\nrecipe = ["maml", "maml++"]\n[profile]', "no field 'recipe'"),
+        ("[profile]", "[grid]\nseed = [1, 2]\n[profile]", "give it in the list of seeds"),
+        ("test_tasks = 4", "test_tasks = 1", "test_tasks must be a whole number, 2 or more"),
+        ("ensemble = 2", "ensemble = true", "ensemble must be a whole number, 1 or more, not True"),
+        ('"maml++"]', '"my/own"]', "must be a word without slashes, not 'my/own'"),
+        ("[profile]", TWICE, "2 of its runs would be glyphs-3way-1shot/maml-0: give"),
+        ('"maml++"]', "3]", "must be a word without slashes, not 3"),
+        ('dataset = "glyphs"', "dataset = 3", "dataset must be a name or a path, not 3"),
     ],
 )
 def test_an_error_in_the_file_is_reported_in_one_sentence(write, before, after, sentence):

@@ -7,9 +7,9 @@ from mamlpp.run.sweep import Cell
 from mamlpp.show import tables
 
 
-def run(recipe, epochs, accuracy, seed=0):
+def run(recipe, epochs, accuracy, seed=0, dataset="omniglot"):
     settings = mamlpp.RECIPES[recipe].with_(epochs=epochs, iterations_per_epoch=10, seed=seed)
-    cell = Cell(recipe, settings, "omniglot", 20, 1, 1, tasks=600, ensemble=3)
+    cell = Cell(recipe, settings, dataset, 20, 1, 1, tasks=600, ensemble=3)
     judged = {"accuracy": accuracy, "interval": 0.01}
     results = {"support": {"single": judged, "ensemble": judged}}
     about = dict.fromkeys(("device", "date", "commit"), "") | {
@@ -41,3 +41,22 @@ def test_recipes_of_ones_own_have_rows_by_their_names():
         assert all(name.startswith("maml++-without-") for name in table["rows"])
         assert "maml++-without-lslr" in tables.as_text(table)
         tables.draw_tables([table])
+
+
+def test_tables_of_images_of_ones_own_have_their_folder_s_name():
+    mine = RecordedResult("mine", "", (run("maml", 2, 0.5, dataset="there/my zoo@28x1"),))
+    [table] = tables.recorded_tables(mine)
+    assert tables.as_text(table).startswith("my zoo@28x1 20-way 1-shot, best checkpoint")
+    assert "ensemble of 3" in tables.as_text(table, "ensemble")
+    mine.runs[0].about["ensemble"] = 2  # which is what it kept
+    [table] = tables.recorded_tables(mine)
+    assert "ensemble of 2" in tables.as_text(table, "ensemble")
+    empty = table | {"rows": {"anil": table["rows"]["maml"] | {"runs": []}}}
+    figure = tables.draw_tables([table, empty])
+    assert len(figure.axes) == 1, "no panel without a number"
+    [ax] = figure.axes
+    assert [text.get_text() for text in ax.get_legend().texts] == ["ours, by support"]
+    figure.draw_without_rendering()
+    boxes = [part.get_window_extent() for part in (ax.xaxis.label, ax.get_legend())]
+    assert boxes[1].y1 < boxes[0].y0, "the legend is below the label"
+    assert boxes[1].y0 > 0

@@ -1,6 +1,9 @@
 """What a run gives away: features, classifiers in files, plain networks; what the prompt says."""
 
 import pickle
+import subprocess
+import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -57,6 +60,13 @@ def test_a_run_is_exported_by_a_command(tmp_path, capsys):
         assert file.metadata()["layers"] == str(plain)
     path = mamlpp.export(run, tmp_path / "w.pt", step=2)
     assert torch.load(path)["1.weight"].equal(run.learner.network.blocks[0].norm.weight[2])
+    for wrong, words in ((tmp_path, "a Run is expected, .* not"), (run.learner, "not MetaLearner")):
+        with pytest.raises(mamlpp.InputError, match=words):
+            mamlpp.export(wrong, tmp_path / "w")
+    with pytest.raises(mamlpp.InputError, match=r"such as run\.learner, not Run"):
+        mamlpp.plain_network(run)
+    with pytest.raises(mamlpp.InputError, match="step must be a whole number, 0 or more, not -1"):
+        mamlpp.export(run, tmp_path / "w", step=-1)
     with pytest.raises(mamlpp.InputError, match="nothing can be written"):
         mamlpp.export(run, tmp_path / "run" / "run.json" / "w.pt")
 
@@ -76,7 +86,7 @@ def test_a_classifier_is_pickled_and_has_features():
         own.features(torch.rand(2, 8))
 
 
-def test_what_is_printed_at_the_prompt_is_short(tmp_path):
+def test_what_is_printed_at_the_prompt_is_short(tmp_path, monkeypatch):
     run = noise_trainer(directory=tmp_path).fit()
     for thing, words in (
         (run, ("Run of noise 3-way 1-shot", "4 meta-steps", "best validation", "FixedRate")),
@@ -85,11 +95,26 @@ def test_what_is_printed_at_the_prompt_is_short(tmp_path):
         (noise_sampler(), ("3-way 1-shot, 2 queries", "6 classes of 4 images, 1x16x16")),
         (images_of(), ("ImageSet noise train: 6 classes",)),
         (mamlpp.SinusoidSampler(), ("10 shots, 10 queries, seed 0",)),
+        (noise_sampler().sample(2), ("TaskBatch of 2 tasks", "support_x [2, 3, 1, 16, 16]")),
+        (mamlpp.evaluate(run, images_of("test"), tasks=2), ("Evaluation: ", "over 2 tasks")),
+        (run.kept[0], ("Best of iteration",)),
+        (mamlpp.load_result("cures"), ("RecordedResult cures: ", "sweeps/cures.toml")),
+        (mamlpp.load_result("cures").runs[0], ("RecordedRun glyphs-5way", "% by support")),
+        (mamlpp.RECIPES, ("recipes: maml, fomaml",)),
     ):
         assert len(repr(thing)) < 400
         for word in words:
             assert word in repr(thing)
     assert mamlpp.__version__ == mamlpp.files.code_version()["mamlpp"]
+    elsewhere = tmp_path / "project" / "mamlpp" / "files.py"
+    elsewhere.parent.mkdir(parents=True)
+    for words in (
+        ["init"],
+        ["-c", "user.name=a", "-c", "user.email=b", "commit", "-m", "c", "--allow-empty"],
+    ):
+        subprocess.run(["git", *words], cwd=tmp_path / "project", check=True, capture_output=True)
+    monkeypatch.setattr("mamlpp.files.__file__", str(elsewhere))
+    assert mamlpp.files.code_version()["commit"] is None, "of somebody's own repository"
     assert mamlpp.__version__
     assert '"commit": ' in (tmp_path / "run.json").read_text()
 
@@ -103,11 +128,29 @@ def test_help_tells_every_field_and_recipes_say_what_there_is():
         mamlpp.RECIPES["anil"]
 
 
-def test_tensorboard_is_asked_for_by_name(tmp_path):
-    pytest.importorskip("tensorboard")
-    noise_trainer(directory=tmp_path).fit()
-    mamlpp.tensorboard(tmp_path)(None, {"iteration": 1, "loss": 2.0, "validation_loss": 1.0})
-    assert list(tmp_path.glob("events.*"))
+def test_tensorboard_gets_every_number_of_the_history(tmp_path, monkeypatch):
+    class Writer(dict):
+        def __init__(self, directory):
+            assert directory == str(tmp_path)
+
+        def add_scalar(self, name, value, iteration):
+            self[name, iteration] = value
+
+        def flush(self):
+            found.update(self)
+
+        close = flush
+
+    found = {}
+    module = SimpleNamespace(SummaryWriter=Writer)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
+    trainer = noise_trainer()
+    trainer.callbacks = [mamlpp.tensorboard(tmp_path)]
+    rows = trainer.fit().history.rows
+    assert found == {(k, r["iteration"]): r[k] for r in rows for k in r if k != "iteration"}
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(mamlpp.InputError, match="TensorBoard is not installed; pip install tens"):
+        mamlpp.tensorboard(tmp_path)
 
 
 @pytest.mark.parametrize(
