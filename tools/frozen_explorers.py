@@ -69,11 +69,11 @@ EXPLORERS = {
     ),
     "batch_norm_explorer()": Frozen(
         widgets.batch_norm_explorer,
-        {"statistics": range(3), "block": (1, 2, 3, 4), "feature": (1,), "step": range(6)},
+        {"statistics": range(3), "block": (1, 2, 3, 4), "feature": (1, 7), "step": range(6)},
     ),
     "rates_explorer()": Frozen(
         widgets.rates_explorer,
-        {"snapshot": range(0, 31, 5), "filters": (64,), "steps": (5,), "rule": range(2)},
+        {"snapshot": range(0, 31, 5), "rule": range(2)},
     ),
     "cosine_explorer()": Frozen(
         widgets.cosine_explorer,
