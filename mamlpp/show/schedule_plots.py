@@ -247,8 +247,9 @@ def plot_rates(
     ax.imshow(values, cmap=colours, norm=norm, aspect="auto")
     for (row, column), value in np.ndenumerate(values):
         dark = abs(norm(value) - 0.5) > 0.35
+        number = f"{value:.2f}" if abs(value) >= 0.095 else f"{value:.2g}"
         ax.text(
-            column, row, f"{value:.2g}", ha="center", va="center", fontsize=9,
+            column, row, number, ha="center", va="center", fontsize=9,
             color="white" if dark else "black",
         )  # fmt: skip
     ax.set_xticks(range(len(columns)), columns)
