@@ -55,6 +55,8 @@ def runs(
     path = FOLDER / f"{name}.safetensors"
     if not here and (found := _read(path, asked)) is not None:
         return found
+    if not here:
+        print("these settings are not recorded: they are trained here")
     start = time.perf_counter()
     trained = train_seeds(recipes, train, validation, seeds)
     if RECORD in os.environ:
