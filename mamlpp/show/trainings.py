@@ -9,7 +9,6 @@ chapters ask for, in `results/trainings/`: weights in half precision, and the hi
 
 import json
 import os
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -25,6 +24,7 @@ from mamlpp.data import default_dataset
 from mamlpp.data.tasks import TaskSampler
 from mamlpp.files import replacing
 from mamlpp.learner import MetaLearner
+from mamlpp.naming import counted
 from mamlpp.recipe import Recipe
 from mamlpp.run.checkpoints import Best
 from mamlpp.run.history import History
@@ -57,10 +57,9 @@ def runs(
         return found
     if not here:
         print("these settings are not recorded: they are trained here")
-    start = time.perf_counter()
     trained = train_seeds(recipes, train, validation, seeds)
     if RECORD in os.environ:
-        _write(path, asked, trained, members, time.perf_counter() - start)
+        _write(path, asked, trained, members)
     return trained
 
 
@@ -84,7 +83,7 @@ def _asked(
     return json.loads(json.dumps({"recipes": plain, "seeds": list(seeds), "tasks": tasks}))
 
 
-def _write(path: Path, asked: dict[str, Any], trained: Runs, members: int, seconds: float) -> None:
+def _write(path: Path, asked: dict[str, Any], trained: Runs, members: int) -> None:
     tensors: dict[str, Tensor] = {}
     best = {}
     for name, several in trained.items():
@@ -100,8 +99,8 @@ def _write(path: Path, asked: dict[str, Any], trained: Runs, members: int, secon
                     )
     some = next(iter(trained.values()))[0]
     about = {
-        **{"asked": asked, "data": asdict(some.data), "best": best, "seconds": round(seconds)},
-        **{"date": datetime.now(UTC).date().isoformat(), "cores": os.cpu_count()},
+        **{"asked": asked, "data": asdict(some.data), "best": best},
+        "date": datetime.now(UTC).date().isoformat(),
     }
     path.parent.mkdir(exist_ok=True)
     with replacing(path) as part:
@@ -125,10 +124,10 @@ def _read(path: Path, asked: dict[str, Any]) -> Runs | None:
         ]
         for name, recipe in asked["recipes"].items()
     }
-    count = sum(map(len, found.values()))
+    every = [run for several in found.values() for run in several]
     print(
-        f"recorded: {count} trainings, {about['seconds'] / 60:.1f} minutes on {about['cores']} "
-        f"cores, {about['date']} (compute_here = True trains them on this machine)"
+        f"recorded {about['date']}: {counted(len(every), 'training')} of {len(every[0].history)} "
+        f"meta-steps (compute_here = True trains them on this machine)"
     )
     return found
 

@@ -26,7 +26,7 @@ def test_recorded_runs_are_those_that_were_trained(asked, tmp_path, monkeypatch,
 
     [found] = trainings.runs("x", *asked, (3,), here=False)["MAML++"]
 
-    assert "recorded: 1 trainings" in capsys.readouterr().out
+    assert ": 1 training of 2 meta-steps" in capsys.readouterr().out
     assert (found.recipe, found.data) == (trained.recipe, trained.data)
     for name in ("iteration", "outer_rate", "loss", "validation_accuracy"):
         expected = trained.history.column(name)
