@@ -56,3 +56,11 @@ def test_a_chapter_shows_the_glyphs_unless_it_trains(monkeypatch):
     assert trainings.dataset("auto", here=False) == "glyphs"
     assert trainings.dataset("auto", here=True) == "omniglot"
     assert trainings.dataset("mini_imagenet", here=False) == "mini_imagenet"
+
+
+def test_every_record_is_of_a_chapter_and_small():
+    notebooks = trainings.FOLDER.parents[1] / "notebooks"
+    chapters = "".join(path.read_text(encoding="utf-8") for path in notebooks.glob("*.ipynb"))
+    for record in trainings.FOLDER.glob("*"):
+        assert f'\\"{record.stem}\\"' in chapters, f"no chapter shows {record.name}"
+        assert record.stat().st_size < 1.5e6
