@@ -74,7 +74,7 @@ EXPLORERS = {
     ),
     "rates_explorer()": Frozen(
         widgets.rates_explorer,
-        {"snapshot": range(0, 31, 5), "filters": (64,), "steps": (5,), "rule": range(2)},
+        {"snapshot": range(0, 31, 5), "rule": range(2)},
     ),
     "cosine_explorer()": Frozen(
         widgets.cosine_explorer,

@@ -3,6 +3,7 @@
     alphabet = Alphabet()
     alphabet              # a cell of its own: draw by mouse, finger or keyboard, press the button
     alphabet.plot()       # the next one: what the network saw, and what it said after each step
+    alphabet.plot(scans("my_alphabet"))    # the same for drawings on paper
 
 The network is the one of `ready.py`, so nothing has to be trained first. Drawings stay in the
 notebook's memory. Where nobody has drawn, built-in letters are shown instead, and the figure says
@@ -24,6 +25,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from mamlpp.data import load_images
+from mamlpp.data.own import image_folder
 from mamlpp.data.tasks import TaskSampler
 from mamlpp.errors import InputError
 from mamlpp.learner import MetaLearner
@@ -58,6 +60,39 @@ def render(strokes: list[Stroke]) -> Tensor:
             pen.ellipse((x - half, y - half, x + half, y + half), fill=255)
     small = sheet.resize((SIZE, SIZE), Image.Resampling.LANCZOS)
     return torch.from_numpy(np.asarray(small).copy()).float().unsqueeze(0) / 255
+
+
+def scans(folder: Path | str) -> tuple[Tensor, Tensor]:
+    """Five characters drawn on paper, as support `[5, 1, 28, 28]` and query `[1, 1, 28, 28]`.
+
+    `folder` has a folder for each, of pictures with dark ink on light paper. The first picture of
+    each character is to be learned; the second one of the first that has two is to be named. Raises
+    `InputError` where there are not five, or none has a second picture.
+    """
+    found = image_folder(folder, "test", size=PAPER, channels=1, splits=(0, 0, 1))
+    counts = [found.samples] * len(found) if found.counts is None else found.counts.tolist()
+    twice = [number for number, count in enumerate(counts) if count > 1]
+    if len(found) != WAYS or not twice:
+        raise InputError(
+            f"{folder} should have {WAYS} folders, one for each character, with a picture in each "
+            f"and a second one in one of them"
+        )
+    every = [*found.images[:, 0], found.images[twice[0], 1]]
+    centred = torch.stack([_centred(255 - picture[0]) for picture in every])
+    return centred[:WAYS], centred[WAYS:]
+
+
+def _centred(ink: Tensor) -> Tensor:
+    """Ink `[H, W]` in 0 … 255 as an image `[1, 28, 28]` of the size that `render` gives it."""
+    scan = Image.fromarray(ink.numpy())
+    inked = scan.point([255 * (value > 100) for value in range(256)])
+    cropped = scan.crop(inked.getbbox() or (0, 0, *scan.size))
+    longer = max(cropped.size)
+    width, height = (max(1, round(FILLED * SIZE * side / longer)) for side in cropped.size)
+    sheet = Image.new("L", (SIZE, SIZE))
+    small = cropped.resize((width, height), Image.Resampling.LANCZOS)
+    sheet.paste(small, ((SIZE - width) // 2, (SIZE - height) // 2))
+    return torch.from_numpy(np.asarray(sheet).copy()).float().unsqueeze(0) / 255
 
 
 class Pads(anywidget.AnyWidget):

@@ -16,8 +16,10 @@ import pandas
 import seaborn as sns
 import torch
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import LogFormatter, LogLocator, MaxNLocator, NullLocator
 from torch import Tensor
 
 from mamlpp.diagnostics import Diagnosis
@@ -32,7 +34,7 @@ COLOURS = {
     "first-order MAML": _PALETTE[1],
     "MAML + MSL": _PALETTE[2],
     "MAML + DA": _PALETTE[5],
-    "MAML + BNRS + BNWB": _PALETTE[9],
+    "MAML + BNRS + BNWB": "#a3195b",
     "MAML + LSLR": _PALETTE[6],
     "MAML + CA": "#8c6d1f",
     "Meta-SGD": "#5c5c8a",
@@ -86,11 +88,38 @@ def show(figure: Figure, words: str) -> None:
         raise InputError("a figure needs words that say what it shows")
     from IPython.display import display  # not needed where figures are files alone
 
+    for ax in figure.axes:
+        plain_ticks(ax)
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=figure.dpi, bbox_inches="tight", facecolor="white")
     plt.close(figure)
     data = {"image/png": base64.b64encode(file.getvalue()).decode(), "text/plain": words}
     display(data, raw=True, metadata={"image/png": {"alt": words}})
+
+
+def plain_ticks(ax: Axes) -> Axes:
+    """Label logarithmic axes with plain numbers: 0.5, 1, 2, 5 instead of powers of ten."""
+    for axis, scale in ((ax.xaxis, ax.get_xscale()), (ax.yaxis, ax.get_yscale())):
+        if scale not in ("log", "symlog") or not isinstance(
+            axis.get_major_formatter(), LogFormatter
+        ):
+            continue
+        if scale == "log":
+            low, high = sorted(axis.get_view_interval())
+            decades = np.log10(high / low)
+            subs = (1, 2, 5) if decades < 2.5 else (1, 3) if decades < 4.5 else (1,)
+            axis.set_major_locator(
+                MaxNLocator(5) if decades < 0.7 else LogLocator(subs=subs, numticks=20)
+            )
+        axis.set_minor_locator(NullLocator())
+        axis.set_major_formatter("{x:g}")
+    return ax
+
+
+def in_percent(axis: Axis) -> Axis:
+    """Label an axis of shares, 0 … 1, in per cent: 0.25 as 25."""
+    axis.set_major_formatter(lambda share, _: f"{100 * share:.3g}")
+    return axis
 
 
 def plot_images(images: Tensor, ax: Axes, columns: int | None = None, gap: int = 2) -> Axes:
@@ -210,10 +239,19 @@ def plot_over_seeds(
 
 
 def _label_curves(ax: Axes, column: str) -> Axes:
-    ax.set(xlabel="iteration (meta-steps)", ylabel=column.replace("_", " "))
+    ax.set_xlabel("iteration (meta-steps)")
+    _label_values(ax, column.replace("_", " "))
     if ax.lines:
         ax.legend()
     return ax
+
+
+def _label_values(ax: Axes, name: str) -> None:
+    """Name the y axis; an accuracy is labelled in %, as everywhere that a reader sees one."""
+    if "accuracy" in name:
+        in_percent(ax.yaxis)
+        name = name.replace("accuracy", "accuracy, %")
+    ax.set_ylabel(name)
 
 
 def _smoothed(history: History, column: str, smooth: int) -> tuple[np.ndarray, np.ndarray]:
@@ -228,10 +266,14 @@ def _smoothed(history: History, column: str, smooth: int) -> tuple[np.ndarray, n
 
 
 def plot_steps(curves: Mapping[str, Sequence[float]], ax: Axes, ylabel: str) -> Axes:
-    """Plot a value after 0, 1, 2, … inner steps, one line per method."""
+    """Plot a value after 0, 1, 2, … inner steps, one line per method.
+
+    An accuracy, in 0 … 1, is labelled in %.
+    """
     for name, values in curves.items():
         ax.plot(range(len(values)), values, "o-", label=name, color=COLOURS.get(name))
-    ax.set(xlabel="inner steps taken", ylabel=ylabel, xticks=range(max(map(len, curves.values()))))
+    ax.set(xlabel="inner steps taken", xticks=range(max(map(len, curves.values()))))
+    _label_values(ax, ylabel)
     ax.legend()
     return ax
 
@@ -271,7 +313,9 @@ def plot_gradient_heatmap(
         image.set_clim(*np.log10(limits))
     elif not logs.count():
         image.set_clim(0, 1)
-    ax.figure.colorbar(image, ax=ax, label="log$_{10}$ of the gradient's 2-norm")
+    ax.figure.colorbar(
+        image, ax=ax, label="the gradient's 2-norm", format=lambda log, _: f"{10**log:.2g}"
+    )
     shades = np.ma.filled(image.norm(logs), 1.0)
     for (step, layer), norm in np.ndenumerate(norms):
         _write_norm(norm, (layer, step), "white" if shades[step, layer] < 0.6 else "black", ax)
@@ -284,7 +328,8 @@ def plot_gradient_heatmap(
 
 
 def _write_norm(norm: float, at: tuple[int, int], colour: str, ax: Axes) -> None:
-    text = re.sub(r"e([+-])0", r"e\1", f"{norm:.1e}")
+    plain = 0.0095 <= norm < 995
+    text = f"{norm:.2g}" if plain else re.sub(r"e([+-])0", r"e\1", f"{norm:.1e}")
     weight = "normal"
     if not np.isfinite(norm):
         colour, weight = "white", "bold"
@@ -353,7 +398,9 @@ def plot_calibration(evaluation: Evaluation, ax: Axes) -> Axes:
     gap = ax.bar(left, gaps, width, accuracies, align="edge", **hatched)
     gap.set_label(f"gap: {100 * evaluation.calibration_error:.1f} % on average")
     ax.plot([0, 1], [0, 1], ":", color="black", label="perfect calibration")
-    ax.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1), aspect="equal")
+    ax.set(xlabel="confidence, %", xlim=(0, 1), ylim=(0, 1), aspect="equal")
+    in_percent(ax.xaxis)
+    _label_values(ax, "accuracy")
     # Below the axes, because bars may cover any part of them.
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), frameon=False)
     return ax
@@ -373,7 +420,8 @@ def plot_training(history: History, ax: Axes, column: str = "accuracy", smooth: 
     ax.plot(iterations[shown], means[shown], color=COLOURS["MAML"], label="training")
     iterations, values = _smoothed(history, f"validation_{column}", 1)
     ax.plot(iterations, values, "o-", markersize=4, color=_PALETTE[1], label="validation")
-    ax.set(xlabel="iteration (meta-steps)", ylabel=column)
+    ax.set_xlabel("iteration (meta-steps)")
+    _label_values(ax, column)
     ax.legend(fontsize=8, loc="upper right" if column == "loss" else "lower right")
     return ax
 
@@ -400,6 +448,7 @@ def plot_gradient_norms(history: History, ax: Axes, clip_norm: float | None = No
         style = {"marker": "v", "color": _PALETTE[3], "linestyle": "none", "label": label}
         ax.plot(iterations[bad], heights, transform=ax.get_xaxis_transform(), **style)
     ax.set(yscale="log", xlabel="iteration (meta-steps)", ylabel="norm of the meta-gradient")
+    plain_ticks(ax)
     if bad.any() or clip_norm is not None:
         ax.legend(fontsize=8, loc="best")
     return ax

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from mamlpp.errors import InputError
 from mamlpp.run.evaluation import READINGS
 from mamlpp.run.results import RecordedResult, RecordedRun
-from mamlpp.show.plots import COLOURS, METHODS
+from mamlpp.show.plots import COLOURS, METHODS, plain_ticks
 from mamlpp.show.widgets import Explorer, Picture, make_figure
 
 SECONDS = 30.0  # that the whole training takes when it is played
@@ -61,6 +61,7 @@ def _fix_axes(runs: Sequence[RecordedRun], accuracy: Axes, norms: Axes) -> None:
     accuracy.legend(loc="upper left", fontsize=8)
     norms.set(yscale="log", ylim=(min(sizes) / 1.5, max(sizes) * 1.5))
     norms.set_ylabel("norm of the meta-gradient")
+    plain_ticks(norms)
     for ax in (accuracy, norms):
         ax.set(xlim=(0, length), xlabel="meta-step")
 

@@ -11,7 +11,6 @@ import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.colors import TwoSlopeNorm
-from matplotlib.ticker import NullLocator
 from torch import Tensor
 
 from mamlpp import schedules
@@ -230,20 +229,6 @@ def count_rates(rule: str, weights: int, layers: int, steps: int) -> int:
     return {"fixed": 1, "lslr": layers * steps, "meta-sgd": weights}[rule]
 
 
-def plot_rate_counts(counts: dict[str, int], ax: Axes) -> Axes:
-    """Plot the number of rates of each rule as labelled bars on a logarithmic axis."""
-    colours = (COLOURS["MAML"], COLOURS["MAML + LSLR"], COLOURS["Meta-SGD"])
-    ax.barh(list(counts), list(counts.values()), color=colours[: len(counts)])
-    for row, count in enumerate(counts.values()):
-        ax.text(count * 1.3, row, f"{count:,}", va="center", fontsize=10)
-    ax.set(xscale="log", xlim=(0.7, 100 * max(counts.values())), xticks=[])
-    ax.set_xlabel("number of rates (log axis)")
-    ax.xaxis.set_minor_locator(NullLocator())
-    ax.invert_yaxis()
-    ax.grid(False, axis="y")
-    return ax
-
-
 def plot_rates(
     rows: Sequence[str],
     columns: Sequence[str],
@@ -262,8 +247,9 @@ def plot_rates(
     ax.imshow(values, cmap=colours, norm=norm, aspect="auto")
     for (row, column), value in np.ndenumerate(values):
         dark = abs(norm(value) - 0.5) > 0.35
+        number = f"{value:.2f}" if abs(value) >= 0.095 else f"{value:.2g}"
         ax.text(
-            column, row, f"{value:.3g}", ha="center", va="center", fontsize=9,
+            column, row, number, ha="center", va="center", fontsize=9,
             color="white" if dark else "black",
         )  # fmt: skip
     ax.set_xticks(range(len(columns)), columns)

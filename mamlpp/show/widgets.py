@@ -467,44 +467,39 @@ def rates_explorer(
     if len(numbers) != count:
         raise InputError(f"got {count} rules but {len(numbers)} iterations; pass one for each rule")
 
-    def draw(snapshot: int, filters: int, steps: int, rule: str | None = None) -> Picture:
-        shown = recorded or sine_rates(rule or "lslr")
-        figure, caption = _draw_rates(shown, snapshot, numbers[snapshot], filters, steps)
-        source = "recorded in a training" if recorded else "learned here on sine waves"
-        return figure, f"{caption} These rates were {source}."
+    def draw(snapshot: int, rule: str = "lslr") -> Picture:
+        figure, caption = _draw_rates(recorded or sine_rates(rule), snapshot, numbers[snapshot])
+        source = (
+            "recorded in a training" if recorded else "learned here, by a small network on waves"
+        )
+        return figure, f"{caption} They were {source}."
 
-    controls = {
-        "snapshot": _int_slider("snapshot in the training", count - 1, 0, count - 1),
-        "filters": _int_slider("filters, for the count", 64, 8, 128),
-        "steps": _int_slider("inner steps, for the count", 5, 1, 10),
-    }
+    controls = {"snapshot": _int_slider("snapshot in the training", count - 1, 0, count - 1)}
     if recorded is None:
         controls["rule"] = _dropdown(
-            "heat map of", [("LSLR", "lslr"), ("Meta-SGD", "meta-sgd")], "lslr"
+            "rates of", [("LSLR", "lslr"), ("Meta-SGD", "meta-sgd")], "lslr"
         )
     return Explorer(draw, controls)
 
 
-def _draw_rates(
-    rules: tuple[LSLR | MetaSGD, ...], snapshot: int, iteration: int, filters: int, steps: int
-) -> Picture:
-    figure = make_figure(2, width_ratios=[1, 1.5], left=0.12, wspace=0.35)
-    left, right = figure.axes
-    counts = network_rate_counts(filters, steps)
-    plots.plot_rate_counts(counts, left)
-    _set_title(left, f"Rates: {filters} filters, {steps} steps")
-    rows, columns, values = plots.rates_table(rules[snapshot])
+def _draw_rates(rules: tuple[LSLR | MetaSGD, ...], snapshot: int, iteration: int) -> Picture:
+    rule = rules[snapshot]
+    figure = make_figure(1, left=0.13, right=0.9)
+    [ax] = figure.axes
+    rows, columns, values = plots.rates_table(rule)
     centre = float(np.median(plots.rates_table(rules[0])[2]))
-    half_range = max(np.abs(plots.rates_table(rule)[2] - centre).max() for rule in rules)
-    plots.plot_rates(rows, columns, values, right, centre, half_range)
-    name = "LSLR" if isinstance(rules[snapshot], LSLR) else "Meta-SGD, percentiles"
-    _set_title(right, f"{name}, after {iteration} meta-steps")
-    right.tick_params(labelsize=9)
+    half_range = max(np.abs(plots.rates_table(each)[2] - centre).max() for each in rules)
+    plots.plot_rates(rows, columns, values, ax, centre, half_range)
+    left, bottom, width, height = ax.get_position().bounds
+    scale = figure.add_axes((left + width + 0.02, bottom, 0.02, height))
+    figure.colorbar(ax.images[0], cax=scale).ax.tick_params(labelsize=9)
+    name = "LSLR" if isinstance(rule, LSLR) else "Meta-SGD, percentiles of each layer"
+    _set_title(ax, f"{name}: α after {iteration} meta-steps (white: where all began)")
+    ax.tick_params(labelsize=9)
+    count = sum(rates.numel() for rates in rule.parameters())
     return figure, (
-        f"In a network with {filters} filters, LSLR learns {counts['LSLR']} rates and Meta-SGD "
-        f"{counts['Meta-SGD']:,}; MAML learns none and uses one fixed α. The heat map shows rates "
-        f"from {values.min():.3g} to {values.max():.3g} after {iteration} meta-steps; the initial "
-        f"rate {centre:.3g} is white."
+        f"{count:,} rates after {iteration} meta-steps, from {values.min():.2g} to "
+        f"{values.max():.2g} on the map; all began at {centre:.2g}."
     )
 
 
@@ -539,7 +534,9 @@ def batch_norm_explorer(
     The last task of `batch` plays the new task; the running statistics are the mean over the other
     tasks. `learner` must keep running statistics per step, as the recipe "maml++" does. Without
     one, a learner with random weights and inner rate 0.4, the paper's initial LSLR rate on
-    Omniglot, adapts to glyph tasks. Raises `InputError` for another learner or a single task.
+    Omniglot, adapts to glyph tasks. It opens after the last step, in the last block, at the feature
+    whose mean is furthest from that of the other tasks. Raises `InputError` for another learner or
+    a single task.
     """
     name = "the given learner"
     if learner is None:
@@ -555,6 +552,8 @@ def batch_norm_explorer(
         raise InputError("one task cannot be compared with others; pass at least 2 tasks")
     means, variances = norm_statistics(learner, batch)
     blocks, steps, features = means.shape[1], means.shape[2] - 1, means.shape[3]
+    others, deviation = means[:-1, -1, -1].mean(0), variances[:, -1, -1].mean(0).sqrt()
+    telling = int(((means[-1, -1, -1] - others).abs() / deviation).argmax()) + 1
 
     def draw(statistics: str, block: int, feature: int, step: int) -> Picture:
         inputs = means[:, block - 1, :, feature - 1], variances[:, block - 1, :, feature - 1]
@@ -565,10 +564,10 @@ def batch_norm_explorer(
     return Explorer(
         draw,
         {
-            "statistics": _dropdown("statistics", options, "shared"),
-            "block": _int_slider("block", min(2, blocks), 1, blocks),
-            "feature": _int_slider("feature", 1, 1, features),
-            "step": _int_slider("inner steps taken", 0, 0, steps),
+            "statistics": _dropdown("statistics", options, "per_step"),
+            "block": _int_slider("block", blocks, 1, blocks),
+            "feature": _int_slider("feature", telling, 1, features),
+            "step": _int_slider("inner steps taken", steps, 0, steps),
         },
     )
 

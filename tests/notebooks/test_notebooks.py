@@ -24,7 +24,7 @@ from book import alternative_text
 PATHS = sorted(NOTEBOOKS.glob("*.ipynb"))
 CHAPTERS = [path for path in PATHS if is_chapter(path)]
 PARAMETERS = {"profile", "dataset", "seed"}
-MAX_LINES = 20
+MAX_LINES, ONE_THING = 15, 20  # of a cell; of one that is a single definition or a figure
 
 MACHINE_PATH = re.compile(r"(?<![\w.~])/(?:home|root|work|Users)/|\b[A-Za-z]:\\")
 NOT_LINKS = re.compile(r"```.*?```|`[^`]*`|\$\$.*?\$\$|\$[^$\n]*\$", re.DOTALL)
@@ -42,7 +42,9 @@ def test_runs_in_the_smoke_profile(path: Path, tmp_path: Path):
         run_notebook(path, tmp_path / path.name, parameters, seconds_per_cell=300)
     except NotebookError as error:
         pytest.fail(str(error), pytrace=False)
-    assert cells_without_words(nbformat.read(tmp_path / path.name, 4)) == []
+    executed = nbformat.read(tmp_path / path.name, 4)
+    assert cells_without_words(executed) == []
+    assert cells_with_a_bare_answer(executed) == []
 
 
 def cells_without_words(notebook: NotebookNode) -> list[str]:
@@ -52,6 +54,18 @@ def cells_without_words(notebook: NotebookNode) -> list[str]:
         for cell in code_cells(notebook)
         for output in cell.outputs
         if "image/png" in output.get("data", {}) and not alternative_text(output)
+    ]
+
+
+def cells_with_a_bare_answer(notebook: NotebookNode) -> list[str]:
+    """The cells that end with a True, a False or an object which nobody asked to see."""
+    unasked = re.compile(r"True|False|Text\(|<matplotlib|\[<matplotlib|\(?array\(")
+    return [
+        cell.source
+        for cell in code_cells(notebook)
+        for output in cell.outputs
+        if output.output_type == "execute_result"
+        and unasked.match(output.data.get("text/plain", ""))
     ]
 
 
@@ -91,8 +105,15 @@ def title_faults(notebook: NotebookNode, folder: Path) -> list[str]:
 
 
 def length_faults(notebook: NotebookNode, folder: Path) -> list[str]:
-    long = [cell for cell in code_cells(notebook) if len(cell.source.splitlines()) > MAX_LINES]
-    return [f"a cell is longer than {MAX_LINES} lines: {cell.source[:60]!r}" for cell in long]
+    long = [cell for cell in code_cells(notebook) if len(cell.source.splitlines()) > limit(cell)]
+    return [f"a cell is longer than {limit(cell)} lines: {cell.source[:60]!r}" for cell in long]
+
+
+def limit(cell: NotebookNode) -> int:
+    """How many lines a cell may have: more if it cannot be cut."""
+    if "plt.subplots(" in cell.source or len(ast.parse(cell.source.rstrip(";")).body) == 1:
+        return ONE_THING
+    return MAX_LINES
 
 
 def machine_path_faults(notebook: NotebookNode, folder: Path) -> list[str]:
@@ -202,11 +223,13 @@ def test_a_good_notebook_breaks_no_rule(folder: Path):
     links = new_markdown_cell(
         "`[a](b)`, $f[a](b)$, [web](https://example.org/home/x), [here](#part), <a href='next.md'>"
     )
-    assert faults(good_notebook(links, new_code_cell("x = 1\n" * 20)), folder) == {}
+    one_thing = new_code_cell("def f():\n" + "    x = 1\n" * 19)
+    cells = links, new_code_cell("x = 1\n" * 15), one_thing
+    assert faults(good_notebook(*cells), folder) == {}
 
 
 ONE_FAULT = {
-    "length_faults": new_code_cell("x = 1\n" * 21),
+    "length_faults": new_code_cell("x = 1\n" * 16),
     "link_faults": new_markdown_cell("![a figure](../figures/none.svg)"),
     "machine_path_faults": new_code_cell('open("/home/me/data.zip")'),
     "output_faults": new_code_cell("1", outputs=[new_output("stream", text="1")]),
@@ -266,6 +289,12 @@ def test_a_picture_without_words_is_detected():
 
 
 # Tests of the notebook runner
+
+
+def test_an_answer_that_nobody_asked_for_is_detected():
+    bare = new_output("execute_result", {"text/plain": "True"}, execution_count=1)
+    cells = [new_code_cell("claims.expect(1)", outputs=[bare]), new_code_cell("2", outputs=[])]
+    assert cells_with_a_bare_answer(new_notebook(cells=cells)) == ["claims.expect(1)"]
 
 
 def write(notebook: NotebookNode, path: Path) -> Path:

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from PIL import Image, ImageDraw
 
 from mamlpp.errors import InputError
 from mamlpp.show import canvas, ready
@@ -64,6 +65,28 @@ def test_the_network_names_each_of_five_plain_characters(again):
     assert said[-1].argmax() == again
     alphabet.button.click()
     assert f"it says {canvas.NAMES[again]}" in alphabet._result.value
+
+
+def scanned(strokes, path):
+    sheet = Image.new("L", (200, 260), 235)
+    for stroke in strokes:
+        points = [(30 + 140 * x, 30 + 200 * y) for x, y in stroke]
+        ImageDraw.Draw(sheet).line(points, fill=40, width=7)
+    path.parent.mkdir(exist_ok=True)
+    sheet.save(path)
+
+
+def test_the_network_names_a_scan(tmp_path):
+    for name, strokes in zip("abcde", (CROSS, BAR, RING, TEE, ELL), strict=True):
+        scanned(strokes, tmp_path / name / "1.png")
+    with pytest.raises(InputError, match="and a second one in one of them"):
+        canvas.scans(tmp_path)
+    scanned(moved(TEE), tmp_path / "d" / "2.png")
+    support, query = canvas.scans(tmp_path)
+    assert (support.shape, query.shape) == ((5, 1, 28, 28), (1, 1, 28, 28))
+    top, bottom, *_ = ink(support[1])
+    assert 16 <= bottom - top + 1 <= 20
+    assert "it says D" in canvas.Alphabet().plot((support, query)).get_suptitle()
 
 
 # The weights

@@ -157,7 +157,8 @@ def test_validation_curves_have_points_only_where_validated(ax, history):
     plots.plot_learning_curves({"MAML": history}, ax, "validation_accuracy", smooth=1)
     [line] = ax.lines
     np.testing.assert_array_equal(line.get_xydata(), [[5, 0.5], [10, 1.0]])
-    assert ax.get_ylabel() == "validation accuracy"
+    assert ax.get_ylabel() == "validation accuracy, %"
+    assert ax.yaxis.get_major_formatter()(0.25, 0) == "25"
 
 
 def test_a_short_history_is_averaged_over_all_its_values(ax, history):
@@ -174,6 +175,17 @@ def test_a_history_without_values_has_no_learning_curve(ax, history):
     plots.plot_learning_curves({"new": new, "MAML": history}, ax, "validation_accuracy", 1)
     assert legend(ax) == ["MAML"]
     assert len(ax.lines) == 1
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [(0.8, 40, {"1", "5", "20"}), (3, 8, {"4", "6"}), (1e-6, 1, {"0.0001"})],
+)
+def test_logarithmic_axes_have_plain_numbers(ax, low, high, expected):
+    ax.set(yscale="log", ylim=(low, high))
+    plots.plain_ticks(ax).figure.canvas.draw()
+    assert expected <= set(labels(ax.yaxis))
+    assert not any("10^" in label for label in labels(ax.yaxis))
 
 
 def test_every_method_has_the_same_colour_in_all_plots(ax, history):
@@ -196,7 +208,7 @@ def test_steps_are_counted_from_0(ax):
         np.testing.assert_array_equal(line.get_xdata(), range(len(values)))
     assert legend(ax) == list(curves)
     assert ax.get_xticks().tolist() == [0, 1, 2]
-    assert (ax.get_xlabel(), ax.get_ylabel()) == ("inner steps taken", "accuracy")
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("inner steps taken", "accuracy, %")
 
 
 def test_accuracies_are_bars_in_percent_with_intervals(ax):
@@ -285,7 +297,7 @@ def test_calibration_shows_a_bar_per_bin_and_its_gap_to_the_confidence(ax):
     assert accuracy[7].get_facecolor()[3] > accuracy[13].get_facecolor()[3]  # more queries
     assert sum(bar.get_height() != 0 for bar in ax.patches) == 4
     assert [0, 1] in [list(line.get_xdata()) for line in ax.lines]
-    assert (ax.get_xlabel(), ax.get_ylabel()) == ("confidence", "accuracy")
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("confidence, %", "accuracy, %")
     assert any("30.0 %" in text for text in legend(ax))  # (4 · 0.25 + 2 · 0.4) / 6
 
 

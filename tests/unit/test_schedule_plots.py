@@ -143,13 +143,13 @@ def test_the_heat_map_shows_and_labels_the_rates(ax):
     [image] = ax.images
     assert image.get_array().tolist() == values.tolist()
     assert image.get_clim() == pytest.approx((-0.3, 0.5))
-    assert [text.get_text() for text in ax.texts] == ["0.1", "0.2", "0.1", "-0.3"]
+    assert [text.get_text() for text in ax.texts] == ["0.10", "0.20", "0.10", "-0.30"]
 
 
 def test_the_heat_map_handles_equal_rates(ax):
     plots.plot_rates(["a"], ["1"], np.array([[0.1]]), ax, centre=0.1)
     ax.figure.draw_without_rendering()
-    assert ax.texts[0].get_text() == "0.1"
+    assert ax.texts[0].get_text() == "0.10"
 
 
 # Batch norm

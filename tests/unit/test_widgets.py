@@ -228,10 +228,14 @@ def test_rates_shows_and_counts_the_given_rates():
         rules[1].rates[0, 0] = 0.35
     explorer = widgets.rates_explorer(rules, iterations=[0, 500])
     figure, caption = explorer.draw(**explorer.values)
-    assert figure.axes[1].images[0].get_array()[0, 0] == pytest.approx(0.35)
-    assert "shows rates from 0.1 to 0.35 after 500 meta-steps" in caption
+    assert figure.axes[0].images[0].get_array()[0, 0] == pytest.approx(0.35)
+    assert "25 rates after 500 meta-steps, from 0.1 to 0.35 on the map; all began at 0.1" in caption
     assert "recorded in a training" in caption
-    assert "LSLR learns 25 rates and Meta-SGD 112,468" in caption  # 9·64·(1 + 3·64) + 65·20
+
+
+def test_the_board_counts_the_rates_of_each_rule():
+    counts = widgets.network_rate_counts(filters=64, steps=5)
+    assert counts == {"MAML": 1, "LSLR": 25, "Meta-SGD": 112_468}  # 9·64·(1 + 3·64) + 65·20
 
 
 def test_the_short_training_learns_its_rates():
@@ -265,6 +269,8 @@ def test_batch_norm_statistics_match_those_recorded_in_training():
 
 def test_batch_norm_is_exact_with_the_statistics_of_the_task():
     explorer = widgets.batch_norm_explorer()
+    [mean, *_] = numbers(explorer.picture()[1].partition("a mean of")[2])
+    assert abs(mean) > 1, "it opens where the running statistics of the step do not fit"
     explorer.set_values({"statistics": "batch", "step": 3})
     assert "mean of 0.00 and a standard deviation of 1.00" in explorer.picture()[1]
     explorer.controls["statistics"].value = "shared"
