@@ -70,7 +70,7 @@ EXPLORERS = {
     ),
     "batch_norm_explorer()": Frozen(
         widgets.batch_norm_explorer,
-        {"statistics": range(3), "block": (1, 2, 4), "feature": (1,), "step": range(6)},
+        {"statistics": range(3), "block": (1, 2, 4), "feature": (7,), "step": range(6)},
     ),
     "rates_explorer()": Frozen(
         widgets.rates_explorer,
