@@ -178,11 +178,12 @@ def read_numbers(source: str) -> dict[str, Any]:
     return json.loads((FIGURES / f"{source}.json").read_text(encoding="utf-8"))
 
 
-# Pages with a table between two marks: (the page, its columns; None: all of them).
+# Pages with tables between two marks: (the page, its columns; None: all of them, and all results).
 PAGES: dict[str, list[str] | None] = {
     "README.md": ["method", "paper", "others", "meta-steps", "by support"],
     "book/results.md": None,
 }
+RESULTS = "laptop", "omniglot_20way_5000"
 MARKS = "<!-- made by `make figures` from results/ -->\n", "<!-- the end of it -->\n"
 
 
@@ -191,9 +192,14 @@ def page_with_table(name: str) -> str:
     text = (FIGURES.parent / name).read_text(encoding="utf-8")
     before, rest = text.split(MARKS[0])
     after = rest.split(MARKS[1])[1]
-    [table] = recorded_tables(mamlpp.load_result("laptop"))
-    kinds = ("single",) if PAGES[name] else ("single", "ensemble")
-    parts = [as_markdown(table, kind, PAGES[name]) for kind in kinds]
+    columns = PAGES[name]
+    kinds = ("single",) if columns else ("single", "ensemble")
+    parts = [
+        as_markdown(table, kind, columns)
+        for result in (RESULTS[:1] if columns else RESULTS)
+        for table in recorded_tables(mamlpp.load_result(result))
+        for kind in kinds
+    ]
     return before + MARKS[0] + "\n" + "\n\n".join(parts) + "\n\n" + MARKS[1] + after
 
 

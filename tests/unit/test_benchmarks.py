@@ -234,7 +234,7 @@ def test_a_plan_of_a_sweep(capsys, tmp_path, monkeypatch):
     measured.write_text(json.dumps({"rows": [row]}))
     assert plan.main(measured, sweeps=(report.ROOT / "sweeps" / "quick.toml",), gpus=(1, 8)) == 0
     whole, one, eight = capsys.readouterr().out.splitlines()
-    assert whole.startswith("24 runs, the longest 0.0")
+    assert whole.startswith("18 runs, the longest 0.0")
     assert [one[:8], eight[:8]] == ["  1 GPUs", "  8 GPUs"]
 
 

@@ -127,7 +127,7 @@ def test_the_logits_of_an_evaluation(name, pooling, shape):
                             logits[row, step, i], classify(task.query_x),
                             rtol=1e-9, atol=1e-12,
                         )  # fmt: skip
-            last = engine.logits(learner, batch, steps, learner.readings, every_step=False)
+            last = one.logits(learner, batch, steps, learner.readings, every_step=False)
             assert torch.equal(last[:, 0], logits[:, -1])
 
 
