@@ -51,7 +51,7 @@ def workplace(sources: Path, submitted: Path, output: Path, profile: str) -> Ite
 
 def copy_package(place: Workplace) -> None:
     """Copy the package, with what Python has compiled of it, for submissions to import."""
-    shutil.copytree(PACKAGE, place.folder / "package" / PACKAGE.name)
+    shutil.copytree(PACKAGE, place.folder / "package" / PACKAGE.name, dirs_exist_ok=True)
     compileall.compile_dir(place.folder / "package", quiet=2)
 
 
