@@ -1,5 +1,6 @@
 """Whether a trainer can be made of what it is given, and what it writes down of its data."""
 
+import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -26,7 +27,7 @@ def check_training(
         if number is not None and not (is_whole(number) and number >= 1):
             what = "meta-steps" if name == "diagnose_every" else "validations"
             raise InputError(f"{name} must be a number of {what} from 1 on, or None, not {number}")
-    if not isinstance(callbacks, Sequence) or not all(map(callable, callbacks)):
+    if not isinstance(callbacks, Sequence) or not all(map(_takes_two, callbacks)):
         raise InputError(
             f"callbacks must be a list of functions of (trainer, row), not {callbacks!r}"
         )
@@ -39,6 +40,19 @@ def check_training(
         if isinstance(train, TaskSampler) and isinstance(sampler, TaskSampler):
             _check_pair(train, sampler)
         _check_other_tasks(train, sampler)
+
+
+def _takes_two(callback: Any) -> bool:
+    """Whether it can be called with two values, as far as can be told."""
+    if not callable(callback):
+        return False
+    try:
+        inspect.signature(callback).bind(None, {})
+    except TypeError:
+        return False
+    except ValueError:  # Some functions written in C have no signature.
+        return True
+    return True
 
 
 def _check_other_tasks(train: Any, validation: Any) -> None:

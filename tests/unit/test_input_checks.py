@@ -377,6 +377,10 @@ def test_image_sets_of_arrays():
         ({"diagnose_every": "often"}, "diagnose_every must be a number of meta-steps from 1 on"),
         ({"diagnose_every": 0.5}, "diagnose_every must be a number of meta-steps from 1 on"),
         ({"callbacks": print}, "callbacks must be a list of functions of (trainer, row), not <b"),
+        (
+            {"callbacks": [lambda row: None]},
+            "callbacks must be a list of functions of (trainer, row)",
+        ),
         ({"callbacks": ["log"]}, "callbacks must be a list of functions of (trainer, row), not ["),
         ({"directory": 3}, "the path of a file or folder is expected, such as 'runs/x', not int"),
         ({"workers": True}, "workers must be a whole number or 'auto', not True"),
