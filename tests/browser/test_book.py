@@ -23,7 +23,7 @@ pytestmark = [
 ]
 CHAPTER, EXPLORER = "02_training_instability", "graph_explorer()"
 CHAPTERS = ["00_start_here", "01_maml", CHAPTER]
-PAGES = ["index.html", "TEACHING.html", "book/ledger.html", "api/mamlpp.maml.html"]
+PAGES = ["index.html", "TEACHING.html", "book/ledger.html", "api/mamlpp.data.mini_imagenet.html"]
 PAGES += ["notebooks/00_start_here.html", f"notebooks/{CHAPTER}.html", "notebooks/01_maml.html"]
 FEW = Frozen(
     widgets.graph_explorer,
@@ -45,7 +45,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(book, "chapters", lambda: chapters)
         patch.setattr(book, "exercise_sets", list)
-        patch.setattr(book, "modules", lambda: ["mamlpp.maml"])
+        patch.setattr(book, "modules", lambda: ["mamlpp.data.mini_imagenet"])
         patch.setattr(book, "PAGES", folder / "pages")
         patch.setattr(frozen_explorers, "EXPLORERS", {EXPLORER: FEW})
         patch.setattr(frozen_explorers, "FOLDER", folder / "explorers")
