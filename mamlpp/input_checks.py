@@ -190,6 +190,23 @@ def frozen_parameters(network: nn.Module) -> frozenset[str]:
     return frozen
 
 
+def as_rule(rule: Any) -> Any:
+    """An inner rule; `InputError` where it is none, such as a plain number."""
+    if not (callable(rule) or hasattr(rule, "update")):
+        raise InputError(
+            f"rule must be a function of (name, step) or have an update, not {rule!r}; for one "
+            f"rate give FixedRate(0.1)"
+        )
+    return rule
+
+
+def as_epoch(epoch: Any) -> Any:
+    """An epoch, which may be fractional; `InputError` where it is no number."""
+    if not hasattr(epoch, "__float__"):
+        raise InputError(f"epoch must be a number, such as 0 or 2.5, not {epoch!r}")
+    return epoch
+
+
 def make_rule(make: Callable[[Any], Any], weights: dict[str, Tensor]) -> Any:
     """The inner rule that a function makes of the weights; `InputError` where it makes none."""
     what = f"such as lambda weights: Momentum(), not {_kind(make)}"

@@ -149,7 +149,7 @@ class MetaLearner(nn.Module):
 
     def schedule(self, epoch: float) -> tuple[list[float], bool]:
         """At an epoch: the weight of the query loss after each step, and whether second order."""
-        r = self.recipe
+        r, epoch = self.recipe, input_checks.as_epoch(epoch)
         step_weights = schedules.step_weights(r.inner_steps, r.msl_epochs, r.msl_floor, epoch)
         return step_weights, schedules.second_order(r.second_order_from, epoch)
 

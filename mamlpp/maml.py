@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mamlpp.gradients import clip, first_nonfinite, gradient_norm, inner_gradients, set_rate, update
-from mamlpp.input_checks import as_step_weights, class_labels, learnable, whole_number
+from mamlpp.input_checks import as_rule, as_step_weights, class_labels, learnable, whole_number
 from mamlpp.precision import gradients_on
 from mamlpp.schedules import outer_rate
 from mamlpp.task_result import Report
@@ -58,7 +58,7 @@ def inner_loop(
     second_order: bool, loss: Loss = cross_entropy,
 ) -> list[Weights]:  # fmt: skip
     """Weights before and after each step on the support set (x, y): θ_0, θ_1, …, θ_S."""
-    (x, y), path, states = map(learnable, support), [weights], dict[str, Any]()
+    (x, y), path, states, rule = map(learnable, support), [weights], dict[str, Any](), as_rule(rule)
     for step in range(whole_number("steps", steps, least=0)):
         support_loss = loss(model(path[step], x, step), y)
         path.append(inner_step(support_loss, path[step], rule, step, second_order, states))

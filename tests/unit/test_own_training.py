@@ -697,6 +697,13 @@ def test_doors_say_what_they_expect():
         mamlpp.evaluate_tasks(run, noise_sampler(), 4)
     with pytest.raises(mamlpp.InputError, match="a MetaLearner is expected, not Linear"):
         diagnose(nn.Linear(1, 1), make_batch())
+    with pytest.raises(mamlpp.InputError, match=r"epoch must be a number, .* not '0'"):
+        run.learner.meta_loss(noise_sampler().sample(1), "0")
+    support = torch.zeros(1, 2), torch.zeros(1)
+    with pytest.raises(mamlpp.InputError, match=r"rule must be a function .* not 0.1"):
+        mamlpp.maml.inner_loop(
+            lambda w, x, _: x @ w["w"], {"w": torch.ones(2)}, support, 1, 0.1, False
+        )
     one = mamlpp.evaluate(run, noise_sampler("test"), tasks=4)
     assert one.frame().shape == (4, 2)
 
