@@ -387,7 +387,7 @@ def test_a_stop_saves_every_run_in_progress(sent, longer, tmp_path):
     for cell in begun:
         folder = runs / cell.name
         saved = int(sorted(folder.glob("checkpoint-*"))[-1].stem.split("-")[1])
-        assert saved == sweep.last_iteration(folder / "history.csv")
+        assert saved == sweep.last_iteration(folder / "history.csv") < cell.steps
 
 
 # On Windows
