@@ -88,6 +88,12 @@ def executed(path: Path, folder: Path = EXECUTED) -> NotebookNode | None:
     return notebook if code(notebook) == code(nbformat.read(path, 4)) else None
 
 
+def is_fresh(path: Path, folder: Path = EXECUTED) -> bool:
+    """Whether there are results of the notebook, and of the kit, as they are now."""
+    run = executed(path, folder)
+    return run is not None and run.metadata.get("kit") == frozen_explorers.kit_digest()
+
+
 def with_results(path: Path, folder: Path = EXECUTED) -> NotebookNode:
     """Return the notebook as it is now, with the cleaned outputs of its executed copy."""
     notebook, run = nbformat.read(path, 4), executed(path, folder)
@@ -102,7 +108,9 @@ def with_results(path: Path, folder: Path = EXECUTED) -> NotebookNode:
         if cell.cell_type == "code":
             cell.outputs = next(outputs)
     words = ", ".join(f"`{name} = {value!r}`" for name, value in sorted(chosen.items()))
-    notebook.cells.insert(1, new_markdown_cell(f"*The results on this page are those of {words}.*"))
+    older = "" if is_fresh(path, folder) else ", made with an earlier state of the kit"
+    said = f"*The results on this page are those of {words}{older}.*"
+    notebook.cells.insert(1, new_markdown_cell(said))
     return notebook
 
 
@@ -310,7 +318,7 @@ def main(
     """Build the book.
 
     Args:
-        execute: Whether chapters whose results are missing, or of other code, run first.
+        execute: Whether chapters run first whose results are missing or older than the kit.
         profile: How long those train, such as smoke or laptop.
         dataset: The images they train on.
         output: Where the pages go.
@@ -321,7 +329,7 @@ def main(
     if find_spec("sphinx") is None:
         print("The book needs its extra packages: type 'make book', or install '.[book]'.")
         return 1
-    stale = [path for path in chapters() if executed(path) is None]
+    stale = [path for path in chapters() if not is_fresh(path)]
     if stale and execute == "stale":
         results = run_all(stale, EXECUTED, {"profile": profile, "dataset": dataset})
         if any(result.error for result in results):

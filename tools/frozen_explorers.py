@@ -4,6 +4,7 @@ A page shows ordinary controls (sliders, boxes, lists) for mouse, finger and key
 positions has its picture and caption. `EXPLORERS` says which values of each control are drawn.
 """
 
+import ast
 import hashlib
 import io
 import itertools
@@ -160,13 +161,27 @@ def _control(control: ipywidgets.Widget, wanted: Sequence[Any]) -> dict[str, Any
 
 
 @cache
-def _package_digest() -> str:
-    files = sorted([*PACKAGE.rglob("*.py"), *PACKAGE.parent.glob("results/*.json")])
-    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+def kit_digest() -> str:
+    """Of what the chapters show: recorded results, and the package without its docstrings."""
+    digest = hashlib.sha256()
+    for path in sorted(PACKAGE.rglob("*.py")):
+        digest.update(ast.dump(_without_docstrings(path.read_text(encoding="utf-8"))).encode())
+    for path in sorted((PACKAGE.parent / "results").rglob("*.*")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _without_docstrings(source: str) -> ast.Module:
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        match node:
+            case ast.Module() | ast.ClassDef() | ast.FunctionDef() if ast.get_docstring(node):
+                del node.body[0]
+    return tree
 
 
 def _digest(name: str) -> str:
-    own = f"{_package_digest()} {COLOURS} {EXPLORERS[name].values}"
+    own = f"{kit_digest()} {COLOURS} {EXPLORERS[name].values}"
     return hashlib.sha256(own.encode()).hexdigest()
 
 

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import frozen_explorers
+import nbformat
 import papermill
 import tyro
 from papermill.exceptions import PapermillExecutionError
@@ -97,8 +98,16 @@ def _execute(
             if not part.exists():
                 raise
             failure = error
+        _stamp(part)
     if failure is not None:
         raise failure
+
+
+def _stamp(copy: Path) -> None:
+    """Write into an executed notebook of which state of the kit its results are."""
+    notebook = nbformat.read(copy, 4)
+    notebook.metadata["kit"] = frozen_explorers.kit_digest()
+    nbformat.write(notebook, copy)
 
 
 def _literal(path: Path) -> str:

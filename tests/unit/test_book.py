@@ -1,5 +1,6 @@
 """The pages of the book: what becomes of links, results, explorers and docstrings."""
 
+import ast
 import json
 import re
 from pathlib import Path
@@ -62,6 +63,7 @@ def chapter(tmp_path: Path) -> Path:
     added = new_code_cell("profile = 'smoke'", metadata={"tags": ["injected-parameters"]})
     copy = new_notebook(cells=[added, new_code_cell("print(1)", outputs=[printed])])
     copy.metadata["papermill"] = {"parameters": {"profile": "smoke"}}
+    copy.metadata["kit"] = frozen_explorers.kit_digest()
     (tmp_path / "run").mkdir()
     nbformat.write(copy, tmp_path / "run" / path.name)
     return path
@@ -79,6 +81,25 @@ def test_results_of_other_code_are_stale(chapter: Path):
     notebook = book.with_results(chapter, chapter.parent / "run")
     assert notebook.cells[0].outputs == []
     assert "has not been run" in notebook.cells[1].source
+
+
+def test_results_of_another_state_of_the_package_are_stale(chapter: Path):
+    folder = chapter.parent / "run"
+    assert book.is_fresh(chapter, folder)
+    copy = nbformat.read(folder / chapter.name, 4)
+    copy.metadata["kit"] = "another"
+    nbformat.write(copy, folder / chapter.name)
+    assert not book.is_fresh(chapter, folder)
+    notebook = book.with_results(chapter, folder)
+    assert notebook.cells[0].outputs[0].text == "1\n", "better than none"
+    assert "an earlier state of the kit" in notebook.cells[1].source
+
+
+def test_words_about_the_code_make_no_results_stale():
+    plain = frozen_explorers._without_docstrings("def f():\n    return 1\n")
+    worded = frozen_explorers._without_docstrings('def f():\n    """One."""\n    return 1  # 1\n')
+    other = frozen_explorers._without_docstrings("def f():\n    return 2\n")
+    assert ast.dump(plain) == ast.dump(worded) != ast.dump(other)
 
 
 def test_a_run_that_failed_gives_no_results(chapter: Path):
