@@ -158,8 +158,8 @@ def test_the_sweeps_of_this_kit_are_the_papers_tables_and_our_own():
     files = {path.stem: sweep.read_sweep(path) for path in (ROOT / "sweeps").glob("*.toml")}
     assert set(files) == {
         *("laptop", "omniglot_20way_5000", "omniglot_20way", "mini_imagenet_5way"),
-        "mini_imagenet_3000",
-        *("figure1", "rates", "cures", "readings", "leave_one_out", "quick"),
+        "mini_imagenet_1500",
+        *("figure1", "rates", "cures", "readings", "leave_one_out", "quick", "quick_steps"),
     }
     for name, cells in files.items():
         assert len({cell.name for cell in cells}) == len(cells)
