@@ -338,7 +338,7 @@ class Sweep:
     """Only show how far each run is."""
     table: Literal["text", "markdown", "json", "figure", "record"] | None = None
     """Only show the tables of the runs that are done, beside the paper's; or record them with their
-    histories, for results/."""
+    histories, for results/, beside those that the file of --output holds already."""
     output: Path | None = None
     """File for the table. A figure needs one; other tables are printed if there is none."""
 
@@ -394,7 +394,8 @@ class Sweep:
             return
         if form == "record":
             command = shlex.join(["mamlpp", "sweep", self.file.as_posix()])
-            text = record(cells, directory, command).rstrip("\n")
+            earlier = None if self.output is None else user_path(self.output)
+            text = record(cells, directory, command, earlier).rstrip("\n")
         elif form == "json":
             text = json.dumps(self._about() | {"tables": found}, indent=1, allow_nan=False)
         else:

@@ -90,13 +90,17 @@ def load_result(name: str) -> RecordedResult:
     except OSError as error:
         known = ", ".join(sorted(path.stem for path in RESULTS.glob("*.json"))) or "none"
         raise InputError(f"there is no recorded result {name!r}; there are: {known}") from error
+    plain = _checked(path, text)
+    return RecordedResult(name, plain["command"], tuple(map(_run, plain["runs"])))
+
+
+def _checked(path: Path, text: str) -> dict[str, Any]:
     found = _FILE.fullmatch(text)
     if found is None or hashlib.sha256(found[2].encode()).hexdigest() != found[1]:
         raise InputError(
             f"{path} was changed after it was recorded; restore it, or record it again"
         )
-    plain = json.loads(found[2])
-    return RecordedResult(name, plain["command"], tuple(map(_run, plain["runs"])))
+    return json.loads(found[2])
 
 
 def _run(plain: dict[str, Any]) -> RecordedRun:
@@ -108,14 +112,36 @@ def _run(plain: dict[str, Any]) -> RecordedRun:
     return RecordedRun(Cell.from_dict(plain["cell"]), plain["results"], history, about)
 
 
-def record(cells: Sequence[Cell], directory: Path, command: str) -> str:
-    """The text of a result file with the runs that are done."""
-    done = [(cell, result) for cell in cells if (result := read_result(cell, directory))]
-    rows = max(20, ROWS // max(1, len(done)))
-    runs = [result | {"history": _windows(cell, directory, rows)} for cell, result in done]
+def record(
+    cells: Sequence[Cell], directory: Path, command: str, earlier: Path | None = None
+) -> str:
+    """The text of a result file with the runs that are done.
+
+    Those of `cells` that only the file `earlier` has, because another machine ran them, stay in it.
+    """
+    recorded = _runs(earlier) if earlier is not None and earlier.exists() else {}
+    done = {cell.name: result for cell in cells if (result := read_result(cell, directory))}
+    known = [cell for cell in cells if cell.name in done or _same(recorded.get(cell.name), cell)]
+    rows = max(20, ROWS // max(1, len(known)))
+    runs = [
+        done[cell.name] | {"history": _windows(cell, directory, rows)}
+        if cell.name in done
+        else recorded[cell.name]
+        for cell in known
+    ]
     text = json.dumps({"command": command, "runs": runs})
     checksum = hashlib.sha256(text.encode()).hexdigest()
     return f'{{"checksum": "{checksum}",\n"result": {text}}}\n'
+
+
+def _runs(path: Path) -> dict[str, dict[str, Any]]:
+    """The runs in a result file as plain data, by the names of their cells."""
+    runs = _checked(path, path.read_text(encoding="utf-8"))["runs"]
+    return {Cell.from_dict(run["cell"]).name: run for run in runs}
+
+
+def _same(run: dict[str, Any] | None, cell: Cell) -> bool:
+    return run is not None and Cell.from_dict(run["cell"]) == cell
 
 
 def _windows(cell: Cell, directory: Path, rows: int) -> list[list[float | None]]:

@@ -1,7 +1,8 @@
 """Recorded results: what a sweep's finished runs came to, in one small file."""
 
 import json
-from dataclasses import asdict
+import shutil
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,26 @@ def test_a_finished_run_is_recorded_in_windows_and_loaded_again(recorded, tmp_pa
     ]
     assert found.select(recipe="maml", seed=0) == [run]
     assert found.select(recipe="maml++") == []
+
+
+def test_runs_of_another_machine_stay_in_the_file(recorded, tmp_path):
+    cells = read_sweep(ROOT / "sweeps/figure1.toml")
+    file = tmp_path / "x.json"
+    file.write_text(recorded, encoding="utf-8")
+    elsewhere = tmp_path / "elsewhere"
+    folder = elsewhere / cells[1].name
+    shutil.copytree(tmp_path / cells[0].name, folder)
+    result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    (folder / "result.json").write_text(json.dumps(result | {"cell": asdict(cells[1])}))
+
+    text = results.record(cells, elsewhere, "mamlpp sweep x.toml", file)
+    file.write_text(text, encoding="utf-8")
+    assert [run.cell for run in mamlpp.load_result("x").runs] == cells[:2]
+
+    longer = replace(cells[0], settings=cells[0].settings.with_(epochs=3))
+    text = results.record([longer, cells[1]], elsewhere, "mamlpp sweep x.toml", file)
+    file.write_text(text, encoding="utf-8")
+    assert [run.cell for run in mamlpp.load_result("x").runs] == [cells[1]], "another training"
 
 
 def test_a_changed_or_missing_result_is_refused(recorded, tmp_path):
