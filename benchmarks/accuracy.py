@@ -9,6 +9,7 @@ own; the published code can only be judged by the latter.
 """
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -157,7 +158,7 @@ def main(
     contenders: tuple[str, ...] = ("maml", "maml++", "maml-quick", "maml++-quick"),
     seeds: tuple[int, ...] = (0, 1, 2), against: Path | None = None, budget: float = 1800.0,
     meta_steps: int | None = None, turn: int = 50, workers: int = 1, device: str = "cpu",
-    output: Path | None = None,
+    stop: bool = False, output: Path | None = None,
 ) -> None:  # fmt: skip
     """Train, taking turns, and print when each contender reached each level.
 
@@ -173,13 +174,15 @@ def main(
         turn: Meta-steps between two validations.
         workers: Processes that share a meta-step's tasks in our code.
         device: The cpu or a GPU; the published code decides for itself.
+        stop: End a training that has reached the highest level.
         output: A JSON file for the numbers; the figure goes beside it.
     """
     about = report.provenance("benchmarks", workers, device)
     reach = replace(GOALS[goal], device=device)
     trainings = start(reach, contenders, seeds, against, meta_steps, workers)
     points = []
-    for point in take_turns(trainings, turn, budget):
+    enough = max(reach.levels) if stop else math.inf
+    for point in take_turns(trainings, turn, budget, enough):
         points.append(point)
         shown = ", ".join(f"{100 * a:.1f} % by {r}" for r, a in point.accuracy.items())
         print(
@@ -213,13 +216,16 @@ def start(
     return trainings
 
 
-def take_turns(trainings: Sequence[Training], turn: int, budget: float) -> Iterator[Point]:
-    """Yield a `Point` for each turn, until all trainings are done or out of budget."""
+def take_turns(
+    trainings: Sequence[Training], turn: int, budget: float, enough: float = math.inf
+) -> Iterator[Point]:
+    """Yield a `Point` for each turn, until all are done, out of budget, or accurate `enough`."""
     going = list(trainings)
     while going:
         for training in list(going):
-            yield training.turn(turn)
-            if training.taken >= training.total or training.seconds > budget:
+            yield (point := training.turn(turn))
+            ended = training.taken >= training.total or training.seconds > budget
+            if ended or point.judged >= enough:
                 going.remove(training)
 
 

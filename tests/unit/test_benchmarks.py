@@ -234,7 +234,7 @@ def test_a_plan_of_a_sweep(capsys, tmp_path, monkeypatch):
     measured.write_text(json.dumps({"rows": [row]}))
     assert plan.main(measured, sweeps=(report.ROOT / "sweeps" / "quick.toml",), gpus=(1, 8)) == 0
     whole, one, eight = capsys.readouterr().out.splitlines()
-    assert whole.startswith("18 runs, the longest 0.0")
+    assert whole.startswith("24 runs, the longest 0.0")
     assert [one[:8], eight[:8]] == ["  1 GPUs", "  8 GPUs"]
 
 
@@ -301,6 +301,11 @@ def test_trainings_take_turns_until_the_level_or_the_end(monkeypatch, tmp_path, 
     assert all_reach.endswith("2 of 2 seeds")
     assert none_reaches == "maml: 200% in –, 0 of 2 seeds"
     assert path.with_suffix(".svg").read_text().startswith("<?xml")
+
+    monkeypatch.setitem(accuracy.GOALS, "glyphs-5way", accuracy.Goal("glyphs", 5, 1, (0.0,)))
+    accuracy.main("glyphs-5way", ("maml",), (0,), meta_steps=3, turn=2, stop=True, output=path)
+    [only] = json.loads(path.read_text())["points"]
+    assert only["meta_steps"] == 2
 
 
 def test_a_level_is_reached_at_the_first_point_that_has_it():
