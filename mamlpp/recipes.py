@@ -18,8 +18,8 @@ _IMPROVEMENTS: dict[str, dict[str, Any]] = {
     "ca": {"outer_rate_min": 1e-5},
 }
 
-# For a laptop: smaller, with a larger outer rate, and done after 1,500 meta-steps. sweeps/quick.toml
-# sets it beside one change of it at a time.
+# For a laptop: smaller, with a larger outer rate, and done after 1,500 meta-steps. The sweep
+# sweeps/quick.toml sets it beside one change of it at a time.
 _QUICK: dict[str, Any] = {
     "filters": 32, "inner_steps": 2, "outer_rate": 5e-3, "meta_batch": 4, "epochs": 10,
     "iterations_per_epoch": 150, "validation_tasks": 100,
