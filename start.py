@@ -255,9 +255,9 @@ def start(name, arguments):
 def main(arguments):
     """Do what the command line says; return the exit status."""
     name, *rest = arguments or ["lab"]
-    if name in ("help", "-h", "--help"):
+    if name in ("help", "-h", "--help") or (name == "setup" and rest):
         print(__doc__)
-        return 0
+        return 0 if name != "setup" or rest[0] in ("-h", "--help") else 2
     if name != "setup" and not commands(name, rest):
         print(f"There is no command {name!r}: 'python start.py help' lists them.", file=sys.stderr)
         return 2

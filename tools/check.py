@@ -11,6 +11,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import tyro
+
 ROOT = Path(__file__).resolve().parents[1]
 UNIT = ROOT / "tests/unit"
 ENOUGH = 8  # test files: one that changes what everything imports waits for `make test`
@@ -55,4 +57,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(tyro.cli(main))

@@ -10,6 +10,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import tyro
+
 from mamlpp.files import replacing
 
 KIT = Path(__file__).resolve().parents[1]
@@ -59,4 +61,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main)

@@ -9,15 +9,16 @@ from mamlpp import stopping
 stopping.listen(__name__, "Every figure is complete: some are redrawn, the others unchanged.")
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib
 import matplotlib.pyplot as plt
 import torch
+import tyro
 from matplotlib.figure import Figure
+from tyro.conf import Positional
 
 import mamlpp
 from mamlpp.files import replacing
@@ -203,15 +204,17 @@ def page_with_table(name: str) -> str:
     return before + MARKS[0] + "\n" + "\n\n".join(parts) + "\n\n" + MARKS[1] + after
 
 
-def main(arguments: list[str]) -> None:
-    """Draw every figure; with the argument `measure`, first measure their numbers again."""
+def main(action: Positional[Literal["draw", "measure"]] = "draw") -> None:
+    """Draw every figure, and make the tables of results on pages.
+
+    Args:
+        action: `measure` measures the figures' numbers again before it draws.
+    """
     matplotlib.use("agg")
-    if arguments == ["measure"]:
+    if action == "measure":
         for source, measure in MEASURED.items():
             with replacing(FIGURES / f"{source}.json") as part:
                 part.write_text(json.dumps(measure()) + "\n", encoding="utf-8", newline="\n")
-    elif arguments:
-        sys.exit(f"unknown argument {' '.join(arguments)!r}; use 'measure' or no argument.")
     for name in DRAWN:
         say(draw(name, FIGURES).relative_to(FIGURES.parent).as_posix())
     for name in PAGES:
@@ -222,4 +225,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    tyro.cli(main)

@@ -10,6 +10,7 @@ from mamlpp import stopping
 stopping.listen(__name__, "The weights are as they were.")
 
 import torch
+import tyro
 
 import mamlpp
 from mamlpp.show.ready import WEIGHTS, write_ready_learner
@@ -40,4 +41,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main)

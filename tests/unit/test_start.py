@@ -200,6 +200,13 @@ def test_an_unknown_command_is_refused_in_one_sentence(capsys: pytest.CaptureFix
     assert capsys.readouterr().err.startswith("There is no command 'lba'")
 
 
+def test_setup_explains_itself_instead_of_installing(monkeypatch, capsys):
+    monkeypatch.setattr(start, "install", lambda *_: pytest.fail("it installs"))
+    assert start.main(["setup", "--help"]) == 0
+    assert start.main(["setup", "3.12"]) == 2  # it has no options
+    assert capsys.readouterr().out.count("python start.py doctor") == 2
+
+
 HOSTILE = {
     "MPLBACKEND": "nowhere",
     "PIP_USER": "1",
