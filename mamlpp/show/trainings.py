@@ -110,7 +110,7 @@ def _write(
         "command": f"tools/record_trainings.py --only {path.stem[:2]}",
         "date": datetime.now(UTC).date().isoformat(),
         **{"seconds": round(seconds, 1), "device": f"{os.cpu_count()} cores"},
-        **{"torch": str(torch.__version__)} | code_version(),
+        **{"torch": str(torch.__version__), **code_version()},
     }
     text = json.dumps(about)
     path.parent.mkdir(exist_ok=True)
