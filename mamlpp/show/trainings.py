@@ -4,25 +4,29 @@
 
 A recorded training is shown only where it is the same one: equal recipes, seeds and tasks. All
 others are trained here, as `train_seeds` does. `tools/record_trainings.py` records those that the
-chapters ask for, in `results/trainings/`: weights in half precision, and the histories.
+chapters ask for, in `results/trainings/`: weights in half precision, the histories, what made them
+in how many seconds, and a checksum.
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from mamlpp.data import default_dataset
 from mamlpp.data.tasks import TaskSampler
-from mamlpp.files import replacing
+from mamlpp.errors import InputError
+from mamlpp.files import code_version, replacing
 from mamlpp.learner import MetaLearner
 from mamlpp.naming import counted
 from mamlpp.recipe import Recipe
@@ -57,9 +61,10 @@ def runs(
         return found
     if not here:
         print("these settings are not recorded: they are trained here")
+    start = perf_counter()
     trained = train_seeds(recipes, train, validation, seeds)
     if RECORD in os.environ:
-        _write(path, asked, trained, members)
+        _write(path, asked, trained, members, seconds=perf_counter() - start)
     return trained
 
 
@@ -83,7 +88,9 @@ def _asked(
     return json.loads(json.dumps({"recipes": plain, "seeds": list(seeds), "tasks": tasks}))
 
 
-def _write(path: Path, asked: dict[str, Any], trained: Runs, members: int) -> None:
+def _write(
+    path: Path, asked: dict[str, Any], trained: Runs, members: int, *, seconds: float
+) -> None:
     tensors: dict[str, Tensor] = {}
     best = {}
     for name, several in trained.items():
@@ -100,22 +107,42 @@ def _write(path: Path, asked: dict[str, Any], trained: Runs, members: int) -> No
     some = next(iter(trained.values()))[0]
     about = {
         **{"asked": asked, "data": asdict(some.data), "best": best},
+        "command": f"tools/record_trainings.py --only {path.stem[:2]}",
         "date": datetime.now(UTC).date().isoformat(),
+        **{"seconds": round(seconds, 1), "device": f"{os.cpu_count()} cores"},
+        **{"torch": str(torch.__version__), **code_version()},
     }
+    text = json.dumps(about)
     path.parent.mkdir(exist_ok=True)
     with replacing(path) as part:
-        part.write_bytes(save(tensors, {"about": json.dumps(about)}))
+        part.write_bytes(save(tensors, {"about": text, "checksum": _checksum(text, tensors)}))
+
+
+def _checksum(about: str, tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256(about.encode())
+    for name in sorted(tensors):
+        digest.update(name.encode() + tensors[name].contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _read(path: Path, asked: dict[str, Any]) -> Runs | None:
-    """The recorded runs in a file; None where there is none, or one of other trainings."""
+    """The recorded runs in a file; None where there is none, or one of other trainings.
+
+    Raises `InputError` where the file was changed.
+    """
     if not path.exists():
         return None
-    with safe_open(str(path), "pt") as file:
-        about = json.loads(file.metadata()["about"])
-        if about["asked"] != asked:
-            return None
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    try:
+        with safe_open(str(path), "pt") as file:
+            text, checksum = (file.metadata()[name] for name in ("about", "checksum"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, KeyError, TypeError):
+        text, checksum, tensors = "", "none", {}
+    if _checksum(text, tensors) != checksum:
+        raise InputError(f"{path} was changed or cut short; restore it, or record it again")
+    about = json.loads(text)
+    if about["asked"] != asked:
+        return None
     data = DataSettings(**about["data"] | {"image_shape": tuple(about["data"]["image_shape"])})
     found: Runs = {
         name: [

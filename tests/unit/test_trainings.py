@@ -1,9 +1,13 @@
 """What a chapter shows instead of training it: recorded runs, if they are the same trainings."""
 
+import json
+
 import pytest
 import torch
+from safetensors import safe_open
 
 import mamlpp
+from mamlpp.errors import InputError
 from mamlpp.show import trainings
 
 
@@ -35,6 +39,25 @@ def test_recorded_runs_are_those_that_were_trained(asked, tmp_path, monkeypatch,
     assert all(torch.allclose(state[n], theirs[n], rtol=1e-3, atol=1e-4) for n in theirs)
     assert len(found.best(5)) == 2
     assert [best.iteration for best in found.kept] == [best.iteration for best in trained.kept]
+
+
+def test_a_record_says_what_made_it_and_a_broken_one_is_refused(asked, tmp_path, monkeypatch):
+    monkeypatch.setattr(trainings, "FOLDER", tmp_path)
+    monkeypatch.setenv(trainings.RECORD, "1")
+    trainings.runs("x", *asked, (3,), here=True)
+    record = tmp_path / "x.safetensors"
+    with safe_open(str(record), "pt") as file:
+        about = json.loads(file.metadata()["about"])
+    assert about["seconds"] > 0
+    assert {"command", "device", "date", "torch", "mamlpp", "commit"} <= set(about)
+
+    whole = record.read_bytes()
+    middle = len(whole) - 200  # among the weights
+    changed = whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
+    for broken in (changed, whole[:-100], whole[:20], b""):
+        record.write_bytes(broken)
+        with pytest.raises(InputError, match="was changed or cut short"):
+            trainings.runs("x", *asked, (3,), here=False)
 
 
 def test_other_trainings_than_the_recorded_ones_are_trained(asked, tmp_path, monkeypatch):
