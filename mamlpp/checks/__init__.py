@@ -9,7 +9,12 @@ Imports the definition, the data and evaluation. Only the exercises import it.
 
 from mamlpp.checks.core import Wrong
 from mamlpp.checks.hints import hint
-from mamlpp.checks.set_1_inner_loop import inner_loop, inner_step, meta_gradients, second_order_test
+from mamlpp.checks.set_1_inner_loop import (
+    layer_step,
+    meta_gradients,
+    momentum_loop,
+    second_order_test,
+)
 from mamlpp.checks.set_2_digits import digits, first_lost, predicted_steps
 from mamlpp.checks.set_2_instability import gradient_norms, growth
 from mamlpp.checks.set_3_meta_loss import meta_loss
@@ -44,11 +49,11 @@ __all__ = [
     "gradient_norms",
     "growth",
     "hint",
-    "inner_loop",
-    "inner_step",
+    "layer_step",
     "leaks",
     "meta_gradients",
     "meta_loss",
+    "momentum_loop",
     "numbers_learned",
     "pooled",
     "predicted_steps",

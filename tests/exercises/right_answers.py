@@ -22,42 +22,47 @@ def right(check):
     return note
 
 
-@right(checks.inner_step)
-def with_a_loop_and_other_names(L, theta, alpha):
-    gs = torch.autograd.grad(L, tuple(theta.values()), create_graph=True, allow_unused=True)
-    theta_new = {}
-    for (key, value), g in zip(theta.items(), gs, strict=False):
-        theta_new[key] = value.sub(g, alpha=alpha)
+@right(checks.layer_step)
+def of_the_layer_alone(L, theta, alpha, layer):
+    names = [key for key in theta if key.startswith(layer + ".")]
+    gs = torch.autograd.grad(L, [theta[key] for key in names], create_graph=True)
+    theta_new = dict(theta)
+    for key, g in zip(names, gs, strict=True):
+        theta_new[key] = theta[key].sub(g, alpha=alpha)
     return theta_new
 
 
-@right(checks.inner_step)
-def one_gradient_at_a_time(loss, weights, rate):
+@right(checks.layer_step)
+def by_a_rate_for_each_weight(loss, weights, rate, layer):
+    rates = {name: rate if name.split(".")[0] == layer else 0.0 for name in weights}
     return {
-        name: weight + -rate * torch.autograd.grad(loss, weight, create_graph=True)[0]
+        name: weight + -rates[name] * torch.autograd.grad(loss, weight, create_graph=True)[0]
         for name, weight in weights.items()
     }
 
 
-@right(checks.inner_loop)
-def by_torch_func(model, weights, x, y, rate, steps):
+@right(checks.momentum_loop)
+def by_torch_func(model, weights, x, y, rate, momentum, steps):
     gradient = grad(lambda w: F.cross_entropy(model(w, x), y))
 
     def step(path, _):
-        gradients = gradient(path[-1])
-        return [*path, {name: w - rate * gradients[name] for name, w in path[-1].items()}]
+        now, before, gradients = path[-1], path[max(len(path) - 2, 0)], gradient(path[-1])
+        return [
+            *path,
+            {n: w - rate * gradients[n] + momentum * (w - before[n]) for n, w in now.items()},
+        ]
 
     return functools.reduce(step, range(steps), [weights])
 
 
-@right(checks.inner_loop)
-def with_nll_loss(model, weights, x, y, rate, steps):
-    path = [weights]
+@right(checks.momentum_loop)
+def with_the_rate_in_the_velocity(model, weights, x, y, rate, momentum, steps):
+    path, moves = [weights], [torch.zeros_like(w) for w in weights.values()]
     while len(path) <= steps:
         loss = F.nll_loss(F.log_softmax(model(path[-1], x), dim=-1), y)
         gradients = torch.autograd.grad(loss, list(path[-1].values()), create_graph=True)
-        pairs = zip(path[-1].items(), gradients, strict=True)
-        path.append({name: w - rate * g for (name, w), g in pairs})
+        moves = [momentum * m - rate * g for m, g in zip(moves, gradients, strict=True)]
+        path.append({n: w + m for (n, w), m in zip(path[-1].items(), moves, strict=True)})
     return tuple(path)
 
 

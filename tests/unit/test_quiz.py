@@ -157,5 +157,5 @@ def test_where_the_file_cannot_be_written_the_quiz_still_answers(tmp_path, monke
 
 def test_grading_keeps_nothing(monkeypatch):
     monkeypatch.setenv("MAMLPP_CACHE_READ_ONLY", "1")
-    progress.keep("exercise", "inner_step", True)
+    progress.keep("exercise", "layer_step", True)
     assert progress.read() == {}
