@@ -16,7 +16,7 @@ from mamlpp.checks.set_1_inner_loop import (
     second_order_test,
 )
 from mamlpp.checks.set_2_digits import digits, first_lost, predicted_steps
-from mamlpp.checks.set_2_instability import gradient_norms, growth
+from mamlpp.checks.set_2_instability import clipped_step, growth
 from mamlpp.checks.set_3_meta_loss import meta_loss
 from mamlpp.checks.set_3_multi_step_loss import query_losses, step_weights, step_weights_floor
 from mamlpp.checks.set_4_schedules import (
@@ -41,12 +41,12 @@ __all__ = [
     "Wrong",
     "best_rate",
     "bounded_test",
+    "clipped_step",
     "curves",
     "digits",
     "first_lost",
     "fixed",
     "found",
-    "gradient_norms",
     "growth",
     "hint",
     "layer_step",

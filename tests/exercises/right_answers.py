@@ -90,11 +90,21 @@ def by_finite_differences(meta_gradient):
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-7)
 
 
-@right(checks.gradient_norms)
-def by_a_flat_vector(loss, path):
-    flat = [w for weights in path for w in weights.values()]
-    gradients = iter(torch.autograd.grad(loss, flat))
-    return [torch.cat([next(gradients).flatten() for _ in weights]).norm() for weights in path]
+@right(checks.clipped_step)
+def by_an_if(loss, weights, rate, limit):
+    gradients = torch.autograd.grad(loss, tuple(weights.values()), create_graph=True)
+    length = torch.cat([g.flatten() for g in gradients]).norm()
+    if length > limit:
+        gradients = [limit * g / (length + 1e-6) for g in gradients]
+    return {n: w - rate * g for (n, w), g in zip(weights.items(), gradients, strict=True)}
+
+
+@right(checks.clipped_step)
+def by_a_smaller_rate(loss, theta, alpha, limit):
+    gs = torch.autograd.grad(loss, list(theta.values()), create_graph=True)
+    norms = torch.stack([torch.linalg.vector_norm(g) for g in gs])
+    smaller = min(alpha, alpha * limit / torch.linalg.vector_norm(norms))
+    return {n: theta[n] - smaller * g for n, g in zip(theta, gs, strict=True)}
 
 
 @right(checks.growth)
