@@ -17,8 +17,8 @@ from mamlpp.checks.set_1_inner_loop import (
 )
 from mamlpp.checks.set_2_digits import digits, first_lost, predicted_steps
 from mamlpp.checks.set_2_instability import clipped_step, growth
-from mamlpp.checks.set_3_meta_loss import meta_loss
-from mamlpp.checks.set_3_multi_step_loss import query_losses, step_weights, step_weights_floor
+from mamlpp.checks.set_3_multi_step_loss import curriculum, lifted, query_losses
+from mamlpp.checks.set_3_sampled_loss import sampled_loss
 from mamlpp.checks.set_4_schedules import (
     bounded_test,
     schedule_epoch,
@@ -42,6 +42,7 @@ __all__ = [
     "best_rate",
     "bounded_test",
     "clipped_step",
+    "curriculum",
     "curves",
     "digits",
     "first_lost",
@@ -51,14 +52,15 @@ __all__ = [
     "hint",
     "layer_step",
     "leaks",
+    "lifted",
     "meta_gradients",
-    "meta_loss",
     "momentum_loop",
     "numbers_learned",
     "pooled",
     "predicted_steps",
     "query_losses",
     "reaches",
+    "sampled_loss",
     "schedule_epoch",
     "sealed_logits",
     "second_order",
@@ -66,8 +68,6 @@ __all__ = [
     "shares",
     "shown",
     "spread",
-    "step_weights",
-    "step_weights_floor",
     "steps_that_learn",
     "task_loss",
     "training_time",

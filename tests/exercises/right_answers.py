@@ -139,25 +139,52 @@ def by_filter(gradient, depths, min_digits):
     return next(filter(lost, depths), 0)
 
 
-@right(checks.step_weights)
+@right(checks.curriculum)
 def as_a_vector(steps, msl_epochs, epoch):
-    v = torch.full((steps,), max(0.0, 1 - epoch / msl_epochs) / steps, dtype=torch.float64)
-    v[-1] += 1 - v.sum()
+    place = (steps - 1) * min(1.0, epoch / msl_epochs)
+    v = torch.zeros(steps, dtype=torch.float64)
+    before = min(int(place), steps - 1)
+    v[before] = 1 - (place - before)
+    if before + 1 < steps:
+        v[before + 1] = place - before
     return v
 
 
-@right(checks.step_weights_floor)
-def by_lerp(steps, msl_epochs, floor, epoch):
-    done = torch.tensor(min(1.0, epoch / msl_epochs), dtype=torch.float64)
-    ends = torch.tensor([1 / steps, floor], dtype=torch.float64)
-    v = torch.lerp(ends[0], ends[1], done).item()
-    return (*[v] * (steps - 1), 1 - v * (steps - 1))
+@right(checks.curriculum)
+def by_numbers_between(steps, msl_epochs, epoch):
+    moved = min(epoch, msl_epochs) * (steps - 1) / msl_epochs
+    return tuple(max(0, min(1 + i - moved, 1 - i + moved)) for i in range(steps))
 
 
-@right(checks.meta_loss)
-def as_a_dot_product(model, path, x, y, step_weights):
-    losses = torch.stack([F.cross_entropy(model(weights, x), y) for weights in path[1:]])
-    return losses @ losses.new_tensor(step_weights)
+@right(checks.lifted)
+def by_mixing_with_equal_weights(step_weights, floor):
+    v = torch.tensor(step_weights, dtype=torch.float64)
+    equal = torch.full_like(v, 1 / len(v))
+    return torch.lerp(v, equal, len(v) * floor)
+
+
+@right(checks.lifted)
+def by_giving_the_last_the_rest(step_weights, floor):
+    share = 1 - len(step_weights) * floor
+    first = [floor + share * v for v in step_weights[:-1]]
+    return (*first, 1 - sum(first))
+
+
+@right(checks.sampled_loss)
+def by_searching(model, path, x, y, step_weights, u):
+    ends = torch.tensor(step_weights, dtype=torch.float64).cumsum(0)
+    step = int(torch.searchsorted(ends, torch.tensor(u, dtype=torch.float64), right=True))
+    logits = model(path[1:][step], x)
+    return F.nll_loss(logits.log_softmax(-1), y)
+
+
+@right(checks.sampled_loss)
+def by_taking_away(model, path, x, y, step_weights, u):
+    step = 0
+    while u >= 0 and step < len(step_weights):
+        u = u - step_weights[step]
+        step += 1
+    return F.cross_entropy(model(path[step], x), y)
 
 
 @right(checks.query_losses)

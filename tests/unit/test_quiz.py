@@ -128,7 +128,7 @@ def test_the_table_shows_chapters_quizzes_and_sets():
     press(asked, 0, True)
     press(asked, 1, False)
     asked.done.value = True
-    progress.keep("exercise", "step_weights", True)
+    progress.keep("exercise", "curriculum", True)
 
     row = progress.table().loc[json.loads(progress.CARDS.read_text("utf-8"))[NAME]["title"]]
     assert row["worked through"] == "✓"
