@@ -9,11 +9,16 @@ Imports the definition, the data and evaluation. Only the exercises import it.
 
 from mamlpp.checks.core import Wrong
 from mamlpp.checks.hints import hint
-from mamlpp.checks.set_1_inner_loop import inner_loop, inner_step, meta_gradients, second_order_test
+from mamlpp.checks.set_1_inner_loop import (
+    layer_step,
+    meta_gradients,
+    momentum_loop,
+    second_order_test,
+)
 from mamlpp.checks.set_2_digits import digits, first_lost, predicted_steps
-from mamlpp.checks.set_2_instability import gradient_norms, growth
-from mamlpp.checks.set_3_meta_loss import meta_loss
-from mamlpp.checks.set_3_multi_step_loss import query_losses, step_weights, step_weights_floor
+from mamlpp.checks.set_2_instability import clipped_step, growth
+from mamlpp.checks.set_3_multi_step_loss import curriculum, lifted, query_losses
+from mamlpp.checks.set_3_sampled_loss import sampled_loss
 from mamlpp.checks.set_4_schedules import (
     bounded_test,
     schedule_epoch,
@@ -36,24 +41,26 @@ __all__ = [
     "Wrong",
     "best_rate",
     "bounded_test",
+    "clipped_step",
+    "curriculum",
     "curves",
     "digits",
     "first_lost",
     "fixed",
     "found",
-    "gradient_norms",
     "growth",
     "hint",
-    "inner_loop",
-    "inner_step",
+    "layer_step",
     "leaks",
+    "lifted",
     "meta_gradients",
-    "meta_loss",
+    "momentum_loop",
     "numbers_learned",
     "pooled",
     "predicted_steps",
     "query_losses",
     "reaches",
+    "sampled_loss",
     "schedule_epoch",
     "sealed_logits",
     "second_order",
@@ -61,8 +68,6 @@ __all__ = [
     "shares",
     "shown",
     "spread",
-    "step_weights",
-    "step_weights_floor",
     "steps_that_learn",
     "task_loss",
     "training_time",

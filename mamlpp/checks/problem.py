@@ -1,7 +1,5 @@
 """The small classifier on which the checks of sets 1 to 3 try inner loops."""
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -38,47 +36,10 @@ def gradients_of(loss: Tensor, weights: Weights, create_graph: bool = True) -> W
     return dict(zip(weights, found, strict=True))
 
 
-Step = Callable[[Tensor, Weights, float], Weights]
-"""From the loss, the weights and the rate to the weights after one step."""
-
-
-def second_order_step(loss: Tensor, weights: Weights, rate: float) -> Weights:
-    """θ − α ∇θ loss, all of it in the graph."""
-    gradients = gradients_of(loss, weights)
-    return {name: weight - rate * gradients[name] for name, weight in weights.items()}
-
-
-def first_order_step(loss: Tensor, weights: Weights, rate: float) -> Weights:
-    """The same numbers, but the gradient is a constant."""
-    gradients = gradients_of(loss, weights, create_graph=False)
-    return {name: weight - rate * gradients[name] for name, weight in weights.items()}
-
-
-def detached_weights_step(loss: Tensor, weights: Weights, rate: float) -> Weights:
-    """The same numbers, but the old weights are constants."""
-    gradients = gradients_of(loss, weights)
-    return {name: weight.detach() - rate * gradients[name] for name, weight in weights.items()}
-
-
-def cut_step(loss: Tensor, weights: Weights, rate: float) -> Weights:
-    """The same numbers, but new leaves: no gradient gets back to the old weights."""
-    after = first_order_step(loss, weights, rate)
-    return {name: weight.detach().requires_grad_() for name, weight in after.items()}
-
-
-def path_of(
-    weights: Weights,
-    x: Tensor,
-    y: Tensor,
-    rate: float,
-    steps: int,
-    step: Step = second_order_step,
-    classify: Callable[[Weights, Tensor], Tensor] = model,
-    reduction: str = "mean",
-) -> list[Weights]:
-    """θ_0, θ_1, …, θ_N."""
+def path_of(weights: Weights, x: Tensor, y: Tensor, rate: float, steps: int) -> list[Weights]:
+    """θ_0, θ_1, …, θ_N, all of it in one graph."""
     path = [weights]
     for _ in range(steps):
-        loss = F.cross_entropy(classify(path[-1], x), y, reduction=reduction)
-        path.append(step(loss, path[-1], rate))
+        gradients = gradients_of(F.cross_entropy(model(path[-1], x), y), path[-1])
+        path.append({name: w - rate * gradients[name] for name, w in path[-1].items()})
     return path

@@ -11,17 +11,7 @@ from torch import Tensor
 from mamlpp.checks.core import Function, passed
 from mamlpp.checks.inputs import check, generator, normal, pick
 from mamlpp.checks.judging import judge_trials
-from mamlpp.checks.problem import (
-    Weights,
-    cut_step,
-    detached_weights_step,
-    draw_problem,
-    first_order_step,
-    gradients_of,
-    model,
-    path_of,
-    second_order_step,
-)
+from mamlpp.checks.problem import Weights, draw_problem, gradients_of, model
 from mamlpp.checks.testing import judge_test
 
 _CUT = (
@@ -38,194 +28,287 @@ _FIRST_ORDER = (
 )
 
 
-def _each(change: Callable[[Tensor, Tensor, float], Tensor]) -> Function:
-    """A step that makes each new weight from the weight, its gradient and the rate."""
+def _cut(weight: Tensor) -> Tensor:
+    """A new leaf with the same numbers."""
+    return weight.detach().requires_grad_()
 
-    def step(loss: Tensor, weights: Weights, rate: float) -> Weights:
-        gradients = gradients_of(loss, weights)
-        return {name: change(w, gradients[name], rate) for name, w in weights.items()}
+
+def _layer_step(
+    change: Callable[[Tensor, Tensor, float], Tensor] = lambda w, g, rate: w - rate * g,
+    moves: Callable[[str, str], bool] = str.startswith,
+    rest: Callable[[Tensor], Tensor] = lambda w: w,
+    create_graph: bool = True,
+) -> Function:
+    """A step that changes the weights of which `moves(name, layer)` says so.
+
+    `change` makes each of them from the weight, its gradient and the rate, `rest` all others.
+    """
+
+    def step(loss: Tensor, weights: Weights, rate: float, layer: str) -> Weights:
+        gradients = gradients_of(loss, weights, create_graph)
+        return {
+            name: change(w, gradients[name], rate) if moves(name, layer) else rest(w)
+            for name, w in weights.items()
+        }
 
     return step
 
 
-def _only_the_first(loss: Tensor, weights: Weights, rate: float) -> Weights:
-    moved, first = second_order_step(loss, weights, rate), next(iter(weights))
-    return weights | {first: moved[first]}
+_right_step = _layer_step()
 
 
-def _unit_gradient(loss: Tensor, weights: Weights, rate: float) -> Weights:
+def _only_the_layer(loss: Tensor, weights: Weights, rate: float, layer: str) -> Weights:
+    after = _right_step(loss, weights, rate, layer)
+    return {name: w for name, w in after.items() if name.startswith(layer)}
+
+
+def _only_the_first(loss: Tensor, weights: Weights, rate: float, layer: str) -> Weights:
+    first = next(name for name in weights if name.startswith(layer))
+    return weights | {first: _right_step(loss, weights, rate, layer)[first]}
+
+
+def _unit_gradient(loss: Tensor, weights: Weights, rate: float, layer: str) -> Weights:
     gradients = gradients_of(loss, weights)
-    norm = torch.stack([g.square().sum() for g in gradients.values()]).sum().sqrt()
-    return {name: w - rate * gradients[name] / norm for name, w in weights.items()}
+    squares = [g.square().sum() for name, g in gradients.items() if name.startswith(layer)]
+    norm = torch.stack(squares).sum().sqrt()
+    return _layer_step(lambda w, g, rate: w - rate * g / norm)(loss, weights, rate, layer)
 
 
 _STEP_MISTAKES: dict[str, Function] = {
-    _FIRST_ORDER: first_order_step,
-    _DETACHED_WEIGHTS: detached_weights_step,
-    _CUT: cut_step,
-    "the step goes up the loss: subtract the gradient, do not add it": _each(
+    _FIRST_ORDER: _layer_step(create_graph=False),
+    _DETACHED_WEIGHTS: _layer_step(lambda w, g, rate: w.detach() - rate * g),
+    _CUT: _layer_step(lambda w, g, rate: _cut(w - rate * g), rest=_cut),
+    "the weights of the layer are cut off from the old ones (.detach(), .data, .item() or "
+    "no_grad)": _layer_step(lambda w, g, rate: _cut(w - rate * g)),
+    "the other layers come back as constants (.detach()): they do not move, but the outer loop "
+    "learns them": _layer_step(rest=Tensor.detach),
+    "every weight takes the step: only those whose name begins with `layer` should": _layer_step(
+        moves=lambda name, layer: True
+    ),
+    "the weights of the layer stay, and all others move: the other way round": _layer_step(
+        moves=lambda name, layer: not name.startswith(layer)
+    ),
+    "the other layers are missing: they do not move, but they belong into the dict too": (
+        _only_the_layer
+    ),
+    "the other layers come back as zeros: they stay as they are": _layer_step(
+        rest=torch.zeros_like
+    ),
+    "`layer` is an argument: it is not always the head": _layer_step(
+        moves=lambda name, layer: name.startswith("head")
+    ),
+    "no weight moves: which names begin with `layer`? (no name is equal to it)": _layer_step(
+        moves=lambda name, layer: False
+    ),
+    "only the first tensor of the layer takes the step: each of them should, the bias too": (
+        _only_the_first
+    ),
+    "the step goes up the loss: subtract the gradient, do not add it": _layer_step(
         lambda w, g, rate: w + rate * g
     ),
-    "the step is as long as the gradient: multiply the gradient by the rate": _each(
+    "the step is as long as the gradient: multiply the gradient by the rate": _layer_step(
         lambda w, g, rate: w - g
     ),
-    "it divides the gradient by the rate: multiply it": _each(lambda w, g, rate: w - g / rate),
-    "the rate multiplies the weight as well: only the gradient is multiplied by it": _each(
+    "it divides the gradient by the rate: multiply it": _layer_step(
+        lambda w, g, rate: w - g / rate
+    ),
+    "the rate multiplies the weight as well: only the gradient is multiplied by it": _layer_step(
         lambda w, g, rate: rate * (w - g)
     ),
-    "`rate` is an argument: it is not always 0.1": _each(lambda w, g, rate: w - 0.1 * g),
-    "it averages each gradient to one number: each number of a weight has its own": _each(
+    "`rate` is an argument: it is not always 0.1": _layer_step(lambda w, g, rate: w - 0.1 * g),
+    "it averages each gradient to one number: each number of a weight has its own": _layer_step(
         lambda w, g, rate: w - rate * g.mean()
     ),
-    "the weights shrink as well (weight decay): only the gradient moves them": _each(
+    "the weights shrink as well (weight decay): only the gradient moves them": _layer_step(
         lambda w, g, rate: (1 - rate) * w - rate * g
     ),
-    "it uses the sign of the gradient only: its size counts too": _each(
+    "it uses the sign of the gradient only: its size counts too": _layer_step(
         lambda w, g, rate: w - rate * g.sign()
     ),
-    "it makes each gradient one unit long: plain gradient descent uses it as it is": _each(
+    "it makes each gradient one unit long: plain gradient descent uses it as it is": _layer_step(
         lambda w, g, rate: w - rate * g / g.norm()
     ),
-    "it returns the gradients, not the weights after a step along them": _each(
+    "it returns the gradients of the layer, not its weights after a step along them": _layer_step(
         lambda w, g, rate: g
     ),
-    "it returns the change of the weights, not the changed weights": _each(
+    "it returns the change of the weights, not the changed weights": _layer_step(
         lambda w, g, rate: -rate * g
     ),
     "it returns a list: return a dict, each weight under its own name": lambda *inputs: list(
-        second_order_step(*inputs).values()
+        _right_step(*inputs).values()
     ),
-    "the weights come back as they were: the step is missing": lambda loss, weights, rate: weights,
-    "only the first tensor takes the step: all of them should": _only_the_first,
-    "it divides by the norm of the whole gradient: plain gradient descent uses it as it is": (
+    "it divides by the norm of the layer's gradient: plain gradient descent uses it as it is": (
         _unit_gradient
     ),
 }
 
 
 @check
-def inner_step(student: Function, seed: int = 0) -> None:
-    """Exercise 1.1: `inner_step(loss, weights, rate)` is θ − α ∇θ loss, with its graph."""
+def layer_step(student: Function, seed: int = 0) -> None:
+    """Exercise 1.1: `layer_step(loss, weights, rate, layer)` moves one layer, and keeps the graph.
 
-    def inputs(number: int, dtype: torch.dtype) -> tuple[Any, ...]:
+    The other layers come back as they are: the meta-gradient must reach them too.
+    """
+
+    def inputs(number: int, layer: str, dtype: torch.dtype) -> tuple[Any, ...]:
         weights, x, y, rate = draw_problem(10 * seed + number, dtype)
-        return F.cross_entropy(model(weights, x), y), weights, rate
+        return F.cross_entropy(model(weights, x), y), weights, rate, layer
 
-    dtypes = (torch.float64, torch.float32, torch.float64)
-    trials = [partial(inputs, i, dtype) for i, dtype in enumerate(dtypes)]
-    judge_trials(student, trials, second_order_step, _STEP_MISTAKES)
+    kinds = (("head", torch.float64), ("body", torch.float32), ("head", torch.float64))
+    trials = [partial(inputs, i, *kind) for i, kind in enumerate(kinds)]
+    judge_trials(student, trials, _right_step, _STEP_MISTAKES)
     passed(student)
 
 
-def _right_path(
-    classify: Function, weights: Weights, x: Tensor, y: Tensor, rate: float, steps: int
-) -> list[Weights]:
-    return path_of(weights, x, y, rate, steps)
+Path = list[Weights]
 
 
-def _path(change: Callable[[Any], Any] = lambda path: path, more: int = 0, **options: Any) -> Any:
-    """An inner loop with a mistake: other steps, more of them, or a change of the whole path."""
+def _momentum(
+    speed: Callable[[float, Tensor, Tensor], Tensor] = lambda mu, v, g: mu * v + g,
+    move: Callable[[Tensor, Tensor, float], Tensor] = lambda w, v, rate: w - rate * v,
+    keep: Callable[[Path], Any] = lambda path: path,
+    more: int = 0,
+    start: Callable[[Path], Weights] = lambda path: path[-1],
+    judged: Callable[[Path, Weights], Weights] = lambda path, here: here,
+    memory: Callable[[Tensor, Tensor], Tensor] = lambda v, g: v,
+    before: Callable[[Tensor], Tensor] = torch.zeros_like,
+    criterion: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
+    create_graph: bool = True,
+) -> Function:
+    """An inner loop with momentum, of which each part may have a mistake.
+
+    `speed` makes the velocity from the momentum, what the step remembers and the gradient; `move`
+    the weight from the weight, the velocity and the rate; `memory` what the next step remembers,
+    and `before` what the first one does. Each step begins at `start`, with the gradient of the
+    weights `judged`. `keep` changes the path.
+    """
 
     def loop(
-        classify: Function, weights: Weights, x: Tensor, y: Tensor, rate: float, steps: int
+        classify: Function,
+        weights: Weights,
+        x: Tensor,
+        y: Tensor,
+        rate: float,
+        momentum: float,
+        steps: int,
     ) -> Any:
-        return change(path_of(weights, x, y, rate, max(steps + more, 0), **options))
+        path, remembered = [weights], None
+        for _ in range(max(steps + more, 0)):
+            here = start(path)
+            at = judged(path, here)
+            gradients = gradients_of(criterion(classify(at, x), y), at, create_graph)
+            remembered = remembered or {name: before(g) for name, g in gradients.items()}
+            speeds = {n: speed(momentum, remembered[n], g) for n, g in gradients.items()}
+            remembered = {name: memory(v, gradients[name]) for name, v in speeds.items()}
+            path.append({name: move(w, speeds[name], rate) for name, w in here.items()})
+        return keep(path)
 
     return loop
 
 
-def _first_gradient_again(path: list[Weights]) -> list[Weights]:
-    start, first = path[0], path[1]
-    return [{n: w + i * (first[n] - w) for n, w in start.items()} for i in range(len(path))]
+def _leaves_after_the_first(path: Path) -> Weights:
+    return path[0] if len(path) == 1 else {name: _cut(w) for name, w in path[-1].items()}
 
 
-def _cut_between(
-    classify: Function, weights: Weights, x: Tensor, y: Tensor, rate: float, steps: int
-) -> list[Weights]:
-    path = [weights]
-    for i in range(steps):
-        here = path[-1] if i == 0 else {n: w.detach().requires_grad_() for n, w in path[-1].items()}
-        path.append(second_order_step(F.cross_entropy(model(here, x), y), here, rate))
-    return path
-
-
-def _fading_rate(
-    classify: Function, weights: Weights, x: Tensor, y: Tensor, rate: float, steps: int
-) -> list[Weights]:
-    path = [weights]
-    for i in range(steps):
-        loss = F.cross_entropy(model(path[-1], x), y)
-        path.append(second_order_step(loss, path[-1], rate / (i + 1)))
-    return path
-
-
-def _squared_error(
-    classify: Function, weights: Weights, x: Tensor, y: Tensor, rate: float, steps: int
-) -> list[Weights]:
-    path, wanted = [weights], F.one_hot(y, 3).to(x.dtype)
-    for _ in range(steps):
-        loss = F.mse_loss(model(path[-1], x), wanted)
-        path.append(second_order_step(loss, path[-1], rate))
-    return path
+def _rate_twice(
+    classify: Function, weights: Weights, x: Tensor, y: Tensor, rate: float, *rest: Any
+) -> Any:
+    wrong = _momentum(lambda mu, v, g: mu * v + rate * g)
+    return wrong(classify, weights, x, y, rate, *rest)
 
 
 _LOOP_MISTAKES: dict[str, Function] = {
-    _FIRST_ORDER: _path(step=first_order_step),
-    _DETACHED_WEIGHTS: _path(step=detached_weights_step),
+    _FIRST_ORDER: _momentum(create_graph=False),
+    "the numbers are right, but the velocity of the step before entered as a constant: it was "
+    "made of gradients, which depend on θ_0": _momentum(lambda mu, v, g: mu * v.detach() + g),
+    _DETACHED_WEIGHTS: _momentum(move=lambda w, v, rate: w.detach() - rate * v),
     "the path is cut between the steps: each starts from detached weights, so that nothing gets "
-    "back from the later steps to θ_0": _cut_between,
-    f"the path is cut: {_CUT}": _path(step=cut_step),
-    "it takes one step more than `steps`": _path(more=1),
-    "it takes one step less than `steps`, or leaves the last weights out": _path(more=-1),
-    "θ_0, the weights before the first step, belongs on the path too": _path(lambda path: path[1:]),
-    "it returns the last weights alone: keep all of θ_0 … θ_N in a list": _path(
-        lambda path: path[-1]
+    "back from the later steps to θ_0": _momentum(start=_leaves_after_the_first),
+    f"the path is cut: {_CUT}": _momentum(move=lambda w, v, rate: _cut(w - rate * v)),
+    "the velocity is only the gradient: momentum · (the velocity before) is missing": _momentum(
+        lambda mu, v, g: g
     ),
-    "all entries but the first are the same: make a new dict in each step": _path(
-        lambda path: path[:1] + path[-1:] * (len(path) - 1)
+    "it remembers the last gradient alone: the velocity holds those of all steps before": _momentum(
+        memory=lambda v, g: g
     ),
-    "the path ends after one step: does `return` stand inside the loop?": _path(
-        lambda path: path[:2]
+    "it averages: the gradient enters the velocity whole, not times 1 − momentum": _momentum(
+        lambda mu, v, g: mu * v + (1 - mu) * g
     ),
-    "the path goes backwards: θ_0 comes first": _path(lambda path: path[::-1]),
-    "every entry of the path holds the last weights: append a new dict after each step": _path(
-        lambda path: path[-1:] * len(path)
+    "it keeps the share 1 − momentum of the velocity: the share `momentum` is kept": _momentum(
+        lambda mu, v, g: (1 - mu) * v + g
+    ),
+    "it multiplies the gradient by the momentum: the velocity before is multiplied by it": (
+        _momentum(lambda mu, v, g: v + mu * g)
+    ),
+    "the momentum multiplies the new velocity: only the one before is multiplied by it": _momentum(
+        lambda mu, v, g: mu * (v + g)
+    ),
+    "nothing is forgotten: multiply the velocity before by the momentum": _momentum(
+        lambda mu, v, g: v + g
+    ),
+    "the velocity before is subtracted: momentum goes on, it does not go back": _momentum(
+        lambda mu, v, g: g - mu * v
+    ),
+    "the first step counts its gradient twice: the velocity starts at 0": _momentum(
+        before=lambda g: g
+    ),
+    "`momentum` is an argument: it is not always 0.9": _momentum(lambda mu, v, g: 0.9 * v + g),
+    "the rate counts twice: it belongs into the velocity or before it, not into both": _rate_twice,
+    "it takes one step more than `steps`": _momentum(more=1),
+    "it takes one step less than `steps`, or leaves the last weights out": _momentum(more=-1),
+    "θ_0, the weights before the first step, belongs on the path too": _momentum(
+        keep=lambda path: path[1:]
+    ),
+    "it returns the last weights alone: keep all of θ_0 … θ_N in a list": _momentum(
+        keep=lambda path: path[-1]
+    ),
+    "all entries but the first are the same: make a new dict in each step": _momentum(
+        keep=lambda path: path[:1] + path[-1:] * (len(path) - 1)
+    ),
+    "the path ends after one step: does `return` stand inside the loop?": _momentum(
+        keep=lambda path: path[:2]
+    ),
+    "the path goes backwards: θ_0 comes first": _momentum(keep=lambda path: path[::-1]),
+    "every entry of the path holds the last weights: append a new dict after each step": _momentum(
+        keep=lambda path: path[-1:] * len(path)
+    ),
+    "only the start and the end are on the path: `append` belongs into the loop": _momentum(
+        keep=lambda path: path[:1] + path[-1:]
     ),
     "every step uses the gradient at θ_0: compute the loss again in each step, with the weights "
-    "after the step before": _path(_first_gradient_again),
-    "every step starts again from θ_0: go on from the weights after the step before": _path(
-        lambda path: path[:1] + path[1:2] * (len(path) - 1)
+    "after the step before": _momentum(judged=lambda path, here: path[0]),
+    "every step starts again from θ_0: go on from the weights after the step before": _momentum(
+        start=lambda path: path[0]
     ),
-    "the loss is the sum over the images: cross_entropy averages them by default": _path(
-        reduction="sum"
+    "the loss is the sum over the images: cross_entropy averages them by default": _momentum(
+        criterion=partial(F.cross_entropy, reduction="sum")
     ),
-    "cross_entropy takes logits: it applies the softmax itself": _path(
-        classify=lambda weights, x: model(weights, x).softmax(-1)
+    "cross_entropy takes logits: it applies the softmax itself": _momentum(
+        criterion=lambda logits, y: F.cross_entropy(logits.softmax(-1), y)
     ),
-    "each step goes up the loss: is it your own inner_step that does?": _path(
-        step=_each(lambda w, g, rate: w + rate * g)
+    "the loss is the squared error: cross_entropy is asked for": _momentum(
+        criterion=lambda logits, y: F.mse_loss(logits, F.one_hot(y, 3).to(logits.dtype))
     ),
-    "each step is as long as the gradient, without the rate: is it your own inner_step?": _path(
-        step=_each(lambda w, g, rate: w - g)
+    "each step goes up the loss: subtract rate · velocity": _momentum(
+        move=lambda w, v, rate: w + rate * v
     ),
-    "only the start and the end are on the path: `append` belongs into the loop": _path(
-        lambda path: path[:1] + path[-1:]
+    "each step is as long as the velocity: multiply it by the rate": _momentum(
+        move=lambda w, v, rate: w - v
     ),
-    "the rate gets smaller from step to step: it is the same in each": _fading_rate,
-    "the loss is the squared error: cross_entropy is asked for": _squared_error,
 }
 
 
 @check
-def inner_loop(student: Function, seed: int = 0) -> None:
-    """Exercise 1.2: `inner_loop(model, weights, x, y, rate, steps)` gives θ_0, θ_1, …, θ_N."""
+def momentum_loop(student: Function, seed: int = 0) -> None:
+    """Exercise 1.2: `momentum_loop(model, weights, x, y, rate, momentum, steps)`: θ_0, …, θ_N."""
 
     def inputs(number: int, steps: int, dtype: torch.dtype) -> tuple[Any, ...]:
-        return model, *draw_problem(10 * seed + number, dtype), steps
+        momentum = pick(generator(10 * seed + number), [0.4, 0.6, 0.8])
+        return model, *draw_problem(10 * seed + number, dtype), momentum, steps
 
     kinds = ((2, torch.float64), (3, torch.float32), (1, torch.float64), (4, torch.float64))
     trials = [partial(inputs, i, *kind) for i, kind in enumerate(kinds)]
-    judge_trials(student, trials, _right_path, _LOOP_MISTAKES)
+    judge_trials(student, trials, _momentum(), _LOOP_MISTAKES)
     passed(student)
 
 

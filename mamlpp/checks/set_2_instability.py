@@ -1,9 +1,8 @@
-"""Checks of set 2: the size of the gradient on its way back (2.1 and 2.2)."""
+"""Checks of set 2: the gradient on its way back, and how long it gets (2.1 and 2.2)."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
-from itertools import accumulate
 from typing import Any
 
 import torch
@@ -11,98 +10,150 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mamlpp.checks.core import Function, passed
-from mamlpp.checks.inputs import check, generator, normal, pick, uniform
+from mamlpp.checks.inputs import check, generator, pick, uniform
 from mamlpp.checks.judging import judge_trials
-from mamlpp.checks.problem import Weights, draw_problem, model, path_of
+from mamlpp.checks.problem import Weights, draw_problem, gradients_of, model
 
-Path = list[Weights]
-
-
-def _norm(tensors: Sequence[Tensor]) -> float:
-    return math.sqrt(sum(tensor.square().sum().item() for tensor in tensors))
+Gradients = list[Tensor]
 
 
-def _of_gradients(size: Callable[[Sequence[Tensor]], Any]) -> Function:
-    """Put the gradients with respect to each θ_i on the path through `size`."""
-
-    def sizes(loss: Tensor, path: Path) -> list[Any]:
-        return [
-            size(torch.autograd.grad(loss, list(weights.values()), retain_graph=True))
-            for weights in path
-        ]
-
-    return sizes
+def _norm(gradients: Gradients) -> Tensor:
+    return torch.stack([g.square().sum() for g in gradients]).sum().sqrt()
 
 
-_norms = _of_gradients(_norm)
+def _shortened(
+    size: Callable[[Gradients], Tensor] = _norm,
+    share: Callable[[Tensor, float], Any] = lambda size, limit: (limit / size).clamp(max=1),
+) -> Callable[[Gradients, float], Gradients]:
+    """Multiply all gradients by the share that `share(their size, the limit)` says."""
 
-_NORM_MISTAKES: dict[str, Function] = {
-    "these are the squared norms: the square root is missing": _of_gradients(
-        lambda tensors: _norm(tensors) ** 2
+    def shorten(gradients: Gradients, limit: float) -> Gradients:
+        factor = share(size(gradients), limit)
+        return [factor * g for g in gradients]
+
+    return shorten
+
+
+def _clipped(
+    shorten: Callable[[Gradients, float], Gradients] = _shortened(),  # noqa: B008
+    change: Callable[[Tensor, Tensor, float], Tensor] = lambda w, g, rate: w - rate * g,
+    create_graph: bool = True,
+) -> Function:
+    """A step along shortened gradients; `change` makes a weight from itself, its gradient, α."""
+
+    def step(loss: Tensor, weights: Weights, rate: float, limit: float) -> Weights:
+        gradients = list(gradients_of(loss, weights, create_graph).values())
+        pairs = zip(weights.items(), shorten(gradients, limit), strict=True)
+        return {name: change(w, g, rate) for (name, w), g in pairs}
+
+    return step
+
+
+def _of_each_tensor(gradients: Gradients, limit: float) -> Gradients:
+    return [_shortened()([g], limit)[0] for g in gradients]
+
+
+def _of_the_weights(loss: Tensor, weights: Weights, rate: float, limit: float) -> Weights:
+    size = _norm(list(weights.values()))
+    return _clipped(_shortened(lambda gradients: size))(loss, weights, rate, limit)
+
+
+_CLIP_MISTAKES: dict[str, Function] = {
+    "the numbers are right, but the length of the gradient entered as a constant (.item(), float() "
+    "or .detach()): it depends on θ, too": _clipped(
+        _shortened(share=lambda size, limit: min(1.0, limit / size.item()))
     ),
-    "it adds the norms of the single tensors: the norm of all together is the root of the sum of "
-    "their squares": _of_gradients(lambda tensors: sum(t.norm().item() for t in tensors)),
-    "it takes the largest norm of the single tensors: put all their squares together": (
-        _of_gradients(lambda tensors: max(t.norm().item() for t in tensors))
+    "the numbers are right, but the gradient entered as a constant: the outer loop needs "
+    "create_graph=True": _clipped(create_graph=False),
+    "the old weight enters the step as a constant (weight.detach())": _clipped(
+        change=lambda w, g, rate: w.detach() - rate * g
     ),
-    "it takes the mean of the single tensors' norms: put all their squares together": (
-        _of_gradients(lambda tensors: sum(t.norm().item() for t in tensors) / len(tensors))
+    "the new weights are cut off from the old ones (.detach(), .data or no_grad)": _clipped(
+        change=lambda w, g, rate: (w - rate * g).detach().requires_grad_()
     ),
-    "it looks at the first tensor of each θ_i alone: all of them belong to θ_i": _of_gradients(
-        lambda tensors: tensors[0].norm().item()
+    "a short gradient is made longer: leave it as it is if it is not longer than `limit`": _clipped(
+        _shortened(share=lambda size, limit: limit / size)
     ),
-    "it looks at the last tensor of each θ_i alone: does `append` stand in the wrong loop?": (
-        _of_gradients(lambda tensors: tensors[-1].norm().item())
+    "the other way round: it lengthens short gradients, and leaves long ones as they are": _clipped(
+        _shortened(share=lambda size, limit: (limit / size).clamp(min=1))
     ),
-    "it adds absolute values (the 1-norm): the 2-norm adds squares and takes the root": (
-        _of_gradients(lambda tensors: sum(t.abs().sum().item() for t in tensors))
+    "the gradient is never shortened: if it is longer than `limit`, multiply it by limit / its "
+    "length": _clipped(_shortened(share=lambda size, limit: 1.0)),
+    "a long gradient is dropped: shorten it to `limit`": _clipped(
+        _shortened(share=lambda size, limit: (size <= limit).to(size))
     ),
-    "it takes the root of the mean of the squares: the norm is the root of their sum": (
-        _of_gradients(lambda tensors: _norm(tensors) / math.sqrt(sum(t.numel() for t in tensors)))
+    "it shortens each tensor on its own, which turns the gradient: take one length of all of them, "
+    "and one factor": _clipped(_of_each_tensor),
+    "it clips each number on its own, which turns the gradient: take the length of all of them": (
+        _clipped(lambda gradients, limit: [g.clamp(-limit, limit) for g in gradients])
     ),
-    "it returns a norm for each tensor: one number for each θ_i is asked for": _of_gradients(
-        lambda tensors: [t.norm().item() for t in tensors]
+    "it adds the lengths of the single tensors: the length of all is the root of the sum of all "
+    "squares": _clipped(_shortened(lambda g: torch.stack([t.norm() for t in g]).sum())),
+    "it takes the longest of the single tensors: put all their squares together": _clipped(
+        _shortened(lambda g: torch.stack([t.norm() for t in g]).max())
     ),
-    "it differentiates with respect to θ_0 every time: use each θ_i of the path": (
-        lambda loss, path: _norms(loss, path[:1] * len(path))
+    "it takes the length of the first tensor alone: put the squares of all of them together": (
+        _clipped(_shortened(lambda g: g[0].norm()))
     ),
-    "it adds the norms up on its way: one for each θ_i on its own is asked for": (
-        lambda loss, path: list(accumulate(_norms(loss, path)))
+    "it takes the length of the last tensor alone: put the squares of all of them together": (
+        _clipped(_shortened(lambda g: g[-1].norm()))
     ),
-    "the list ends after one θ_i: does `return` stand inside the loop?": (
-        lambda loss, path: _norms(loss, path[:1])
+    "it takes the squared length: the square root is missing": _clipped(
+        _shortened(lambda g: _norm(g) ** 2)
     ),
-    "it takes the largest number of the gradient: the norm counts all of them": _of_gradients(
-        lambda tensors: max(t.abs().max().item() for t in tensors)
+    "it adds absolute values (the 1-norm): the length is the root of the sum of squares": _clipped(
+        _shortened(lambda g: torch.stack([t.abs().sum() for t in g]).sum())
     ),
-    "the order is the path's: θ_0 first, θ_N last": lambda loss, path: _norms(loss, path)[::-1],
-    "the gradient with respect to θ_0 is missing: it is the meta-gradient": (
-        lambda loss, path: _norms(loss, path)[1:]
+    "it takes the largest number of the gradient: the length counts all of them": _clipped(
+        _shortened(lambda g: torch.stack([t.abs().max() for t in g]).max())
     ),
-    "the gradient with respect to θ_N is missing: the loss was computed there": (
-        lambda loss, path: _norms(loss, path)[:-1]
+    "it takes the root of the mean of the squares: the length is the root of their sum": _clipped(
+        _shortened(lambda g: _norm(g) / math.sqrt(sum(t.numel() for t in g)))
     ),
-    "it returns the meta-gradient's norm alone: one number for each θ_i is asked for": (
-        lambda loss, path: _norms(loss, path)[0]
+    "it measures the weights: the gradient is what is shortened": _of_the_weights,
+    "it limits rate · gradient: the gradient itself is limited, and then multiplied by the rate": (
+        lambda loss, weights, rate, limit: _clipped()(loss, weights, rate, limit / rate)
     ),
-    "these are the norms of the weights, not of the gradients": lambda loss, path: [
-        _norm(list(weights.values())) for weights in path
-    ],
+    "`limit` is an argument: it is not always 1": lambda loss, weights, rate, limit: _clipped()(
+        loss, weights, rate, 1.0
+    ),
+    "the step goes up the loss: subtract the gradient, do not add it": _clipped(
+        change=lambda w, g, rate: w + rate * g
+    ),
+    "the step is as long as the gradient: multiply the gradient by the rate": _clipped(
+        change=lambda w, g, rate: w - g
+    ),
+    "it returns the gradients, not the weights after a step along them": _clipped(
+        change=lambda w, g, rate: g
+    ),
+    "it returns a list: return a dict, each weight under its own name": lambda *inputs: list(
+        _clipped()(*inputs).values()
+    ),
 }
 
 
 @check
-def gradient_norms(student: Function, seed: int = 0) -> None:
-    """Exercise 2.1: `gradient_norms(loss, path)`: the norm of d loss / dθ_i for each θ_i."""
+def clipped_step(student: Function, seed: int = 0) -> None:
+    """Exercise 2.1: `clipped_step(loss, weights, rate, limit)`: the gradient is at most so long.
 
-    def inputs(steps: int) -> tuple[Any, ...]:
-        weights, x, y, rate = draw_problem(10 * seed + steps)
-        path = path_of(weights, x, y, rate, steps)
-        query = normal(generator(seed + 100), *x.shape)
-        return F.cross_entropy(model(path[-1], query), y), path
+    Of the four gradients one is shorter than the limit. The others are in float32, so that what
+    is added to the length against a division by 0 makes no difference.
+    """
 
-    trials = [partial(inputs, steps) for steps in (2, 1, 4)]
-    judge_trials(student, trials, _norms, _NORM_MISTAKES, gradients=False)
+    def inputs(number: int, share: float, dtype: torch.dtype) -> tuple[Any, ...]:
+        weights, x, y, rate = draw_problem(10 * seed + number, dtype)
+        loss = F.cross_entropy(model(weights, x), y)
+        length = _norm(list(gradients_of(loss, weights).values())).item()
+        return loss, weights, rate, round(share * length, 3)
+
+    kinds = (
+        (0.4, torch.float32),
+        (2.5, torch.float64),
+        (0.9, torch.float32),
+        (0.02, torch.float32),
+    )
+    trials = [partial(inputs, i, *kind) for i, kind in enumerate(kinds)]
+    judge_trials(student, trials, _clipped(), _CLIP_MISTAKES)
     passed(student)
 
 

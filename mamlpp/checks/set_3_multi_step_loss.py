@@ -1,4 +1,4 @@
-"""Checks of set 3: the weights of the multi-step loss, and its cost (3.1, 3.2 and 3.4).
+"""Checks of set 3: other weights of the multi-step loss, and its cost (3.1, 3.2 and 3.4).
 
 Antoniou et al. 2019, section 4, equation 3.
 """
@@ -13,213 +13,218 @@ from mamlpp.checks.inputs import check, generator, pick, uniform
 from mamlpp.checks.judging import judge_trials
 
 
-def _all_but_last(steps: int, weight: float) -> list[float]:
-    """All but the last loss have this weight, and the last takes the rest."""
-    return [weight] * (steps - 1) + [1 - (steps - 1) * weight]
-
-
 def _wrong_sum(inputs: tuple[Any, ...], found: Any) -> str | None:
     """What to say of weights that do not sum to 1."""
     numbers = isinstance(found, list | tuple) and all(isinstance(v, float | int) for v in found)
-    if not numbers or len(found) != inputs[0] or abs(sum(found) - 1) < 0.005:
+    if not numbers or abs(sum(found) - 1) < 0.005:
         return None
-    return (
-        f"your weights sum to {sum(found):.2f} at epoch {inputs[-1]:g}, not to 1: the last step "
-        f"must take what the others lose"
-    )
+    return f"your weights sum to {sum(found):.2f}, not to 1"
 
 
-def _weights(fall: Callable[[int, float, float], float]) -> Function:
-    """Weights of which all but the last are made from (steps, E, epoch)."""
-    return lambda steps, msl_epochs, epoch: _all_but_last(steps, fall(steps, msl_epochs, epoch))
+def _around(steps: int, place: float) -> list[float]:
+    """1 at a place between the steps, shared by the two steps beside it."""
+    return [max(0.0, 1 - abs(i - place)) for i in range(1, steps + 1)]
 
 
-def _right_weights(steps: int, msl_epochs: float, epoch: float) -> list[float]:
-    return schedules.step_weights(steps, msl_epochs, 0.0, epoch)
+def _spot(place: Callable[[int, float], float]) -> Function:
+    """Weights around a place, made from N and from how much is done."""
+
+    def weights(steps: int, msl_epochs: float, epoch: float) -> list[float]:
+        return _around(steps, place(steps, min(epoch / msl_epochs, 1)))
+
+    return weights
 
 
-_WEIGHT_MISTAKES: dict[str, Function] = {
-    "the epoch may be a fraction: int(epoch) or // makes the weights fall in jumps": _weights(
-        lambda n, e, epoch: (1 - min(int(epoch) / e, 1)) / n
+def _place(steps: int, done: float) -> float:
+    return 1 + (steps - 1) * done
+
+
+_right_curriculum = _spot(_place)
+
+
+def _in_time(change: Callable[[float, float], tuple[float, float]]) -> Function:
+    """The right weights, with another E or at another epoch."""
+    return lambda n, e, epoch: _right_curriculum(n, *change(e, epoch))
+
+
+def _only(step: int, steps: int) -> list[float]:
+    return [float(i == step) for i in range(1, steps + 1)]
+
+
+def _ends_alone(steps: int, msl_epochs: float, epoch: float) -> list[float]:
+    done = min(epoch / msl_epochs, 1)
+    return [1 - done, *[0.0] * (steps - 2), done] if steps > 1 else [1.0]
+
+
+def _shares_swapped(steps: int, msl_epochs: float, epoch: float) -> list[float]:
+    place = _place(steps, min(epoch / msl_epochs, 1))
+    share, below = place % 1, math.floor(place)
+    if not share:
+        return _only(below, steps)
+    return [share * (i == below) + (1 - share) * (i == below + 1) for i in range(1, steps + 1)]
+
+
+def _more_and_more(steps: int, msl_epochs: float, epoch: float) -> list[float]:
+    count = math.floor(_place(steps, min(epoch / msl_epochs, 1)))
+    return [1 / count * (i < count) for i in range(steps)]
+
+
+_CURRICULUM_MISTAKES: dict[str, Function] = {
+    "the epoch may be a fraction: int(epoch) or // makes the weights move in jumps": _in_time(
+        lambda e, epoch: (e, int(epoch))
     ),
-    "the fall goes on below zero: it ends at epoch E": _weights(
-        lambda n, e, epoch: (1 - epoch / e) / n
+    "it rounds the epoch: the weights move between whole epochs too": _in_time(
+        lambda e, epoch: (e, round(epoch))
     ),
-    "they are all forgotten before epoch E: the fall reaches 0 at epoch E, not one earlier": (
-        _weights(lambda n, e, epoch: (1 - min(epoch / (e - 1), 1)) / n)
+    "after epoch E it goes on, beyond the last step: it stays there": lambda n, e, epoch: _around(
+        n, _place(n, epoch / e)
     ),
-    "the fall ends one epoch late: it reaches 0 at epoch E": _weights(
-        lambda n, e, epoch: (1 - min(epoch / (e + 1), 1)) / n
+    "the last step is reached before epoch E: at E, and not one epoch earlier": _in_time(
+        lambda e, epoch: (e - 1, epoch)
     ),
-    "it starts with the last step alone and ends with all: the annealing goes the other way": (
-        _weights(lambda n, e, epoch: min(epoch / e, 1) / n)
+    "the last step is reached one epoch late: at epoch E": _in_time(
+        lambda e, epoch: (e + 1, epoch)
     ),
-    "the first step takes what the others lose: it is the last that should": (
-        lambda n, e, epoch: _right_weights(n, e, epoch)[::-1]
+    "`msl_epochs` is an argument: E is not always 10": _in_time(lambda e, epoch: (10, epoch)),
+    "it begins with the last step and ends with the first: the other way round": (
+        lambda n, e, epoch: _right_curriculum(n, e, epoch)[::-1]
     ),
-    "the weights stay at 1/N: they should move with the epoch": _weights(lambda n, e, epoch: 1 / n),
-    "all weights fall together: the last one should take what the others lose": (
-        lambda n, e, epoch: [(1 - min(epoch / e, 1)) / n] * n
+    "from step 1 to step N there are N − 1 steps to go: yours goes N, and arrives too early": _spot(
+        lambda n, done: min(1 + n * done, n)
     ),
-    "the last weight is 1 from the start: at epoch 0 it is 1/N, too": (
-        lambda n, e, epoch: [(1 - min(epoch / e, 1)) / n] * (n - 1) + [1.0]
+    "it begins before the first step, where no step is: at epoch 0 step 1 has the weight 1": _spot(
+        lambda n, done: n * done
     ),
-    "nothing moves before epoch E, and all of it then: a straight line is asked for": _weights(
-        lambda n, e, epoch: 1 / n if epoch < e else 0.0
+    "it waits at the first step: from epoch 0 on it moves towards the second": _spot(
+        lambda n, done: max(1.0, n * done)
     ),
-    "only the last step counts from the start: at epoch 0 each step counts 1/N": _weights(
-        lambda n, e, epoch: 0.0
+    "only one step counts at a time, the nearest: between two steps both have a share": _spot(
+        lambda n, done: round(_place(n, done))
     ),
-    "each weight falls N times too fast: by 1/(N·E) an epoch, so that it reaches 0 at E": (
-        _weights(lambda n, e, epoch: 1 / n - min(epoch / e, 1))
+    "only one step counts at a time, then the next: between two steps both have a share": (
+        _spot(lambda n, done: math.floor(_place(n, done)))
     ),
-    "each weight falls N times too fast, and stops at 0: it should reach 0 only at epoch E": (
-        _weights(lambda n, e, epoch: max(1 / n - epoch / e, 0.0))
+    "the two shares are swapped: the nearer step has the larger one": _shares_swapped,
+    "this is the paper's annealing, in which all steps count at first: here step 1 begins alone": (
+        lambda n, e, epoch: schedules.step_weights(n, e, 0.0, epoch)
     ),
-    "`msl_epochs` is an argument: E is not always the same": _weights(
-        lambda n, e, epoch: (1 - min(epoch / 10, 1)) / n
+    "it goes from the first step to the last at once: the steps between have their turn too": (
+        _ends_alone
     ),
-    "`msl_epochs` is an argument in both places: divide by it, too": _weights(
-        lambda n, e, epoch: (1 - min(epoch, e) / 10) / n
+    "earlier steps keep their share: only the two steps beside the place count": _more_and_more,
+    "nothing moves: the first step counts alone at every epoch": _spot(lambda n, done: 1.0),
+    "the last step counts alone at every epoch: that is plain MAML": _spot(lambda n, done: n),
+    "each step has the same weight at every epoch: begin with step 1 alone": lambda n, e, epoch: (
+        [1 / n] * n
     ),
-    "it returns the weight of the earlier steps alone: a list of all N is asked for": (
-        lambda n, e, epoch: (1 - min(epoch / e, 1)) / n
+    "it returns the place between the steps: the weights of all N steps are asked for": (
+        lambda n, e, epoch: _place(n, min(epoch / e, 1))
     ),
-    "the weights do not fall in a straight line": _weights(
-        lambda n, e, epoch: (1 - min(epoch / e, 1)) ** 2 / n
+    "it moves like a cosine, slowly at both ends: it should move evenly": _spot(
+        lambda n, done: _place(n, (1 - math.cos(math.pi * done)) / 2)
     ),
-    "nothing moves until epoch E is over: a straight line from epoch 0 on is asked for": _weights(
-        lambda n, e, epoch: 1 / n if epoch <= e else 0.0
-    ),
-    "it falls like an exponential: a straight line is asked for, which is 0 at epoch E": _weights(
-        lambda n, e, epoch: math.exp(-epoch / e) / n
-    ),
-    "it falls like a cosine: a straight line is asked for": _weights(
-        lambda n, e, epoch: (1 + math.cos(math.pi * min(epoch / e, 1))) / 2 / n
-    ),
-    "each weight falls N times too slowly: it reaches 0 at epoch E": _weights(
-        lambda n, e, epoch: (1 - min(epoch / (e * n), 1)) / n
-    ),
-    "at epoch 0 each of the N steps counts 1/N, not 1/(N − 1)": _weights(
-        lambda n, e, epoch: (1 - min(epoch / e, 1)) / (n - 1)
-    ),
-    "it rounds the epoch: the weights move between whole epochs too": _weights(
-        lambda n, e, epoch: (1 - min(round(epoch) / e, 1)) / n
-    ),
-    "the step before the last takes what the others lose: the last one should": (
-        lambda n, e, epoch: [
-            (1 - min(epoch / e, 1)) / n + min(epoch / e, 1) * (i == n - 2) for i in range(n)
-        ]
-    ),
+    "it moves faster and faster: it should move evenly": _spot(lambda n, done: _place(n, done**2)),
 }
 
 
 @check
-def step_weights(student: Function, seed: int = 0) -> None:
-    """Exercise 3.1: `step_weights(steps, msl_epochs, epoch)`: v_1 … v_N, annealed to the last."""
+def curriculum(student: Function, seed: int = 0) -> None:
+    """Exercise 3.1: `curriculum(steps, msl_epochs, epoch)`: a weight that wanders from 1 to N."""
     draw = generator(seed)
-    trials: list[tuple[Any, ...]] = [(3, 10, 0.0), (4, 10, 4.0), (3, 10, 10.0)]
+    trials: list[tuple[Any, ...]] = [(3, 10, 0.0), (3, 10, 2.0), (4, 10, 4.0), (3, 10, 10.0)]
     for progress in (0.93, 1.6, 0.37):
         steps, msl_epochs = pick(draw, [2, 3, 5]), pick(draw, [8, 15])
         trials.append((steps, msl_epochs, round(progress * msl_epochs, 2)))
     trials += [(5, 6, 2.75), (1, 10, 3.0)]
-    judge_trials(student, trials, _right_weights, _WEIGHT_MISTAKES, _wrong_sum)
+    judge_trials(student, trials, _right_curriculum, _CURRICULUM_MISTAKES, _wrong_sum)
     passed(student)
 
 
-def _with_floor(fall: Callable[[int, float, float, float], float]) -> Function:
-    return lambda n, e, floor, epoch: _all_but_last(n, fall(n, e, floor, epoch))
+def _blend(
+    floor_of: Callable[[int, float], float], left: Callable[[int, float], float]
+) -> Function:
+    """Each weight gets a floor and a share of what is left, both made from N and the floor."""
+
+    def blend(step_weights: list[float], floor: float) -> list[float]:
+        n = len(step_weights)
+        return [floor_of(n, floor) + left(n, floor) * v for v in step_weights]
+
+    return blend
 
 
-def _to_zero(steps: int, msl_epochs: float, epoch: float) -> float:
-    return (1 - min(epoch / msl_epochs, 1)) / steps
+_right_lift = _blend(lambda n, floor: floor, lambda n, floor: 1 - n * floor)
 
 
-def _line(steps: int, msl_epochs: float, floor: float, epoch: float) -> float:
-    return 1 / steps + epoch / msl_epochs * (floor - 1 / steps)
+def _raised(pay: Callable[[list[float]], list[float]] = lambda raised: raised) -> Function:
+    """The weights below the floor are raised to it, and `pay` sees to the sum."""
+    return lambda v, floor: pay([max(weight, floor) for weight in v])
 
 
-_FLOOR_MISTAKES: dict[str, Function] = {
-    "the epoch may be a fraction: int(epoch) or // makes the weights fall in jumps": (
-        lambda n, e, floor, epoch: schedules.step_weights(n, e, floor, int(epoch))
+def _largest_pays(raised: list[float]) -> list[float]:
+    place = raised.index(max(raised))
+    return [v - (sum(raised) - 1) * (i == place) for i, v in enumerate(raised)]
+
+
+def _the_others_pay(step_weights: list[float], floor: float) -> list[float]:
+    high = [v for v in step_weights if v >= floor]
+    left = 1 - floor * (len(step_weights) - len(high))
+    return [floor if v < floor else v / sum(high) * left for v in step_weights]
+
+
+_LIFT_MISTAKES: dict[str, Function] = {
+    "it raises the small weights, but nobody pays for it: the weights sum to more than 1": (
+        _raised()
     ),
-    "it falls to zero: from epoch E on, each earlier step still counts `floor`": _with_floor(
-        lambda n, e, floor, epoch: _to_zero(n, e, epoch)
+    "dividing by the sum lowers the raised weights again: they end below `floor`": _raised(
+        lambda raised: [v / sum(raised) for v in raised]
     ),
-    "it clips a fall to zero at the floor, so the floor is reached before epoch E; a straight line "
-    "from 1/N to the floor is asked for": _with_floor(
-        lambda n, e, floor, epoch: max(_to_zero(n, e, epoch), floor)
+    "the last step alone pays: what is left after the floors is shared by all, in the old "
+    "proportions": _raised(lambda raised: [*raised[:-1], 1 - sum(raised[:-1])]),
+    "the largest weight alone pays: what is left after the floors is shared by all, in the old "
+    "proportions": _raised(_largest_pays),
+    "only the weights above the floor pay: every weight gets the floor, and then a share of what "
+    "is left": _the_others_pay,
+    "each weight gets the floor on top of all it had: first take N · floor away from what is dealt "
+    "out": _blend(lambda n, floor: floor, lambda n, floor: 1.0),
+    "the sum is right, but dividing by 1 + N · floor leaves a weight of 0 below `floor`": _blend(
+        lambda n, floor: floor / (1 + n * floor), lambda n, floor: 1 / (1 + n * floor)
     ),
-    "the floor is added to a fall to zero, so at epoch 0 each step counts more than 1/N": (
-        _with_floor(lambda n, e, floor, epoch: _to_zero(n, e, epoch) + floor)
+    "it takes the floor away once: there are N floors, one for each step": _blend(
+        lambda n, floor: floor, lambda n, floor: 1 - floor
     ),
-    "it drops to the last step alone at epoch E, as published code does: the floor is never "
-    "reached": _with_floor(
-        lambda n, e, floor, epoch: 0.0 if epoch >= e else _line(n, e, floor, epoch)
+    "it takes N − 1 floors away: the last step gets one too": _blend(
+        lambda n, floor: floor, lambda n, floor: 1 - (n - 1) * floor
     ),
-    "the fall goes on after epoch E, below the floor": _with_floor(_line),
-    "the earlier steps stand at the floor from the start: they fall to it from 1/N": _with_floor(
-        lambda n, e, floor, epoch: floor
+    "the steps share one floor: each of them has its own": _blend(
+        lambda n, floor: floor / n, lambda n, floor: 1 - floor
     ),
-    "the line starts at 1, not at 1/N": _with_floor(
-        lambda n, e, floor, epoch: 1 + min(epoch / e, 1) * (floor - 1)
+    "this is only what is left after the floors: add the floor": _blend(
+        lambda n, floor: 0.0, lambda n, floor: 1 - n * floor
     ),
-    "the line ends at floor/N: it should end at `floor`": _with_floor(
-        lambda n, e, floor, epoch: _line(n, e, floor / n, min(epoch, e))
+    "every weight is the floor: what is left is to be dealt out": _blend(
+        lambda n, floor: floor, lambda n, floor: 0.0
     ),
-    "the floor is reached one epoch early": _with_floor(
-        lambda n, e, floor, epoch: _line(n, e - 1, floor, min(epoch, e - 1))
+    "each step gets the same: what is left is dealt out in the old proportions": _blend(
+        lambda n, floor: 1 / n, lambda n, floor: 0.0
     ),
-    "the floor is that of each earlier step, and is not shared by them": _with_floor(
-        lambda n, e, floor, epoch: _line(n, e, floor / max(n - 1, 1), min(epoch, e))
-    ),
-    "the fall stops at floor/N: a straight line to the floor is asked for": _with_floor(
-        lambda n, e, floor, epoch: max(_to_zero(n, e, epoch), floor / n)
-    ),
-    "`floor` is an argument: it is not always the same": _with_floor(
-        lambda n, e, floor, epoch: _line(n, e, 0.03, min(epoch, e))
-    ),
-    "`msl_epochs` is an argument: E is not always the same": _with_floor(
-        lambda n, e, floor, epoch: _line(n, 10, floor, min(epoch, 10))
-    ),
-    "the first step takes what the others lose: it is the last that should": (
-        lambda n, e, floor, epoch: schedules.step_weights(n, e, floor, epoch)[::-1]
-    ),
-    "it rounds the epoch: the weights move between whole epochs too": (
-        lambda n, e, floor, epoch: schedules.step_weights(n, e, floor, round(epoch))
-    ),
-    "the line runs the other way: it starts at 1/N and ends at the floor": _with_floor(
-        lambda n, e, floor, epoch: _line(n, e, floor, e - min(epoch, e))
-    ),
-    "the line is too low by the floor: it falls from 1/N to `floor`, not from 1/N − floor to 0": (
-        _with_floor(lambda n, e, floor, epoch: _line(n, e, floor, min(epoch, e)) - floor)
-    ),
-    "it falls towards 0, and at epoch E it jumps to the floor: go there in a straight line": (
-        _with_floor(lambda n, e, floor, epoch: _to_zero(n, e, epoch) if epoch < e else floor)
-    ),
-    "nothing moves before epoch E: a straight line from epoch 0 on is asked for": _with_floor(
-        lambda n, e, floor, epoch: 1 / n if epoch < e else floor
-    ),
-    "the weights fall by a share `floor` of themselves: they fall to `floor`": _with_floor(
-        lambda n, e, floor, epoch: (1 - min(epoch / e, 1) * floor) / n
-    ),
-    "it begins above 1/N: (1 − done)/N + done · floor begins there": _with_floor(
-        lambda n, e, floor, epoch: (1 - floor) * _to_zero(n, e, epoch) + floor
+    "the weights come back as they were": _blend(lambda n, floor: 0.0, lambda n, floor: 1.0),
+    "the order is the other way round": lambda v, floor: _right_lift(v, floor)[::-1],
+    "`floor` is an argument: it is not always 0.02": lambda v, floor: _right_lift(v, 0.02),
+    "N is the number of weights: it is not always 5": _blend(
+        lambda n, floor: floor, lambda n, floor: 1 - 5 * floor
     ),
 }
 
 
 @check
-def step_weights_floor(student: Function, seed: int = 0) -> None:
-    """Exercise 3.2: the same, but the others fall linearly to `floor`, and stay there."""
+def lifted(student: Function, seed: int = 0) -> None:
+    """Exercise 3.2: `lifted(step_weights, floor)`: floor + (1 − N·floor)·v for each weight v."""
     draw = generator(seed)
-    trials: list[tuple[Any, ...]] = [(4, 10, 0.03, 0.0), (4, 10, 0.03, 5.0), (4, 10, 0.03, 10.0)]
-    for progress in (0.93, 1.0, 2.0, 0.33):
-        steps, msl_epochs = pick(draw, [2, 3, 5]), pick(draw, [8, 15])
-        epoch = round(progress * msl_epochs, 2)
-        trials.append((steps, msl_epochs, uniform(draw, 0.04, 0.15), epoch))
-    trials.append((3, 6, 0.0, 4.5))
-    judge_trials(student, trials, schedules.step_weights, _FLOOR_MISTAKES, _wrong_sum)
+    trials: list[tuple[Any, ...]] = [([0.0, 0.0, 1.0], 0.1), ([0.02, 0.7, 0.23, 0.05], 0.06)]
+    for v in ([0.5, 0.01, 0.09, 0.4], [0.3, 0.7], [0.8, 0.05, 0.05, 0.05, 0.05], [0.2] * 5):
+        trials.append((v, uniform(draw, 0.03, 0.12)))
+    trials.append(([0.6, 0.4, 0.0], 0.0))
+    judge_trials(student, trials, _right_lift, _LIFT_MISTAKES, _wrong_sum)
     passed(student)
 
 

@@ -22,42 +22,47 @@ def right(check):
     return note
 
 
-@right(checks.inner_step)
-def with_a_loop_and_other_names(L, theta, alpha):
-    gs = torch.autograd.grad(L, tuple(theta.values()), create_graph=True, allow_unused=True)
-    theta_new = {}
-    for (key, value), g in zip(theta.items(), gs, strict=False):
-        theta_new[key] = value.sub(g, alpha=alpha)
+@right(checks.layer_step)
+def of_the_layer_alone(L, theta, alpha, layer):
+    names = [key for key in theta if key.startswith(layer + ".")]
+    gs = torch.autograd.grad(L, [theta[key] for key in names], create_graph=True)
+    theta_new = dict(theta)
+    for key, g in zip(names, gs, strict=True):
+        theta_new[key] = theta[key].sub(g, alpha=alpha)
     return theta_new
 
 
-@right(checks.inner_step)
-def one_gradient_at_a_time(loss, weights, rate):
+@right(checks.layer_step)
+def by_a_rate_for_each_weight(loss, weights, rate, layer):
+    rates = {name: rate if name.split(".")[0] == layer else 0.0 for name in weights}
     return {
-        name: weight + -rate * torch.autograd.grad(loss, weight, create_graph=True)[0]
+        name: weight + -rates[name] * torch.autograd.grad(loss, weight, create_graph=True)[0]
         for name, weight in weights.items()
     }
 
 
-@right(checks.inner_loop)
-def by_torch_func(model, weights, x, y, rate, steps):
+@right(checks.momentum_loop)
+def by_torch_func(model, weights, x, y, rate, momentum, steps):
     gradient = grad(lambda w: F.cross_entropy(model(w, x), y))
 
     def step(path, _):
-        gradients = gradient(path[-1])
-        return [*path, {name: w - rate * gradients[name] for name, w in path[-1].items()}]
+        now, before, gradients = path[-1], path[max(len(path) - 2, 0)], gradient(path[-1])
+        return [
+            *path,
+            {n: w - rate * gradients[n] + momentum * (w - before[n]) for n, w in now.items()},
+        ]
 
     return functools.reduce(step, range(steps), [weights])
 
 
-@right(checks.inner_loop)
-def with_nll_loss(model, weights, x, y, rate, steps):
-    path = [weights]
+@right(checks.momentum_loop)
+def with_the_rate_in_the_velocity(model, weights, x, y, rate, momentum, steps):
+    path, moves = [weights], [torch.zeros_like(w) for w in weights.values()]
     while len(path) <= steps:
         loss = F.nll_loss(F.log_softmax(model(path[-1], x), dim=-1), y)
         gradients = torch.autograd.grad(loss, list(path[-1].values()), create_graph=True)
-        pairs = zip(path[-1].items(), gradients, strict=True)
-        path.append({name: w - rate * g for (name, w), g in pairs})
+        moves = [momentum * m - rate * g for m, g in zip(moves, gradients, strict=True)]
+        path.append({n: w + m for (n, w), m in zip(path[-1].items(), moves, strict=True)})
     return tuple(path)
 
 
@@ -85,11 +90,21 @@ def by_finite_differences(meta_gradient):
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-7)
 
 
-@right(checks.gradient_norms)
-def by_a_flat_vector(loss, path):
-    flat = [w for weights in path for w in weights.values()]
-    gradients = iter(torch.autograd.grad(loss, flat))
-    return [torch.cat([next(gradients).flatten() for _ in weights]).norm() for weights in path]
+@right(checks.clipped_step)
+def by_an_if(loss, weights, rate, limit):
+    gradients = torch.autograd.grad(loss, tuple(weights.values()), create_graph=True)
+    length = torch.cat([g.flatten() for g in gradients]).norm()
+    if length > limit:
+        gradients = [limit * g / (length + 1e-6) for g in gradients]
+    return {n: w - rate * g for (n, w), g in zip(weights.items(), gradients, strict=True)}
+
+
+@right(checks.clipped_step)
+def by_a_smaller_rate(loss, theta, alpha, limit):
+    gs = torch.autograd.grad(loss, list(theta.values()), create_graph=True)
+    norms = torch.stack([torch.linalg.vector_norm(g) for g in gs])
+    smaller = min(alpha, alpha * limit / torch.linalg.vector_norm(norms))
+    return {n: theta[n] - smaller * g for n, g in zip(theta, gs, strict=True)}
 
 
 @right(checks.growth)
@@ -124,25 +139,52 @@ def by_filter(gradient, depths, min_digits):
     return next(filter(lost, depths), 0)
 
 
-@right(checks.step_weights)
+@right(checks.curriculum)
 def as_a_vector(steps, msl_epochs, epoch):
-    v = torch.full((steps,), max(0.0, 1 - epoch / msl_epochs) / steps, dtype=torch.float64)
-    v[-1] += 1 - v.sum()
+    place = (steps - 1) * min(1.0, epoch / msl_epochs)
+    v = torch.zeros(steps, dtype=torch.float64)
+    before = min(int(place), steps - 1)
+    v[before] = 1 - (place - before)
+    if before + 1 < steps:
+        v[before + 1] = place - before
     return v
 
 
-@right(checks.step_weights_floor)
-def by_lerp(steps, msl_epochs, floor, epoch):
-    done = torch.tensor(min(1.0, epoch / msl_epochs), dtype=torch.float64)
-    ends = torch.tensor([1 / steps, floor], dtype=torch.float64)
-    v = torch.lerp(ends[0], ends[1], done).item()
-    return (*[v] * (steps - 1), 1 - v * (steps - 1))
+@right(checks.curriculum)
+def by_numbers_between(steps, msl_epochs, epoch):
+    moved = min(epoch, msl_epochs) * (steps - 1) / msl_epochs
+    return tuple(max(0, min(1 + i - moved, 1 - i + moved)) for i in range(steps))
 
 
-@right(checks.meta_loss)
-def as_a_dot_product(model, path, x, y, step_weights):
-    losses = torch.stack([F.cross_entropy(model(weights, x), y) for weights in path[1:]])
-    return losses @ losses.new_tensor(step_weights)
+@right(checks.lifted)
+def by_mixing_with_equal_weights(step_weights, floor):
+    v = torch.tensor(step_weights, dtype=torch.float64)
+    equal = torch.full_like(v, 1 / len(v))
+    return torch.lerp(v, equal, len(v) * floor)
+
+
+@right(checks.lifted)
+def by_giving_the_last_the_rest(step_weights, floor):
+    share = 1 - len(step_weights) * floor
+    first = [floor + share * v for v in step_weights[:-1]]
+    return (*first, 1 - sum(first))
+
+
+@right(checks.sampled_loss)
+def by_searching(model, path, x, y, step_weights, u):
+    ends = torch.tensor(step_weights, dtype=torch.float64).cumsum(0)
+    step = int(torch.searchsorted(ends, torch.tensor(u, dtype=torch.float64), right=True))
+    logits = model(path[1:][step], x)
+    return F.nll_loss(logits.log_softmax(-1), y)
+
+
+@right(checks.sampled_loss)
+def by_taking_away(model, path, x, y, step_weights, u):
+    step = 0
+    while u >= 0 and step < len(step_weights):
+        u = u - step_weights[step]
+        step += 1
+    return F.cross_entropy(model(path[step], x), y)
 
 
 @right(checks.query_losses)

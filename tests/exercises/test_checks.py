@@ -201,11 +201,11 @@ def growth(curvatures, rate, steps):
     return 1 / 0
 checks.growth(growth)"""
     not_written = """from mamlpp import checks
-def inner_step(loss, weights, rate):
+def gradients(loss, weights):
     raise NotImplementedError("Your code goes here.")
-def inner_loop(model, weights, x, y, rate, steps):
-    return [weights, inner_step(None, weights, rate)]
-checks.inner_loop(inner_loop)"""
+def momentum_loop(model, weights, x, y, rate, momentum, steps):
+    return [weights, gradients(None, weights)]
+checks.momentum_loop(momentum_loop)"""
     cells = [nbformat.v4.new_code_cell(source) for source in (wrong, not_written)]
     notebook = nbformat.v4.new_notebook(cells=cells)
     NotebookClient(notebook, kernel_name="python3", allow_errors=True).execute()
@@ -217,7 +217,7 @@ checks.inner_loop(inner_loop)"""
             "    growth(curvatures=[2, -0.5], rate=0.3, steps=2)",
             "    line 3 of growth: return 1 / 0",
         ],
-        ["NotImplementedError", "inner_step: not written yet"],
+        ["NotImplementedError", "gradients: not written yet"],
     ]
 
 

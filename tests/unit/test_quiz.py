@@ -128,7 +128,7 @@ def test_the_table_shows_chapters_quizzes_and_sets():
     press(asked, 0, True)
     press(asked, 1, False)
     asked.done.value = True
-    progress.keep("exercise", "step_weights", True)
+    progress.keep("exercise", "curriculum", True)
 
     row = progress.table().loc[json.loads(progress.CARDS.read_text("utf-8"))[NAME]["title"]]
     assert row["worked through"] == "✓"
@@ -157,5 +157,5 @@ def test_where_the_file_cannot_be_written_the_quiz_still_answers(tmp_path, monke
 
 def test_grading_keeps_nothing(monkeypatch):
     monkeypatch.setenv("MAMLPP_CACHE_READ_ONLY", "1")
-    progress.keep("exercise", "inner_step", True)
+    progress.keep("exercise", "layer_step", True)
     assert progress.read() == {}

@@ -6,132 +6,8 @@ from tests.exercises.wrong_answers import all_wrong, wrong
 
 
 def gradients_of(loss, weights, create_graph=True):
-    return dict(
-        zip(
-            weights,
-            torch.autograd.grad(loss, list(weights.values()), create_graph=create_graph),
-            strict=True,
-        )
-    )
-
-
-@wrong(checks.inner_step, "goes up the loss")
-def climbs(loss, weights, rate):
-    gradients = gradients_of(loss, weights)
-    return {name: weights[name] + rate * gradients[name] for name in weights}
-
-
-@wrong(checks.inner_step, "multiply the gradient by the rate")
-def forgets_the_rate(loss, weights, rate):
-    gradients = gradients_of(loss, weights)
-    return {name: weights[name] - gradients[name] for name in weights}
-
-
-@wrong(checks.inner_step, "it returns the gradients")
-def gives_gradients(loss, weights, rate):
-    return gradients_of(loss, weights)
-
-
-@wrong(checks.inner_step, "first-order MAML")
-def forgets_create_graph(loss, weights, rate):
-    gradients = gradients_of(loss, weights, create_graph=False)
-    return {name: weights[name] - rate * gradients[name] for name in weights}
-
-
-@wrong(checks.inner_step, "the new weights are cut off")
-def detaches(loss, weights, rate):
-    gradients = gradients_of(loss, weights)
-    return {name: (weights[name] - rate * gradients[name]).detach() for name in weights}
-
-
-@wrong(checks.inner_step, "changed what it was given")
-def writes_into_data(loss, weights, rate):
-    for name, gradient in gradients_of(loss, weights).items():
-        weights[name].data -= rate * gradient
-    return weights
-
-
-@wrong(checks.inner_step, "writes into a weight")
-def writes_into_leaves(loss, weights, rate):
-    for name, gradient in gradients_of(loss, weights).items():
-        weights[name] -= rate * gradient
-    return weights
-
-
-@wrong(checks.inner_step, "it returns a list")
-def gives_a_list(loss, weights, rate):
-    gradients = gradients_of(loss, weights)
-    return [weights[name] - rate * gradients[name] for name in weights]
-
-
-@wrong(checks.inner_step, "does every way through it end with")
-def forgets_return(loss, weights, rate):
-    gradients_of(loss, weights)
-
-
-@wrong(checks.inner_step, "stopped: TypeError")
-def stops(loss, weights, rate):
-    return weights - rate
-
-
-def step(model, weights, x, y, rate, create_graph=True):
-    gradients = gradients_of(F.cross_entropy(model(weights, x), y), weights, create_graph)
-    return {name: weights[name] - rate * gradients[name] for name in weights}
-
-
-@wrong(checks.inner_loop, "θ_0, the weights before the first step, belongs")
-def forgets_the_start(model, weights, x, y, rate, steps):
-    path = []
-    for _ in range(steps):
-        weights = step(model, weights, x, y, rate)
-        path.append(weights)
-    return path
-
-
-@wrong(checks.inner_loop, "the last weights alone")
-def gives_the_end(model, weights, x, y, rate, steps):
-    for _ in range(steps):
-        weights = step(model, weights, x, y, rate)
-    return weights
-
-
-@wrong(checks.inner_loop, "starts again from θ_0")
-def starts_again(model, weights, x, y, rate, steps):
-    return [weights] + [step(model, weights, x, y, rate) for _ in range(steps)]
-
-
-@wrong(checks.inner_loop, "the gradient at θ_0")
-def keeps_the_first_gradient(model, weights, x, y, rate, steps):
-    path, loss = [weights], F.cross_entropy(model(weights, x), y)
-    gradients = gradients_of(loss, weights)
-    for _ in range(steps):
-        path.append({name: path[-1][name] - rate * gradients[name] for name in weights})
-    return path
-
-
-@wrong(checks.inner_loop, "one step more than")
-def takes_one_more(model, weights, x, y, rate, steps):
-    path = [weights]
-    for _ in range(steps + 1):
-        path.append(step(model, path[-1], x, y, rate))
-    return path
-
-
-@wrong(checks.inner_loop, "without create_graph=True")
-def loops_in_first_order(model, weights, x, y, rate, steps):
-    path = [weights]
-    for _ in range(steps):
-        path.append(step(model, path[-1], x, y, rate, create_graph=False))
-    return path
-
-
-@wrong(checks.inner_loop, "the path is cut between the steps")
-def cuts_the_path(model, weights, x, y, rate, steps):
-    path = [weights, step(model, weights, x, y, rate)]
-    for _ in range(steps - 1):
-        leaves = {name: w.detach().requires_grad_() for name, w in path[-1].items()}
-        path.append(step(model, leaves, x, y, rate))
-    return path
+    found = torch.autograd.grad(loss, list(weights.values()), create_graph=create_graph)
+    return dict(zip(weights, found, strict=True))
 
 
 @wrong(checks.meta_gradients, "the two are swapped")
@@ -205,112 +81,6 @@ def returns_a_truth(meta_gradient):
     return bool(torch.allclose(found, 0.4 * (THETA - 0.6 * (THETA - 0.5) - 4.0)))
 
 
-def stepped(change, create_graph=True):
-    """An inner step that makes each new weight from the weight, its gradient and the rate."""
-
-    def inner_step(loss, weights, rate):
-        gradients = gradients_of(loss, weights, create_graph)
-        return {name: change(weights[name], gradients[name], rate) for name in weights}
-
-    return inner_step
-
-
-def prints(loss, weights, rate):
-    print({name: w - rate for name, w in weights.items()})
-
-
-def backs_up(loss, weights, rate):
-    loss.backward()
-    return {name: w - rate * w.grad for name, w in weights.items()}
-
-
-def moves_one(loss, weights, rate):
-    first = next(iter(weights))
-    gradient = gradients_of(loss, weights)[first]
-    return {n: w - rate * gradient if n == first else w for n, w in weights.items()}
-
-
-all_wrong(
-    checks.inner_step,
-    {
-        "the old weight enters the step as a constant": stepped(
-            lambda w, g, rate: w.detach() - rate * g
-        ),
-        "the new weights are cut off": stepped(
-            lambda w, g, rate: (w - rate * g).detach().requires_grad_()
-        ),
-        "the dtype is not that of the inputs": stepped(lambda w, g, rate: (w - rate * g).float()),
-        "the change of the weights": stepped(lambda w, g, rate: -rate * g),
-        "divides the gradient by the rate": stepped(lambda w, g, rate: w - g / rate),
-        "the rate multiplies the weight as well": stepped(lambda w, g, rate: rate * (w - g)),
-        "the sign of the gradient only": stepped(lambda w, g, rate: w - rate * torch.sign(g)),
-        "one unit long": stepped(lambda w, g, rate: w - rate * g / g.norm()),
-        "the step is missing": lambda loss, weights, rate: dict(weights),
-        "only the first tensor": moves_one,
-        "it prints its result": prints,
-        "first-order MAML": backs_up,
-    },
-)
-
-
-def looped(one_step, keep=lambda path: path):
-    def inner_loop(model, weights, x, y, rate, steps):
-        path = [weights]
-        for _ in range(steps):
-            path.append(one_step(F.cross_entropy(model(path[-1], x), y), path[-1], rate))
-        return keep(path)
-
-    return inner_loop
-
-
-right_step = stepped(lambda w, g, rate: w - rate * g)
-
-
-def uses_grad(model, weights, x, y, rate, steps):
-    path = [weights]
-    for _ in range(steps):
-        F.cross_entropy(model(path[-1], x), y).backward()
-        path.append({name: w - rate * w.grad for name, w in path[-1].items()})
-    return path
-
-
-def forgets_the_mean(model, weights, x, y, rate, steps):
-    path = [weights]
-    for _ in range(steps):
-        loss = F.cross_entropy(model(path[-1], x), y, reduction="sum")
-        path.append(right_step(loss, path[-1], rate))
-    return path
-
-
-def applies_softmax(model, weights, x, y, rate, steps):
-    path = [weights]
-    for _ in range(steps):
-        loss = F.cross_entropy(model(path[-1], x).softmax(1), y)
-        path.append(right_step(loss, path[-1], rate))
-    return path
-
-
-all_wrong(
-    checks.inner_loop,
-    {
-        "the old weight enters the step as a constant": looped(
-            stepped(lambda w, g, rate: w.detach() - rate * g)
-        ),
-        "one step less than": looped(right_step, lambda path: path[:-1]),
-        "the path goes backwards": looped(right_step, lambda path: path[::-1]),
-        "every entry of the path holds the last weights": looped(
-            right_step, lambda path: [path[-1] for _ in path]
-        ),
-        "or the `.grad` of a tensor": uses_grad,
-        "the loss is the sum over the images": forgets_the_mean,
-        "cross_entropy takes logits": applies_softmax,
-        "the dtype is not that of the inputs": looped(
-            right_step, lambda path: [{n: w.float() for n, w in p.items()} for p in path]
-        ),
-    },
-)
-
-
 def slope_and_factor(formula):
     def meta_gradients(theta, rate, a, b, c):
         return formula(theta - rate * a * (theta - b) - c, 1 - rate * a)
@@ -358,34 +128,6 @@ def calls_with_too_little(meta_gradient):
     meta_gradient(parabola(3, 0.5), THETA, 0.2)
 
 
-@wrong(checks.inner_step, "a loop over a dict gives names")
-def loops_over_names(loss, weights, rate):
-    gradients = torch.autograd.grad(loss, list(weights.values()), create_graph=True)
-    return {w: w - rate * g for w, g in zip(weights, gradients, strict=True)}
-
-
-@wrong(checks.inner_step, "returns a tuple, even of a single gradient")
-def multiplies_a_tuple(loss, weights, rate):
-    return {
-        name: w - rate * torch.autograd.grad(loss, w, create_graph=True)
-        for name, w in weights.items()
-    }
-
-
-@wrong(checks.inner_step, "should take 3 arguments")
-def takes_no_rate(loss, weights):
-    return weights
-
-
-wrong(checks.inner_step, "give the check the function itself")({"head.bias": torch.zeros(3)})
-
-
-@wrong(checks.inner_step, "is 2 times what it should be")
-def takes_the_step_twice_over(loss, weights, rate):
-    gradients = gradients_of(loss, weights)
-    return {name: 2 * (weights[name] - rate * gradients[name]) for name in weights}
-
-
 @wrong(checks.meta_gradients, "the same answer to every call")
 def is_right_for_the_first_call(theta, rate, a, b, c):
     return 2.2197, 3.171
@@ -420,38 +162,6 @@ def wants_the_losses_too(meta_gradient, support_loss):
     meta_gradient(support_loss, support_loss, THETA, 0.2)
 
 
-def shares_one_dict(model, weights, x, y, rate, steps):
-    path, current = [weights], dict(weights)
-    for _ in range(steps):
-        current.update(right_step(F.cross_entropy(model(current, x), y), current, rate))
-        path.append(current)
-    return path
-
-
-def returns_in_the_loop(model, weights, x, y, rate, steps):
-    path = [weights]
-    for _ in range(steps):
-        path.append(step(model, path[-1], x, y, rate))
-        return path
-
-
-all_wrong(
-    checks.inner_step,
-    {
-        "`rate` is an argument": stepped(lambda w, g, rate: w - 0.1 * g),
-        "averages each gradient to one number": stepped(lambda w, g, rate: w - rate * g.mean()),
-        "weight decay": stepped(lambda w, g, rate: w * (1 - rate) - rate * g),
-        "it should give a tensor, not a list": stepped(lambda w, g, rate: (w - rate * g,)),
-    },
-)
-all_wrong(
-    checks.inner_loop,
-    {
-        "make a new dict in each step": shares_one_dict,
-        "does `return` stand inside the loop?": returns_in_the_loop,
-        "it should give a list, not a dict": looped(right_step, lambda path: dict(enumerate(path))),
-    },
-)
 all_wrong(
     checks.meta_gradients,
     {
@@ -493,51 +203,6 @@ def forgets_to_assert(meta_gradient):
     torch.allclose(found, 0.4 * (THETA - 0.6 * (THETA - 0.5) - 4.0))
 
 
-def moved(weights, gradients, change):
-    pairs = zip(weights.items(), gradients, strict=True)
-    return {name: change(weight, gradient) for (name, weight), gradient in pairs}
-
-
-@wrong(checks.inner_step, "by the norm of the whole gradient")
-def makes_the_gradient_one_long(loss, weights, rate):
-    gradients = torch.autograd.grad(loss, list(weights.values()), create_graph=True)
-    length = torch.sqrt(sum((g**2).sum() for g in gradients))
-    return moved(weights, gradients, lambda w, g: w - rate * g / length)
-
-
-@wrong(checks.inner_step, "the names are not those")
-def numbers_the_weights(loss, weights, rate):
-    gradients = torch.autograd.grad(loss, list(weights.values()), create_graph=True)
-    return {i: w - rate * g for i, (w, g) in enumerate(zip(weights.values(), gradients))}  # noqa: B905
-
-
-@wrong(checks.inner_loop, "`append` belongs into the loop")
-def appends_once(model, weights, x, y, rate, steps):
-    path = [weights]
-    for _ in range(steps):
-        weights = step(model, weights, x, y, rate)
-    path.append(weights)
-    return path
-
-
-@wrong(checks.inner_loop, "gets smaller from step to step")
-def lets_the_rate_fade(model, weights, x, y, rate, steps):
-    path = [weights]
-    for i in range(steps):
-        path.append(step(model, path[-1], x, y, rate / (i + 1)))
-    return path
-
-
-@wrong(checks.inner_loop, "the loss is the squared error")
-def takes_the_squared_error(model, weights, x, y, rate, steps):
-    path = [weights]
-    for _ in range(steps):
-        loss = F.mse_loss(model(path[-1], x), F.one_hot(y, 3).to(x.dtype))
-        gradients = torch.autograd.grad(loss, list(path[-1].values()), create_graph=True)
-        path.append(moved(path[-1], gradients, lambda w, g: w - rate * g))
-    return path
-
-
 def stepped(theta, rate, a, b):
     return theta - rate * a * (theta - b)
 
@@ -573,9 +238,326 @@ all_wrong(
 )
 
 
-@wrong(checks.inner_loop, "is it your own inner_step that does?")
-def climbs_in_each_step(model, weights, x, y, rate, steps):
+def of_layer(change, rest=lambda w: w, create_graph=True, moves=str.startswith):
+    """A step that changes the weights of a layer, and puts all others through `rest`."""
+
+    def layer_step(loss, weights, rate, layer):
+        gradients = gradients_of(loss, weights, create_graph)
+        return {
+            name: change(w, gradients[name], rate) if moves(name, layer) else rest(w)
+            for name, w in weights.items()
+        }
+
+    return layer_step
+
+
+def down(w, g, rate):
+    return w - rate * g
+
+
+@wrong(checks.layer_step, "changed what it was given")
+def writes_into_data(loss, weights, rate, layer):
+    for name, gradient in gradients_of(loss, weights).items():
+        if name.startswith(layer):
+            weights[name].data -= rate * gradient
+    return weights
+
+
+@wrong(checks.layer_step, "writes into a weight")
+def writes_into_leaves(loss, weights, rate, layer):
+    for name, gradient in gradients_of(loss, weights).items():
+        if name.startswith(layer):
+            weights[name] -= rate * gradient
+    return weights
+
+
+@wrong(checks.layer_step, "first-order MAML")
+def backs_up(loss, weights, rate, layer):
+    loss.backward()
+    return {n: w - rate * w.grad if n.startswith(layer) else w for n, w in weights.items()}
+
+
+@wrong(checks.layer_step, "first-order MAML")
+def asks_for_the_layer_alone(loss, weights, rate, layer):
+    names = [name for name in weights if name.startswith(layer)]
+    gradients = torch.autograd.grad(loss, [weights[name] for name in names])
+    moved = {n: weights[n] - rate * g for n, g in zip(names, gradients, strict=True)}
+    return weights | moved
+
+
+@wrong(checks.layer_step, "it returns a list")
+def gives_a_list(loss, weights, rate, layer):
+    return list(of_layer(down)(loss, weights, rate, layer).values())
+
+
+@wrong(checks.layer_step, "does every way through it end with")
+def forgets_return(loss, weights, rate, layer):
+    gradients_of(loss, weights)
+
+
+@wrong(checks.layer_step, "stopped: TypeError")
+def stops(loss, weights, rate, layer):
+    return weights - rate
+
+
+@wrong(checks.layer_step, "it prints its result")
+def prints(loss, weights, rate, layer):
+    print({name: w - rate for name, w in weights.items()})
+
+
+@wrong(checks.layer_step, "the other layers are missing")
+def gives_the_layer_alone(loss, weights, rate, layer):
+    after = of_layer(down)(loss, weights, rate, layer)
+    return {name: w for name, w in after.items() if name.startswith(layer)}
+
+
+@wrong(checks.layer_step, "only the first tensor of the layer")
+def moves_one(loss, weights, rate, layer):
+    first = next(name for name in weights if name.startswith(layer))
+    return {**weights, first: weights[first] - rate * gradients_of(loss, weights)[first]}
+
+
+@wrong(checks.layer_step, "by the norm of the layer's gradient")
+def makes_the_gradient_one_long(loss, weights, rate, layer):
+    gradients = gradients_of(loss, weights)
+    length = torch.cat([g.flatten() for n, g in gradients.items() if n.startswith(layer)]).norm()
+    return of_layer(lambda w, g, rate: w - rate * g / length)(loss, weights, rate, layer)
+
+
+@wrong(checks.layer_step, "a loop over a dict gives names")
+def loops_over_names(loss, weights, rate, layer):
+    return {w: w - rate * g for w, g in gradients_of(loss, weights).items()}
+
+
+@wrong(checks.layer_step, "returns a tuple, even of a single gradient")
+def multiplies_a_tuple(loss, weights, rate, layer):
+    return {
+        name: w - rate * torch.autograd.grad(loss, w, create_graph=True)
+        for name, w in weights.items()
+    }
+
+
+@wrong(checks.layer_step, "should take 4 arguments")
+def takes_no_layer(loss, weights, rate):
+    return weights
+
+
+@wrong(checks.layer_step, "the names are not those")
+def numbers_the_weights(loss, weights, rate, layer):
+    return dict(enumerate(of_layer(down)(loss, weights, rate, layer).values()))
+
+
+@wrong(checks.layer_step, "freed the graph")
+def asks_one_by_one(loss, weights, rate, layer):
+    gradients = {n: torch.autograd.grad(loss, w)[0] for n, w in weights.items()}
+    return {n: w - rate * gradients[n] for n, w in weights.items() if n.startswith(layer)}
+
+
+wrong(checks.layer_step, "give the check the function itself")({"head.bias": torch.zeros(3)})
+all_wrong(
+    checks.layer_step,
+    {
+        "the other layers come back as constants": of_layer(down, rest=torch.Tensor.detach),
+        "every weight takes the step": of_layer(down, moves=lambda name, layer: True),
+        "the other way round": of_layer(down, moves=lambda name, layer: layer not in name),
+        "come back as zeros": of_layer(down, rest=lambda w: 0 * w),
+        "it is not always the head": of_layer(down, moves=lambda name, layer: "head" in name),
+        "no weight moves": of_layer(down, moves=lambda name, layer: name == layer),
+        "only the first tensor of the layer": of_layer(
+            down, moves=lambda name, layer: name == layer + ".weight"
+        ),
+        "goes up the loss": of_layer(lambda w, g, rate: w + rate * g),
+        "multiply the gradient by the rate": of_layer(lambda w, g, rate: w - g),
+        "it returns the gradients": of_layer(lambda w, g, rate: g),
+        "first-order MAML": of_layer(down, create_graph=False),
+        "the old weight enters the step as a constant": of_layer(
+            lambda w, g, rate: w.detach() - rate * g
+        ),
+        "the weights of the layer are cut off": of_layer(
+            lambda w, g, rate: (w - rate * g).detach().requires_grad_()
+        ),
+        "the new weights are cut off": of_layer(
+            lambda w, g, rate: (w - rate * g).detach(), rest=torch.Tensor.detach
+        ),
+        "the dtype is not that of the inputs": of_layer(lambda w, g, rate: (w - rate * g).float()),
+        "the change of the weights": of_layer(lambda w, g, rate: -rate * g),
+        "divides the gradient by the rate": of_layer(lambda w, g, rate: w - g / rate),
+        "the rate multiplies the weight as well": of_layer(lambda w, g, rate: rate * (w - g)),
+        "`rate` is an argument": of_layer(lambda w, g, rate: w - 0.1 * g),
+        "averages each gradient to one number": of_layer(lambda w, g, rate: w - rate * g.mean()),
+        "weight decay": of_layer(lambda w, g, rate: w * (1 - rate) - rate * g),
+        "the sign of the gradient only": of_layer(lambda w, g, rate: w - rate * torch.sign(g)),
+        "one unit long": of_layer(lambda w, g, rate: w - rate * g / g.norm()),
+        "it should give a tensor, not a list": of_layer(lambda w, g, rate: (w - rate * g,)),
+        "is 2 times what it should be": of_layer(
+            lambda w, g, rate: 2 * (w - rate * g), rest=lambda w: 2 * w
+        ),
+    },
+)
+
+
+def speeding(speed, move=down, keep=lambda path: path, loss_of=F.cross_entropy, **options):
+    """A loop with momentum: `speed(momentum, old velocity, gradient)` is the new velocity."""
+
+    def momentum_loop(model, weights, x, y, rate, momentum, steps):
+        path, v = [weights], dict.fromkeys(weights, 0.0)
+        for _ in range(steps):
+            gradients = gradients_of(loss_of(model(path[-1], x), y), path[-1], **options)
+            v = {name: speed(momentum, v[name], g) for name, g in gradients.items()}
+            path.append({name: move(w, v[name], rate) for name, w in path[-1].items()})
+        return keep(path)
+
+    return momentum_loop
+
+
+def heavy(mu, v, g):
+    return mu * v + g
+
+
+@wrong(checks.momentum_loop, "one step more than")
+def takes_one_more(model, weights, x, y, rate, momentum, steps):
+    return speeding(heavy)(model, weights, x, y, rate, momentum, steps + 1)
+
+
+@wrong(checks.momentum_loop, "starts again from θ_0")
+def starts_again(model, weights, x, y, rate, momentum, steps):
+    path, v = [weights], dict.fromkeys(weights, 0.0)
+    for _ in range(steps):
+        gradients = gradients_of(F.cross_entropy(model(weights, x), y), weights)
+        v = {name: momentum * v[name] + g for name, g in gradients.items()}
+        path.append({name: w - rate * v[name] for name, w in weights.items()})
+    return path
+
+
+@wrong(checks.momentum_loop, "the gradient at θ_0")
+def keeps_the_first_gradient(model, weights, x, y, rate, momentum, steps):
+    path, v = [weights], dict.fromkeys(weights, 0.0)
+    gradients = gradients_of(F.cross_entropy(model(weights, x), y), weights)
+    for _ in range(steps):
+        v = {name: momentum * v[name] + g for name, g in gradients.items()}
+        path.append({name: w - rate * v[name] for name, w in path[-1].items()})
+    return path
+
+
+@wrong(checks.momentum_loop, "the path is cut between the steps")
+def cuts_the_path(model, weights, x, y, rate, momentum, steps):
+    path, here, v = [weights], weights, dict.fromkeys(weights, 0.0)
+    for _ in range(steps):
+        gradients = gradients_of(F.cross_entropy(model(here, x), y), here)
+        v = {name: momentum * v[name] + g for name, g in gradients.items()}
+        path.append({name: w - rate * v[name] for name, w in here.items()})
+        here = {name: w.detach().requires_grad_() for name, w in path[-1].items()}
+    return path
+
+
+@wrong(checks.momentum_loop, "the path is cut: ")
+def detaches_each_step(model, weights, x, y, rate, momentum, steps):
+    path, v = [weights], dict.fromkeys(weights, 0.0)
+    for _ in range(steps):
+        gradients = gradients_of(F.cross_entropy(model(path[-1], x), y), path[-1], False)
+        v = {name: momentum * v[name] + g for name, g in gradients.items()}
+        stepped = {name: w.detach() - rate * v[name] for name, w in path[-1].items()}
+        path.append({name: w.requires_grad_() for name, w in stepped.items()})
+    return path
+
+
+@wrong(checks.momentum_loop, "it remembers the last gradient alone")
+def remembers_one(model, weights, x, y, rate, momentum, steps):
+    path, last = [weights], dict.fromkeys(weights, 0.0)
+    for _ in range(steps):
+        gradients = gradients_of(F.cross_entropy(model(path[-1], x), y), path[-1])
+        path.append(
+            {n: w - rate * (gradients[n] + momentum * last[n]) for n, w in path[-1].items()}
+        )
+        last = gradients
+    return path
+
+
+@wrong(checks.momentum_loop, "counts its gradient twice")
+def begins_with_the_gradient(model, weights, x, y, rate, momentum, steps):
+    path, v = [weights], gradients_of(F.cross_entropy(model(weights, x), y), weights)
+    for _ in range(steps):
+        gradients = gradients_of(F.cross_entropy(model(path[-1], x), y), path[-1])
+        v = {name: momentum * v[name] + g for name, g in gradients.items()}
+        path.append({name: w - rate * v[name] for name, w in path[-1].items()})
+    return path
+
+
+@wrong(checks.momentum_loop, "the rate counts twice")
+def counts_the_rate_twice(model, weights, x, y, rate, momentum, steps):
+    path, v = [weights], dict.fromkeys(weights, 0.0)
+    for _ in range(steps):
+        gradients = gradients_of(F.cross_entropy(model(path[-1], x), y), path[-1])
+        v = {name: momentum * v[name] + rate * g for name, g in gradients.items()}
+        path.append({name: w - rate * v[name] for name, w in path[-1].items()})
+    return path
+
+
+@wrong(checks.momentum_loop, "make a new dict in each step")
+def shares_one_dict(model, weights, x, y, rate, momentum, steps):
+    path, current, v = [weights], dict(weights), dict.fromkeys(weights, 0.0)
+    for _ in range(steps):
+        gradients = gradients_of(F.cross_entropy(model(current, x), y), current)
+        v = {name: momentum * v[name] + g for name, g in gradients.items()}
+        current.update({name: w - rate * v[name] for name, w in current.items()})
+        path.append(current)
+    return path
+
+
+@wrong(checks.momentum_loop, "or the `.grad` of a tensor")
+def uses_grad(model, weights, x, y, rate, momentum, steps):
     path = [weights]
     for _ in range(steps):
-        path.append(step(model, path[-1], x, y, -rate))
+        F.cross_entropy(model(path[-1], x), y).backward()
+        path.append({name: w - rate * w.grad for name, w in path[-1].items()})
     return path
+
+
+all_wrong(
+    checks.momentum_loop,
+    {
+        "without create_graph=True": speeding(heavy, create_graph=False),
+        "the velocity of the step before entered as a constant": speeding(
+            lambda mu, v, g: mu * torch.as_tensor(v).detach() + g
+        ),
+        "the old weight enters the step as a constant": speeding(
+            heavy, lambda w, v, rate: w.detach() - rate * v
+        ),
+        "the velocity is only the gradient": speeding(lambda mu, v, g: g),
+        "it averages: the gradient": speeding(lambda mu, v, g: mu * v + (1 - mu) * g),
+        "the share 1 − momentum of the velocity": speeding(lambda mu, v, g: (1 - mu) * v + g),
+        "it multiplies the gradient by the momentum": speeding(lambda mu, v, g: v + mu * g),
+        "the momentum multiplies the new velocity": speeding(lambda mu, v, g: mu * (v + g)),
+        "nothing is forgotten": speeding(lambda mu, v, g: v + g),
+        "it does not go back": speeding(lambda mu, v, g: g - mu * v),
+        "it is not always 0.9": speeding(lambda mu, v, g: 0.9 * v + g),
+        "goes up the loss": speeding(heavy, lambda w, v, rate: w + rate * v),
+        "as long as the velocity": speeding(heavy, lambda w, v, rate: w - v),
+        "θ_0, the weights before the first step, belongs": speeding(
+            heavy, keep=lambda path: path[1:]
+        ),
+        "the last weights alone": speeding(heavy, keep=lambda path: path[-1]),
+        "one step less than": speeding(heavy, keep=lambda path: path[:-1]),
+        "the path goes backwards": speeding(heavy, keep=lambda path: path[::-1]),
+        "every entry of the path holds the last weights": speeding(
+            heavy, keep=lambda path: [path[-1] for _ in path]
+        ),
+        "does `return` stand inside the loop?": speeding(heavy, keep=lambda path: path[:2]),
+        "`append` belongs into the loop": speeding(heavy, keep=lambda path: [path[0], path[-1]]),
+        "it should give a list, not a dict": speeding(
+            heavy, keep=lambda path: dict(enumerate(path))
+        ),
+        "the loss is the sum over the images": speeding(
+            heavy, loss_of=lambda logits, y: F.cross_entropy(logits, y, reduction="sum")
+        ),
+        "cross_entropy takes logits": speeding(
+            heavy, loss_of=lambda logits, y: F.cross_entropy(logits.softmax(1), y)
+        ),
+        "the loss is the squared error": speeding(
+            heavy, loss_of=lambda logits, y: F.mse_loss(logits, F.one_hot(y, 3).to(logits))
+        ),
+        "the dtype is not that of the inputs": speeding(
+            heavy, keep=lambda path: [{n: w.float() for n, w in p.items()} for p in path]
+        ),
+    },
+)

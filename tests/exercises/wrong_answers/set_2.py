@@ -6,52 +6,144 @@ from mamlpp import checks
 from tests.exercises.wrong_answers import all_wrong, wrong
 
 
-def gradients_of(loss, weights):
-    return torch.autograd.grad(loss, list(weights.values()), retain_graph=True)
+def gradients_of(loss, weights, create_graph=True):
+    found = torch.autograd.grad(loss, list(weights.values()), create_graph=create_graph)
+    return dict(zip(weights, found, strict=True))
 
 
-def norm(tensors):
-    return math.sqrt(sum(tensor.square().sum().item() for tensor in tensors))
+def norm(gradients):
+    return torch.sqrt(sum(g.square().sum() for g in gradients.values()))
 
 
-@wrong(checks.gradient_norms, "the square root is missing")
-def forgets_the_root(loss, path):
-    return [norm(gradients_of(loss, weights)) ** 2 for weights in path]
+def leashed(factor, change=lambda w, g, rate: w - rate * g, **options):
+    """A step along the gradients times `factor(their dict, the limit)`."""
+
+    def clipped_step(loss, weights, rate, limit):
+        gradients = gradients_of(loss, weights, **options)
+        share = factor(gradients, limit)
+        return {name: change(w, share * gradients[name], rate) for name, w in weights.items()}
+
+    return clipped_step
 
 
-@wrong(checks.gradient_norms, "adds the norms of the single tensors")
-def adds_norms(loss, path):
-    return [sum(g.norm() for g in gradients_of(loss, weights)).item() for weights in path]
+def right_factor(gradients, limit):
+    return torch.clamp(limit / norm(gradients), max=1)
 
 
-@wrong(checks.gradient_norms, "θ_0 first, θ_N last")
-def goes_backwards(loss, path):
-    return [norm(gradients_of(loss, weights)) for weights in path[::-1]]
+def by_size(size):
+    return leashed(lambda gradients, limit: torch.clamp(limit / size(gradients), max=1))
 
 
-@wrong(checks.gradient_norms, "θ_0 is missing")
-def forgets_the_start(loss, path):
-    return [norm(gradients_of(loss, weights)) for weights in path[1:]]
+@wrong(checks.clipped_step, "the length of the gradient entered as a constant")
+def decides_by_a_number(loss, weights, rate, limit):
+    gradients = gradients_of(loss, weights)
+    length = norm(gradients).item()
+    if length > limit:
+        gradients = {name: g * limit / length for name, g in gradients.items()}
+    return {name: w - rate * gradients[name] for name, w in weights.items()}
 
 
-@wrong(checks.gradient_norms, "meta-gradient's norm alone")
-def gives_one(loss, path):
-    return norm(gradients_of(loss, path[0]))
+@wrong(checks.clipped_step, "it shortens each tensor on its own")
+def clips_each_tensor(loss, weights, rate, limit):
+    gradients = gradients_of(loss, weights)
+    return {
+        name: w - rate * gradients[name] * torch.clamp(limit / gradients[name].norm(), max=1)
+        for name, w in weights.items()
+    }
 
 
-@wrong(checks.gradient_norms, "norms of the weights, not")
-def measures_weights(loss, path):
-    return [norm(weights.values()) for weights in path]
+@wrong(checks.clipped_step, "it clips each number on its own")
+def clips_each_number(loss, weights, rate, limit):
+    gradients = gradients_of(loss, weights)
+    return {name: w - rate * gradients[name].clip(-limit, limit) for name, w in weights.items()}
 
 
-@wrong(checks.gradient_norms, "first tensor of each")
-def looks_at_one_tensor(loss, path):
-    return [gradients_of(loss, weights)[0].norm().item() for weights in path]
+@wrong(checks.clipped_step, "it measures the weights")
+def measures_the_weights(loss, weights, rate, limit):
+    factor = torch.clamp(limit / norm(weights), max=1)
+    return leashed(lambda gradients, limit: factor)(loss, weights, rate, limit)
 
 
-@wrong(checks.gradient_norms, "the first backward pass freed the graph")
-def frees_the_graph(loss, path):
-    return [norm(torch.autograd.grad(loss, list(weights.values()))) for weights in path]
+@wrong(checks.clipped_step, "it limits rate · gradient")
+def limits_the_whole_step(loss, weights, rate, limit):
+    changes = {name: rate * g for name, g in gradients_of(loss, weights).items()}
+    factor = torch.clamp(limit / norm(changes), max=1)
+    return {name: w - factor * changes[name] for name, w in weights.items()}
+
+
+@wrong(checks.clipped_step, "it is not always 1")
+def takes_a_limit_of_one(loss, weights, rate, limit):
+    return leashed(right_factor)(loss, weights, rate, 1)
+
+
+@wrong(checks.clipped_step, "it returns a list")
+def gives_a_list(*inputs):
+    return list(leashed(right_factor)(*inputs).values())
+
+
+@wrong(checks.clipped_step, "changed what it was given")
+def writes_into_the_weights(loss, weights, rate, limit):
+    for name, w in leashed(right_factor)(loss, weights, rate, limit).items():
+        weights[name] = w
+    return weights
+
+
+@wrong(checks.clipped_step, "freed the graph")
+def asks_one_by_one(loss, weights, rate, limit):
+    gradients = {name: torch.autograd.grad(loss, w)[0] for name, w in weights.items()}
+    factor = right_factor(gradients, limit)
+    return {name: w - rate * factor * gradients[name] for name, w in weights.items()}
+
+
+@wrong(checks.clipped_step, "the outer loop needs")
+def clips_in_place(loss, weights, rate, limit):
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(weights.values(), limit)
+    return {name: w - rate * w.grad for name, w in weights.items()}
+
+
+all_wrong(
+    checks.clipped_step,
+    {
+        "the length of the gradient entered as a constant": leashed(
+            lambda gradients, limit: right_factor(gradients, limit).detach()
+        ),
+        "the outer loop needs": leashed(right_factor, create_graph=False),
+        "the old weight enters the step as a constant": leashed(
+            right_factor, lambda w, g, rate: w.detach() - rate * g
+        ),
+        "the new weights are cut off": leashed(
+            right_factor, lambda w, g, rate: (w - rate * g).detach().requires_grad_()
+        ),
+        "a short gradient is made longer": leashed(lambda g, limit: limit / norm(g)),
+        "it lengthens short gradients": leashed(lambda g, limit: max(1.0, limit / norm(g))),
+        "the gradient is never shortened": leashed(lambda g, limit: 1),
+        "a long gradient is dropped": leashed(lambda g, limit: 0 if norm(g) > limit else 1),
+        "it adds the lengths of the single tensors": by_size(
+            lambda gradients: sum(g.norm() for g in gradients.values())
+        ),
+        "the longest of the single tensors": by_size(
+            lambda gradients: max(g.norm() for g in gradients.values())
+        ),
+        "the first tensor alone": by_size(lambda gradients: gradients["body.weight"].norm()),
+        "the last tensor alone": by_size(lambda gradients: gradients["head.bias"].norm()),
+        "the square root is missing": by_size(lambda gradients: norm(gradients) ** 2),
+        "absolute values (the 1-norm)": by_size(
+            lambda gradients: sum(g.abs().sum() for g in gradients.values())
+        ),
+        "the largest number of the gradient": by_size(
+            lambda gradients: max(g.abs().max() for g in gradients.values())
+        ),
+        "the root of the mean of the squares": by_size(
+            lambda gradients: (
+                torch.cat([g.flatten() for g in gradients.values()]).square().mean().sqrt()
+            )
+        ),
+        "goes up the loss": leashed(right_factor, lambda w, g, rate: w + rate * g),
+        "multiply the gradient by the rate": leashed(right_factor, lambda w, g, rate: w - g),
+        "it returns the gradients": leashed(right_factor, lambda w, g, rate: g),
+    },
+)
 
 
 @wrong(checks.growth, "largest curvature alone")
@@ -208,32 +300,6 @@ def gives_the_end_if_none(gradient, depths, min_digits):
     return next((n for n in depths if agreement(gradient, n) < min_digits), depths[-1])
 
 
-def sized(size):
-    return lambda loss, path: [size(gradients_of(loss, weights)) for weights in path]
-
-
-def uses_grad(loss, path):
-    loss.backward(retain_graph=True)
-    return [norm([w.grad for w in weights.values()]) for weights in path]
-
-
-all_wrong(
-    checks.gradient_norms,
-    {
-        "the largest norm of the single tensors": sized(lambda g: max(t.norm().item() for t in g)),
-        "the mean of the single tensors": sized(lambda g: sum(t.norm().item() for t in g) / len(g)),
-        "last tensor of each": sized(lambda g: g[-1].norm().item()),
-        "absolute values (the 1-norm)": sized(lambda g: sum(t.abs().sum().item() for t in g)),
-        "the root of the mean of the squares": sized(
-            lambda g: torch.cat([t.flatten() for t in g]).square().mean().sqrt().item()
-        ),
-        "a norm for each tensor": sized(lambda g: [t.norm().item() for t in g]),
-        "θ_N is missing": lambda loss, path: [norm(gradients_of(loss, w)) for w in path[:-1]],
-        "`.grad` is None for every tensor": uses_grad,
-    },
-)
-
-
 def grown(combine):
     return lambda curvatures, rate, steps: combine([abs(1 - rate * c) for c in curvatures], steps)
 
@@ -373,20 +439,6 @@ def returns_in_the_loop(loss, path):
 
 
 all_wrong(
-    checks.gradient_norms,
-    {
-        "with respect to θ_0 every time": lambda loss, path: (
-            [norm(gradients_of(loss, path[0])) for _ in path]
-        ),
-        "adds the norms up on its way": adds_up,
-        "does `return` stand inside the loop?": returns_in_the_loop,
-        "the largest number of the gradient": sized(lambda g: max(t.abs().max().item() for t in g)),
-        "it should give a list, not a number": lambda loss, path: sum(
-            norm(gradients_of(loss, weights)) for weights in path
-        ),
-    },
-)
-all_wrong(
     checks.growth,
     {
         "it squares the factor": grown(lambda sizes, n: max(s**2 for s in sizes) ** n),
@@ -457,17 +509,6 @@ def sizes(loss, path):
     return [math.sqrt(sum(g.square().sum().item() for g in parts)) for parts in gradients]
 
 
-all_wrong(
-    checks.gradient_norms,
-    {
-        "the logarithm (base 10)": lambda loss, path: [math.log10(n) for n in sizes(loss, path)],
-        "the right ratios": lambda loss, path: [
-            n / sizes(loss, path)[-1] for n in sizes(loss, path)
-        ],
-        "rounds to two decimals": lambda loss, path: [round(n, 2) for n in sizes(loss, path)],
-        "a list, not a dict": lambda loss, path: dict(enumerate(sizes(loss, path))),
-    },
-)
 all_wrong(
     checks.growth,
     {

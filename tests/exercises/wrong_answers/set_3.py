@@ -1,128 +1,254 @@
 import math
 
-import torch
 import torch.nn.functional as F
 
 from mamlpp import checks
 from tests.exercises.wrong_answers import all_wrong, wrong
 
 
-def fall(steps, other):
+def around(steps, place):
+    return [max(0, 1 - abs(step - place)) for step in range(1, steps + 1)]
+
+
+def done(epoch, msl_epochs):
+    return min(epoch / msl_epochs, 1)
+
+
+def spot(n, e, epoch):
+    return around(n, 1 + (n - 1) * done(epoch, e))
+
+
+def alone(n, step):
+    return [1.0 if i == step else 0.0 for i in range(1, n + 1)]
+
+
+@wrong(checks.curriculum, "the epoch may be a fraction")
+def takes_whole_epochs(steps, msl_epochs, epoch):
+    return spot(steps, msl_epochs, epoch // 1)
+
+
+@wrong(checks.curriculum, "after epoch E it goes on")
+def never_arrives(steps, msl_epochs, epoch):
+    return around(steps, 1 + (steps - 1) * epoch / msl_epochs)
+
+
+@wrong(checks.curriculum, "the other way round")
+def begins_with_the_last(steps, msl_epochs, epoch):
+    return around(steps, steps - (steps - 1) * done(epoch, msl_epochs))
+
+
+@wrong(checks.curriculum, "the two shares are swapped")
+def swaps_the_shares(steps, msl_epochs, epoch):
+    place = 1 + (steps - 1) * done(epoch, msl_epochs)
+    step, share = int(place), place - int(place)
+    v = [0.0] * steps
+    v[step - 1] = share if share else 1.0
+    if share:
+        v[step] = 1 - share
+    return v
+
+
+@wrong(checks.curriculum, "earlier steps keep their share")
+def adds_steps(steps, msl_epochs, epoch):
+    count = int(1 + (steps - 1) * done(epoch, msl_epochs))
+    return [1 / count] * count + [0.0] * (steps - count)
+
+
+@wrong(checks.curriculum, "this is the paper's annealing")
+def anneals(steps, msl_epochs, epoch):
+    other = (1 - done(epoch, msl_epochs)) / steps
     return [other] * (steps - 1) + [1 - (steps - 1) * other]
 
 
-@wrong(checks.step_weights, "all weights fall together")
-def loses_what_falls(steps, msl_epochs, epoch):
-    return [(1 - min(epoch / msl_epochs, 1)) / steps] * steps
+@wrong(checks.curriculum, "from the first step to the last at once")
+def skips_the_middle(steps, msl_epochs, epoch):
+    v = [0.0] * steps
+    v[0] += 1 - done(epoch, msl_epochs)
+    v[-1] += done(epoch, msl_epochs)
+    return v
 
 
-@wrong(checks.step_weights, "goes on below zero")
-def falls_for_ever(steps, msl_epochs, epoch):
-    return fall(steps, (1 - epoch / msl_epochs) / steps)
+all_wrong(
+    checks.curriculum,
+    {
+        "it rounds the epoch": lambda n, e, epoch: spot(n, e, round(epoch)),
+        "before epoch E: at E": lambda n, e, epoch: spot(n, e - 1, epoch),
+        "one epoch late": lambda n, e, epoch: spot(n, e + 1, epoch),
+        "E is not always 10": lambda n, e, epoch: spot(n, 10, epoch),
+        "yours goes N, and arrives": lambda n, e, epoch: around(n, min(1 + n * done(epoch, e), n)),
+        "it begins before the first step": lambda n, e, epoch: around(n, n * done(epoch, e)),
+        "it waits at the first step": lambda n, e, epoch: around(n, max(1, n * done(epoch, e))),
+        "the nearest: between": lambda n, e, epoch: alone(n, round(1 + (n - 1) * done(epoch, e))),
+        "then the next: between": lambda n, e, epoch: alone(n, 1 + (n - 1) * done(epoch, e) // 1),
+        "nothing moves": lambda n, e, epoch: alone(n, 1),
+        "that is plain MAML": lambda n, e, epoch: alone(n, n),
+        "each step has the same weight": lambda n, e, epoch: [1 / n for _ in range(n)],
+        "it returns the place": lambda n, e, epoch: 1 + (n - 1) * done(epoch, e),
+        "like a cosine": lambda n, e, epoch: around(
+            n, 1 + (n - 1) * (0.5 - 0.5 * math.cos(math.pi * done(epoch, e)))
+        ),
+        "faster and faster": lambda n, e, epoch: around(n, 1 + (n - 1) * done(epoch, e) ** 2),
+        "should have 3 entries, not 4": lambda n, e, epoch: [0.0, *spot(n, e, epoch)],
+        "your weights sum to 3.00, not to 1": lambda n, e, epoch: [
+            3 * v for v in spot(n, e, epoch)
+        ],
+    },
+)
 
 
-@wrong(checks.step_weights, "goes the other way")
-def anneals_backwards(steps, msl_epochs, epoch):
-    return fall(steps, min(epoch / msl_epochs, 1) / steps)
+@wrong(checks.lifted, "but nobody pays for it")
+def raises_the_small_ones(step_weights, floor):
+    return [max(v, floor) for v in step_weights]
 
 
-@wrong(checks.step_weights, "the first step takes")
-def feeds_the_first(steps, msl_epochs, epoch):
-    return fall(steps, (1 - min(epoch / msl_epochs, 1)) / steps)[::-1]
+@wrong(checks.lifted, "dividing by the sum lowers the raised weights")
+def divides_by_the_sum(step_weights, floor):
+    raised = [max(v, floor) for v in step_weights]
+    return [v / sum(raised) for v in raised]
 
 
-@wrong(checks.step_weights, "stay at 1/N")
-def never_anneals(steps, msl_epochs, epoch):
-    return [1 / steps] * steps
+@wrong(checks.lifted, "the last step alone pays")
+def lets_the_last_pay(step_weights, floor):
+    raised = [max(v, floor) for v in step_weights[:-1]]
+    return [*raised, 1 - sum(raised)]
 
 
-@wrong(checks.step_weights, "only the last step counts from the start")
-def counts_the_last(steps, msl_epochs, epoch):
-    return fall(steps, 0.0)
+@wrong(checks.lifted, "the largest weight alone pays")
+def lets_the_largest_pay(step_weights, floor):
+    raised = [max(v, floor) for v in step_weights]
+    raised[raised.index(max(raised))] += 1 - sum(raised)
+    return raised
 
 
-@wrong(checks.step_weights, "by 1/(N·E) an epoch")
-def falls_too_fast(steps, msl_epochs, epoch):
-    return fall(steps, 1 / steps - min(epoch / msl_epochs, 1))
-
-
-@wrong(checks.step_weights_floor, "it falls to zero")
-def ignores_the_floor(steps, msl_epochs, floor, epoch):
-    return fall(steps, (1 - min(epoch / msl_epochs, 1)) / steps)
-
-
-@wrong(checks.step_weights_floor, "clips a fall to zero")
-def clips(steps, msl_epochs, floor, epoch):
-    return fall(steps, max((1 - min(epoch / msl_epochs, 1)) / steps, floor))
-
-
-@wrong(checks.step_weights_floor, "added to a fall to zero")
-def adds_the_floor(steps, msl_epochs, floor, epoch):
-    return fall(steps, (1 - min(epoch / msl_epochs, 1)) / steps + floor)
-
-
-@wrong(checks.step_weights_floor, "as published code does")
-def stops_dead(steps, msl_epochs, floor, epoch):
-    done = epoch / msl_epochs
-    return fall(steps, 0.0 if done >= 1 else (1 - done) / steps + done * floor)
-
-
-@wrong(checks.step_weights_floor, "goes on after epoch E")
-def falls_through_the_floor(steps, msl_epochs, floor, epoch):
-    done = epoch / msl_epochs
-    return fall(steps, (1 - done) / steps + done * floor)
-
-
-@wrong(checks.step_weights_floor, "the last step must take what the others lose")
-def forgets_the_last(steps, msl_epochs, floor, epoch):
-    done = min(epoch / msl_epochs, 1)
-    return [(1 - done) / steps + done * floor] * steps
-
-
-def losses_on(model, path, x, y):
-    return [F.cross_entropy(model(weights, x), y) for weights in path]
-
-
-def weighted(step_weights, losses):
-    return sum(v * loss for v, loss in zip(step_weights, losses, strict=True))
-
-
-@wrong(checks.meta_loss, "yours counts θ_0")
-def starts_at_zero(model, path, x, y, step_weights):
-    return weighted(step_weights, losses_on(model, path[:-1], x, y))
-
-
-@wrong(checks.meta_loss, "it divides by N")
-def takes_the_mean(model, path, x, y, step_weights):
-    return weighted(step_weights, losses_on(model, path[1:], x, y)) / len(step_weights)
-
-
-@wrong(checks.meta_loss, "that is plain MAML")
-def judges_the_last(model, path, x, y, step_weights):
-    return losses_on(model, path, x, y)[-1]
-
-
-@wrong(checks.meta_loss, "unweighted")
-def ignores_the_weights(model, path, x, y, step_weights):
-    return sum(losses_on(model, path[1:], x, y))
-
-
-@wrong(checks.meta_loss, "step by step")
-def does_not_add(model, path, x, y, step_weights):
+@wrong(checks.lifted, "only the weights above the floor pay")
+def lets_the_others_pay(step_weights, floor):
+    low = [v < floor for v in step_weights]
+    high = sum(v for v, is_low in zip(step_weights, low, strict=True) if not is_low)
+    left = 1 - sum(low) * floor
     return [
-        v * loss for v, loss in zip(step_weights, losses_on(model, path[1:], x, y), strict=True)
+        floor if is_low else v * left / high for v, is_low in zip(step_weights, low, strict=True)
     ]
 
 
-@wrong(checks.meta_loss, "in the opposite order")
-def counts_backwards(model, path, x, y, step_weights):
-    return weighted(step_weights[::-1], losses_on(model, path[1:], x, y))
+@wrong(checks.lifted, "changed what it was given")
+def lifts_in_place(step_weights, floor):
+    for i, v in enumerate(step_weights):
+        step_weights[i] = floor + (1 - len(step_weights) * floor) * v
+    return step_weights
 
 
-@wrong(checks.meta_loss, "averages the weights")
-def averages_the_weights(model, path, x, y, step_weights):
-    middle = {name: weighted(step_weights, [w[name] for w in path[1:]]) for name in path[0]}
-    return F.cross_entropy(model(middle, x), y)
+def blended(lift):
+    """`lift(v, N, floor)` of each weight v."""
+    return lambda step_weights, floor: [lift(v, len(step_weights), floor) for v in step_weights]
+
+
+all_wrong(
+    checks.lifted,
+    {
+        "the floor on top of all it had": blended(lambda v, n, floor: v + floor),
+        "leaves a weight of 0 below": blended(lambda v, n, floor: (v + floor) / (1 + n * floor)),
+        "it takes the floor away once": blended(lambda v, n, floor: floor + (1 - floor) * v),
+        "N − 1 floors": blended(lambda v, n, floor: floor + (1 - (n - 1) * floor) * v),
+        "the steps share one floor": blended(lambda v, n, floor: floor / n + (1 - floor) * v),
+        "add the floor": blended(lambda v, n, floor: (1 - n * floor) * v),
+        "every weight is the floor": blended(lambda v, n, floor: floor),
+        "each step gets the same": blended(lambda v, n, floor: 1 / n),
+        "come back as they were": blended(lambda v, n, floor: v),
+        "`floor` is an argument": blended(lambda v, n, floor: 0.02 + (1 - n * 0.02) * v),
+        "it is not always 5": blended(lambda v, n, floor: floor + (1 - 5 * floor) * v),
+        "the order is the other way round": lambda v, floor: blended(
+            lambda v, n, floor: floor + (1 - n * floor) * v
+        )(v[::-1], floor),
+        "your weights sum to 2.00, not to 1": blended(
+            lambda v, n, floor: 2 * (floor + (1 - n * floor) * v)
+        ),
+    },
+)
+
+
+def drawn(step_weights, u):
+    total = 0.0
+    for step, v in enumerate(step_weights, start=1):
+        total += v
+        if u < total:
+            return step
+    return len(step_weights)
+
+
+def sampled(choose, change=lambda loss, v, n: loss, **options):
+    """The loss of the step that `choose(step_weights, u)` says, put through `change`."""
+
+    def sampled_loss(model, path, x, y, step_weights, u):
+        loss = F.cross_entropy(model(path[choose(step_weights, u)], x), y, **options)
+        return change(loss, step_weights[drawn(step_weights, u) - 1], len(step_weights))
+
+    return sampled_loss
+
+
+@wrong(checks.sampled_loss, "but all N are computed")
+def computes_all(model, path, x, y, step_weights, u):
+    losses = [F.cross_entropy(model(weights, x), y) for weights in path[1:]]
+    return losses[drawn(step_weights, u) - 1]
+
+
+@wrong(checks.sampled_loss, "this is the multi-step loss itself")
+def adds_them_up(model, path, x, y, step_weights, u):
+    pairs = zip(step_weights, path[1:], strict=True)
+    return sum(v * F.cross_entropy(model(weights, x), y) for v, weights in pairs)
+
+
+@wrong(checks.sampled_loss, "a step with the weight 0 is drawn")
+def takes_the_lower_part(model, path, x, y, step_weights, u):
+    step, total = 1, step_weights[0]
+    while total < u:
+        total += step_weights[step]
+        step += 1
+    return F.cross_entropy(model(path[step], x), y)
+
+
+@wrong(checks.sampled_loss, "it compares u with the single weights")
+def does_not_add_up(model, path, x, y, step_weights, u):
+    for step, v in enumerate(step_weights, start=1):
+        if u < v:
+            return F.cross_entropy(model(path[step], x), y)
+    return F.cross_entropy(model(path[-1], x), y)
+
+
+@wrong(checks.sampled_loss, "it is cut off from θ_0")
+def makes_leaves(model, path, x, y, step_weights, u):
+    weights = path[drawn(step_weights, u)]
+    leaves = {name: w.detach().requires_grad_() for name, w in weights.items()}
+    return F.cross_entropy(model(leaves, x), y)
+
+
+@wrong(checks.sampled_loss, "cross_entropy takes logits")
+def applies_softmax(model, path, x, y, step_weights, u):
+    return F.cross_entropy(model(path[drawn(step_weights, u)], x).softmax(1), y)
+
+
+all_wrong(
+    checks.sampled_loss,
+    {
+        "the loss is multiplied by v_i": sampled(drawn, lambda loss, v, n: v * loss),
+        "the loss is divided by v_i": sampled(drawn, lambda loss, v, n: loss / v),
+        "the loss is multiplied by N: ": sampled(drawn, lambda loss, v, n: n * loss),
+        "the loss is divided by N": sampled(drawn, lambda loss, v, n: loss / n),
+        "the loss is multiplied by N · v_i": sampled(drawn, lambda loss, v, n: n * v * loss),
+        "yours is one entry too early": sampled(lambda v, u: drawn(v, u) - 1),
+        "it is one step too far": sampled(lambda v, u: min(drawn(v, u) + 1, len(v))),
+        "each step equally often": sampled(lambda v, u: math.floor(u * len(v)) + 1),
+        "from the last to the first": sampled(lambda v, u: len(v) - drawn(v[::-1], u) + 1),
+        "that is plain MAML": sampled(lambda v, u: -1),
+        "it takes the first step every time": sampled(lambda v, u: 1),
+        "the step with the largest weight": sampled(lambda v, u: v.index(max(v)) + 1),
+        "it takes the weights before the first step": sampled(lambda v, u: 0),
+        "the loss is the sum over the images": sampled(drawn, reduction="sum"),
+        "one number for each image": sampled(drawn, reduction="none"),
+        "it should return the tensor itself": sampled(drawn, lambda loss, v, n: loss.item()),
+        "the dtype is not that of the inputs": sampled(drawn, lambda loss, v, n: loss.half()),
+        "reads beyond the last entry": sampled(lambda v, u: len(v) + 1),
+    },
+)
 
 
 @wrong(checks.query_losses, "no weight ever becomes 0")
@@ -132,7 +258,7 @@ def ignores_floors(steps, msl_epochs, floor, epochs):
 
 
 @wrong(checks.query_losses, "the others are not computed any more")
-def computes_all(steps, msl_epochs, floor, epochs):
+def computes_all_to_the_end(steps, msl_epochs, floor, epochs):
     return epochs * steps
 
 
@@ -158,101 +284,6 @@ def trains_to_epoch_e(steps, msl_epochs, floor, epochs):
     return epochs * steps if floor else msl_epochs * steps + epochs - msl_epochs
 
 
-def rest(epoch, msl_epochs):
-    return 1 - min(epoch / msl_epochs, 1)
-
-
-def annealed(other):
-    return lambda steps, msl_epochs, epoch: fall(steps, other(steps, msl_epochs, epoch))
-
-
-all_wrong(
-    checks.step_weights,
-    {
-        "the epoch may be a fraction": annealed(
-            lambda n, e, epoch: (1 - min(epoch // 1 / e, 1)) / n
-        ),
-        "the fall ends one epoch late": annealed(
-            lambda n, e, epoch: (1 - min(epoch / (e + 1), 1)) / n
-        ),
-        "forgotten before epoch E": annealed(lambda n, e, epoch: rest(epoch, e - 1) / n),
-        "and stops at 0": annealed(lambda n, e, epoch: max(1 / n - epoch / e, 0)),
-        "E is not always the same": annealed(lambda n, e, epoch: rest(epoch, 10) / n),
-        "should have 3 entries, not 4": lambda n, e, epoch: (
-            [(1 - min(epoch / e, 1)) / n] * n + [1 - (n - 1) * (1 - min(epoch / e, 1)) / n]
-        ),
-        "of the earlier steps alone": lambda n, e, epoch: (1 - min(epoch / e, 1)) / n,
-        "in a straight line": annealed(lambda n, e, epoch: (1 - min(epoch / e, 1)) ** 2 / n),
-    },
-)
-
-
-def to_floor(other):
-    return lambda n, e, floor, epoch: fall(n, other(n, min(epoch / e, 1), floor))
-
-
-def on_line(n, done, floor):
-    return (1 - done) / n + done * floor
-
-
-all_wrong(
-    checks.step_weights_floor,
-    {
-        "the epoch may be a fraction": lambda n, e, floor, epoch: to_floor(on_line)(
-            n, e, floor, int(epoch)
-        ),
-        "at the floor from the start": to_floor(lambda n, done, floor: floor),
-        "the line starts at 1": to_floor(lambda n, done, floor: 1 - done + done * floor),
-        "the line ends at floor/N": to_floor(lambda n, done, floor: (1 - done + done * floor) / n),
-        "`floor` is an argument": to_floor(lambda n, done, floor: on_line(n, done, 0.03)),
-        "`msl_epochs` is an argument": lambda n, e, floor, epoch: to_floor(on_line)(
-            n, 10, floor, epoch
-        ),
-        "the first step takes": lambda n, e, floor, epoch: to_floor(on_line)(n, e, floor, epoch)[
-            ::-1
-        ],
-    },
-)
-
-
-def terms(model, path, x, y, step_weights):
-    losses = losses_on(model, path[1:], x, y)
-    return [v * loss for v, loss in zip(step_weights, losses, strict=True)]
-
-
-def averages_logits(model, path, x, y, step_weights):
-    logits = [v * model(w, x) for v, w in zip(step_weights, path[1:], strict=True)]
-    return F.cross_entropy(sum(logits), y)
-
-
-def keeps_images_apart(model, path, x, y, step_weights):
-    pairs = zip(step_weights, path[1:], strict=True)
-    return sum(v * F.cross_entropy(model(w, x), y, reduction="none") for v, w in pairs)
-
-
-def makes_leaves(model, path, x, y, step_weights):
-    leaves = [{n: w.detach().requires_grad_() for n, w in weights.items()} for weights in path]
-    return sum(terms(model, leaves, x, y, step_weights))
-
-
-all_wrong(
-    checks.meta_loss,
-    {
-        "it is cut off from θ_0": makes_leaves,
-        "a plain number": lambda *inputs: sum(terms(*inputs)).item(),
-        "one number for each step": lambda *inputs: torch.stack(terms(*inputs)),
-        "one number for each image": keeps_images_apart,
-        "averages the logits": averages_logits,
-        "times its weight: add up": lambda *inputs: terms(*inputs)[-1],
-        "it returns inside the loop": lambda *inputs: terms(*inputs)[0],
-        "their weights v_i are missing": lambda model, path, x, y, step_weights: torch.stack(
-            losses_on(model, path[1:], x, y)
-        ).mean(),
-        "the dtype is not that of the inputs": lambda *inputs: sum(terms(*inputs)).half(),
-    },
-)
-
-
 def counted(in_epoch):
     return lambda steps, msl_epochs, floor, epochs: sum(
         in_epoch(steps, floor > 0 or epoch < msl_epochs) for epoch in range(epochs)
@@ -273,14 +304,6 @@ all_wrong(
 )
 
 
-def first_ten(steps, msl_epochs, epoch):
-    other = (1 - min(epoch, msl_epochs) / 10) / steps
-    return [other] * (steps - 1) + [1 - (steps - 1) * other]
-
-
-wrong(checks.step_weights, "an argument in both places")(first_ten)
-
-
 def losses_counted(steps, msl_epochs, floor, epochs):
     with_all = epochs if floor else min(msl_epochs, epochs)
     return steps * with_all + epochs - with_all
@@ -296,77 +319,6 @@ all_wrong(
 )
 
 
-def falling(n, e, epoch):
-    return max((1 - epoch / e) / n, 0)
-
-
-all_wrong(
-    checks.step_weights,
-    {
-        "the last weight is 1 from the start": lambda n, e, epoch: (
-            [falling(n, e, epoch)] * (n - 1) + [1]
-        ),
-        "nothing moves before epoch E": lambda n, e, epoch: (
-            [1 / n] * n if epoch < e else [0] * (n - 1) + [1]
-        ),
-        "it rounds to three decimals": lambda n, e, epoch: (
-            [round(falling(n, e, epoch), 3)] * (n - 1)
-            + [round(1 - (n - 1) * falling(n, e, epoch), 3)]
-        ),
-        "your weights sum to 4.00 at epoch 0": lambda n, e, epoch: [
-            1 + v for v in [falling(n, e, epoch)] * (n - 1) + [1 - (n - 1) * falling(n, e, epoch)]
-        ],
-    },
-)
-
-
-def others(weight):
-    """Weights of which all but the last are `weight(steps, msl_epochs, floor, epoch)`."""
-
-    def step_weights(n, e, floor, epoch):
-        v = weight(n, e, floor, epoch)
-        return [v] * (n - 1) + [1 - (n - 1) * v]
-
-    return step_weights
-
-
-all_wrong(
-    checks.step_weights_floor,
-    {
-        "the floor is reached one epoch early": others(
-            lambda n, e, floor, epoch: max(1 / n - epoch * (1 / n - floor) / (e - 1), floor)
-        ),
-        "and is not shared by them": others(
-            lambda n, e, floor, epoch: (
-                falling(n, e, epoch) + min(epoch / e, 1) * floor / max(n - 1, 1)
-            )
-        ),
-        "the fall stops at floor/N": others(
-            lambda n, e, floor, epoch: max(falling(n, e, epoch), floor / n)
-        ),
-    },
-)
-
-
-def losses_of(model, path, x, y, reduction="mean"):
-    return [F.cross_entropy(model(weights, x), y, reduction=reduction) for weights in path[1:]]
-
-
-all_wrong(
-    checks.meta_loss,
-    {
-        "the loss is the sum over the images": lambda model, path, x, y, v: sum(
-            a * loss for a, loss in zip(v, losses_of(model, path, x, y, "sum"), strict=True)
-        ),
-        "the steps before the last entered as constants": lambda model, path, x, y, v: (
-            sum(
-                a * loss.item()
-                for a, loss in zip(v[:-1], losses_of(model, path, x, y)[:-1], strict=True)
-            )
-            + v[-1] * losses_of(model, path, x, y)[-1]
-        ),
-    },
-)
 all_wrong(
     checks.query_losses,
     {
@@ -380,72 +332,6 @@ all_wrong(
 )
 
 
-def remaining(steps, weight):
-    return [weight] * (steps - 1) + [1 - (steps - 1) * weight]
-
-
-def progress(epoch, epochs):
-    return min(epoch / epochs, 1)
-
-
-all_wrong(
-    checks.step_weights,
-    {
-        "like an exponential": lambda n, e, epoch: remaining(n, math.exp(-epoch / e) / n),
-        "like a cosine": lambda n, e, epoch: remaining(
-            n, 0.5 * (1 + math.cos(math.pi * progress(epoch, e))) / n
-        ),
-        "N times too slowly": lambda n, e, epoch: remaining(n, (1 - progress(epoch, e * n)) / n),
-        "not 1/(N − 1)": lambda n, e, epoch: remaining(n, (1 - progress(epoch, e)) / (n - 1)),
-        "it rounds the epoch": lambda n, e, epoch: remaining(
-            n, (1 - progress(round(epoch), e)) / n
-        ),
-        "the step before the last": lambda n, e, epoch: [
-            (1 - progress(epoch, e)) / n + progress(epoch, e) * (i == n - 2) for i in range(n)
-        ],
-    },
-)
-all_wrong(
-    checks.step_weights_floor,
-    {
-        "the line runs the other way": lambda n, e, floor, epoch: remaining(
-            n, progress(epoch, e) / n + (1 - progress(epoch, e)) * floor
-        ),
-        "too low by the floor": lambda n, e, floor, epoch: remaining(
-            n, (1 - progress(epoch, e)) * (1 / n - floor)
-        ),
-        "it jumps to the floor": lambda n, e, floor, epoch: remaining(
-            n, (1 - epoch / e) / n if epoch < e else floor
-        ),
-        "by a share `floor` of themselves": lambda n, e, floor, epoch: remaining(
-            n, (1 - progress(epoch, e) * floor) / n
-        ),
-        "it begins above 1/N": lambda n, e, floor, epoch: remaining(
-            n, (1 - floor) * (1 - progress(epoch, e)) / n + floor
-        ),
-    },
-)
-
-
-def judged(model, path, x, y, step_weights, change):
-    pairs = zip(step_weights, path[1:], strict=True)
-    return sum(change(v, model(weights, x), y) for v, weights in pairs)
-
-
-all_wrong(
-    checks.meta_loss,
-    {
-        "applies the softmax itself": lambda *inputs: judged(
-            *inputs, lambda v, logits, y: v * F.cross_entropy(logits.softmax(-1), y)
-        ),
-        "not the logits": lambda *inputs: judged(
-            *inputs, lambda v, logits, y: F.cross_entropy(v * logits, y)
-        ),
-        "the sum ends with": lambda model, path, x, y, v: judged(
-            model, path[:-1], x, y, v[:-1], lambda v, logits, y: v * F.cross_entropy(logits, y)
-        ),
-    },
-)
 all_wrong(
     checks.query_losses,
     {
