@@ -12,6 +12,7 @@ from mamlpp import maml
 from mamlpp.data.tasks import TaskBatch
 from mamlpp.engine import batched
 from mamlpp.engine.agreement import adapts_itself, engine_agrees
+from mamlpp.engine.allocator import keep_memory, return_memory
 from mamlpp.engine.cuda_graph import CapturedGradients
 from mamlpp.engine.threads import one_thread
 from mamlpp.engine.workers import Workers, start_workers
@@ -41,6 +42,7 @@ class Engine:
         self.recompute = {"store": False, "recompute": True}.get(memory)
         self.workers, self._batched = workers, batched
         self._captured = CapturedGradients()
+        keep_memory()
 
     @one_thread()
     @full_precision()
@@ -132,9 +134,10 @@ class Engine:
         return torch.stack(each, 2)
 
     def dismiss(self) -> None:
-        """Let worker processes end: the training is over."""
+        """Let worker processes end, and return free memory: the training is over."""
         if isinstance(self.workers, Workers):
             self.workers.dismiss()
+        return_memory()
 
     def _by_definition(
         self, learner: MetaLearner, batch: TaskBatch, epoch: float, tasks: int

@@ -88,8 +88,8 @@ class FastNetwork:
             if i:
                 maps = F.conv2d(maps, kernel.flatten(0, 1), None, stride, 1, groups=self.tasks)
             else:  # A product of patches: on a CPU, convolutions of few channels are slow.
-                rows, size = windows(images, stride)
-                maps = _as_maps(rows @ kernel.flatten(2).mT, len(images[0]), size)
+                columns, size = windows(images, stride)
+                maps = _as_maps(columns.mT @ kernel.flatten(2).mT, len(images[0]), size)
             maps = F.max_pool2d(maps, 2) if self.pooling == "max" else maps
             maps = F.relu(maps + per_channel(shift))
         return self._head(weights, maps)
@@ -144,10 +144,13 @@ def expand(weights: Weights, tasks: int) -> Weights:
 
 
 class Patches(NamedTuple):
-    """Images cut into what a 3x3 convolution sees: 9C numbers for each of the P pixels of a map."""
+    """Images cut into what a 3x3 convolution sees: 9C numbers for each of the P pixels of a map.
+
+    A column for each pixel: cut and multiplied as rows they take several times as long.
+    """
 
     portions: tuple[Tensor, ...]
-    """`[B, m·P, 9C]` of m images each, as many as the cache holds the maps of; mean subtracted."""
+    """`[B, 9C, m·P]` of m images each, as many as the cache holds the maps of; mean subtracted."""
     mean: Tensor
     """`[B, 9C]`, over all images and pixels, float64."""
     covariance: Tensor
@@ -162,23 +165,24 @@ def cut(images: Tensor, stride: int, features: int) -> Patches:
     portion = images.shape[1]
     if images.device.type == "cpu":
         portion = max(1, IN_CACHE // (pixels_of_map * features * len(images)))
-    portions = [windows(part, stride) for part in images.split(portion, 1)]  # [B, m·P, 9C]
+    portions = [windows(part, stride) for part in images.split(portion, 1)]  # [B, 9C, m·P]
     count = images.shape[1] * pixels_of_map
-    mean = torch.stack([rows.sum(1, dtype=torch.float64) for rows, _ in portions]).sum(0) / count
+    sums = [columns.sum(2, dtype=torch.float64) for columns, _ in portions]
+    mean = torch.stack(sums).sum(0) / count
     covariance = mean.new_zeros(*mean.shape, mean.shape[1])
     centred = []
-    for rows, _ in portions:
-        exact = rows.double() - mean[:, None]
-        covariance += exact.mT @ exact
+    for columns, _ in portions:
+        exact = columns.double() - mean[..., None]
+        covariance += exact @ exact.mT
         centred.append(exact.to(images.dtype))
     return Patches(tuple(centred), mean, covariance / count, portions[0][1])
 
 
 def windows(images: Tensor, stride: int) -> tuple[Tensor, tuple[int, int]]:
-    """The 3x3 windows of images `[B, M, C, H, W]`, `[B, M·P, 9C]`; height and width of the maps."""
+    """The 3x3 windows of images `[B, M, C, H, W]`, `[B, 9C, M·P]`; height and width of the maps."""
     cells = F.pad(images, (1, 1, 1, 1)).unfold(3, 3, stride).unfold(4, 3, stride)
     size = cells.shape[3], cells.shape[4]  # of [B, M, C, h, w, 3, 3]
-    return cells.permute(0, 1, 3, 4, 2, 5, 6).flatten(4).flatten(1, 3), size
+    return cells.permute(0, 2, 5, 6, 1, 3, 4).flatten(1, 3).flatten(2), size
 
 
 def _as_maps(rows: Tensor, images: int, size: tuple[int, int]) -> Tensor:
@@ -198,9 +202,9 @@ class _FirstConvolution(Function):
     @staticmethod
     def forward(ctx: Any, kernel: Tensor, patches: Patches, pools: bool) -> Tensor:
         parts, choices = [], []
-        for rows in patches.portions:
-            images = rows.shape[1] // (patches.size[0] * patches.size[1])
-            maps = _as_maps(torch.bmm(rows, kernel.mT), images, patches.size)
+        for columns in patches.portions:
+            images = columns.shape[2] // (patches.size[0] * patches.size[1])
+            maps = _as_maps(torch.bmm(columns.mT, kernel.mT), images, patches.size)
             if pools:
                 maps, chosen = F.max_pool2d(maps, 2, return_indices=True)
                 choices.append(_as_rows(chosen, len(kernel)).int())  # Half the memory of int64.
@@ -223,23 +227,23 @@ class _FirstConvolutionBackward(Function):
         ctx.patches, ctx.size = patches, gradient.shape[2:]
         ctx.save_for_backward(*choices)
         tasks, cells = len(patches.mean), patches.size[0] * patches.size[1]
-        total = gradient.new_zeros(tasks, gradient.shape[1] // tasks, patches.mean.shape[1])
-        counts = [rows.shape[1] // cells for rows in patches.portions]
+        total = gradient.new_zeros(*patches.mean.shape, gradient.shape[1] // tasks)  # [B, 9C, F]
+        counts = [columns.shape[2] // cells for columns in patches.portions]
         for i, part in enumerate(gradient.split(counts)):
             given = _as_rows(part, tasks)  # [B, m, p, F]
             if choices:
                 maps = given.new_zeros(*given.shape[:2], cells, given.shape[3])
                 given = maps.scatter_(2, choices[i].long(), given)
-            total.baddbmm_(given.flatten(1, 2).mT, patches.portions[i])
-        return total
+            total.baddbmm_(patches.portions[i], given.flatten(1, 2))
+        return total.mT
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, kernel: Tensor) -> Any:
         patches, parts = ctx.patches, []
-        for i, rows in enumerate(patches.portions):
-            images = rows.shape[1] // (patches.size[0] * patches.size[1])
-            maps = torch.bmm(rows, kernel.mT).unflatten(1, (images, -1))  # [B, m, P, F]
+        for i, columns in enumerate(patches.portions):
+            images = columns.shape[2] // (patches.size[0] * patches.size[1])
+            maps = torch.bmm(columns.mT, kernel.mT).unflatten(1, (images, -1))  # [B, m, P, F]
             if ctx.saved_tensors:
                 maps = maps.gather(2, ctx.saved_tensors[i].long())
             parts.append(_as_maps(maps.flatten(1, 2), images, ctx.size))

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 import mamlpp
 from mamlpp.engine import Engine, batched, engine, fast_network
@@ -170,3 +171,12 @@ def test_statistics_lie_in_one_piece_of_memory():
     _, result = batched.task_gradients(learner, batch, step_weights, second_order, 3)
     assert len(result.statistics) == 2 * 3 * 4  # support and query set, steps, layers
     assert len({seen.mean.untyped_storage().data_ptr() for seen in result.statistics}) == 1
+
+
+def test_patches_are_columns(shape):
+    images = torch.rand(2, 3, *shape)
+    for stride in (1, 2):
+        columns, _ = fast_network.windows(images, stride)
+        for cut, task in zip(columns, images, strict=True):
+            expected = F.unfold(task, 3, padding=1, stride=stride)  # [M, 9C, P]
+            assert torch.equal(cut, torch.cat(list(expected), 1))
