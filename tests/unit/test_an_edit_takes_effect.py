@@ -36,7 +36,6 @@ SENTENCE = "not the one that the fast engine was written for"
 
 EDITS = {
     "gelu": ("F.relu(self.norm(", "F.gelu(self.norm("),
-    "skip": ("return self.halve(F.relu(", "return self.halve(x.mean(1, True) + F.relu("),
     "pooling": ("nn.MaxPool2d(2) if", "nn.AvgPool2d(2) if"),
     "initialisation": ("xavier_uniform_(module.weight)", "orthogonal_(module.weight)"),
     "dropout": ("(self.features(x, step, **norm))", "(F.dropout(self.features(x, step, **norm)))"),

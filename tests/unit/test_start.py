@@ -24,14 +24,27 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def kit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What an installation reads, in a folder of a name that is hard to quote; pip does nothing."""
+    """What an installation reads, in a folder of a name that is hard to quote.
+
+    pip does nothing, and is in no environment: it would take seconds to get there.
+    """
     folder = tmp_path / f'kit it\'s "q" # $x {UMLAUT}'
     folder.mkdir()
     for name in ("pyproject.toml", "constraints.txt"):
         (folder / name).write_bytes((ROOT / name).read_bytes())
     monkeypatch.setattr(start, "pip", lambda kit, venv, what: None)
     monkeypatch.setattr(start, "check_computer", lambda *_: None)
+    monkeypatch.setattr(start, "has_pip", lambda venv: True)
+    monkeypatch.setattr(start, "run", without_pip)
     return folder
+
+
+REALLY_RUN, REALLY_HAS_PIP = start.run, start.has_pip
+
+
+def without_pip(command: list[str], kit: Path) -> None:
+    place = command.index("venv") + 1 if "venv" in command else len(command)
+    REALLY_RUN([*command[:place], *["--without-pip"][: "venv" in command], *command[place:]], kit)
 
 
 def says(folder: Path, capsys: pytest.CaptureFixture[str]) -> str:
@@ -125,8 +138,10 @@ def test_it_installs_once_and_again_when_the_packages_change(
 
 
 def test_an_environment_that_was_not_finished_is_finished(
-    kit: Path, capsys: pytest.CaptureFixture[str]
+    kit: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
+    monkeypatch.setattr(start, "run", REALLY_RUN)
+    monkeypatch.setattr(start, "has_pip", REALLY_HAS_PIP)
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(kit / ".venv")], check=True)
     assert "Installing" in says(kit, capsys)
     assert start.has_pip(kit / ".venv")

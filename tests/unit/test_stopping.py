@@ -171,15 +171,12 @@ def notebooks(tmp_path: Path) -> Path:
 
 
 @needs_signals
-@each_signal
-def test_the_walkthrough_leaves_no_kernel_and_no_half_a_notebook(
-    name: str, code: int, notebooks: Path, tmp_path: Path
-):
+def test_the_walkthrough_leaves_no_kernel_and_no_half_a_notebook(notebooks: Path, tmp_path: Path):
     output = tmp_path / "executed"
     command = [TOOLS / "walkthrough.py", "--notebooks", notebooks, "--output", output]
     with started(sys.executable, *command) as process:
         wait_for((notebooks / "started").exists, process)
-        assert_stopped(process, name, code)
+        assert_stopped(process, "SIGTERM", 143)
     assert list(output.iterdir()) == []
 
 

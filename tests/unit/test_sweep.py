@@ -256,7 +256,7 @@ def test_a_failed_run_stops_no_other_and_its_reason_is_reported(write, tmp_path)
     first, second = sweep.read_sweep(path)
     (runs / first.name).mkdir(parents=True)
     (runs / first.name / "run.json").write_text("{")
-    done = run(path, "--directory", runs)
+    done = run(path, "--directory", runs, "--workers", 1)
     assert done.returncode == 1
     assert "1 of 2 runs failed" in done.stderr
     assert f"{first.name}: failed: " in done.stderr
@@ -266,7 +266,7 @@ def test_a_failed_run_stops_no_other_and_its_reason_is_reported(write, tmp_path)
     assert failed.word == "failed"
     assert "is damaged" in failed.reason
     (runs / first.name / "run.json").unlink()
-    assert run(path, "--directory", runs).returncode == 0
+    cli.main(["sweep", str(path), "--directory", str(runs)])
     assert sweep.state(first, runs).word == "done"
 
 
@@ -281,7 +281,7 @@ def test_the_definition_is_computed_in_one_thread(write, tmp_path, monkeypatch):
     assert threads == [threading.get_ident()] * 2
 
 
-LONGER = TINY.replace("epochs = 2", "epochs = 15").replace("per_epoch = 2", "per_epoch = 10")
+LONGER = TINY.replace("epochs = 2", "epochs = 8").replace("per_epoch = 2", "per_epoch = 10")
 
 
 @pytest.fixture
@@ -359,7 +359,10 @@ def test_two_sweeps_at_once_share_the_work(write, tmp_path):
     path, runs = write(), tmp_path / "runs"
     both = [
         subprocess.Popen(
-            [sys.executable, "-m", "mamlpp", "sweep", str(path), "--directory", str(runs)],
+            [
+                *(sys.executable, "-m", "mamlpp", "sweep", str(path)),
+                *("--directory", str(runs), "--workers", "1"),
+            ],
             cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
         )
         for _ in range(2)
@@ -371,13 +374,16 @@ def test_two_sweeps_at_once_share_the_work(write, tmp_path):
         assert len(lines) == 1 + cell.steps
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_a_stop_saves_every_run_in_progress(sent, longer, tmp_path):
+@pytest.mark.parametrize(("sent", "workers"), [(signal.SIGINT, "2"), (signal.SIGTERM, "1")])
+def test_a_stop_saves_every_run_in_progress(sent, workers, longer, tmp_path):
     cells, runs = sweep.read_sweep(longer), tmp_path / "runs"
     # SIGTERM is what ends a script's background job, which starts with Ctrl-C ignored.
     ignored = signal.SIG_IGN if sent == signal.SIGTERM else signal.SIG_DFL
     process = subprocess.Popen(
-        [sys.executable, "-m", "mamlpp", "sweep", str(longer), "--directory", str(runs)],
+        [
+            *(sys.executable, "-m", "mamlpp", "sweep", str(longer)),
+            *("--directory", str(runs), "--workers", workers),
+        ],
         cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, ignored),
     )  # fmt: skip

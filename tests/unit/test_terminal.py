@@ -42,11 +42,10 @@ def test_a_closed_pipe_costs_no_training(tmp_path):
     assert len(mamlpp.Run.load(tmp_path).history.rows) == 2
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
-def test_a_narrow_terminal_gets_what_it_can_show(encoding):
+def test_a_narrow_terminal_gets_what_it_can_show():
     process = start(
-        "train", "--help", stdout=subprocess.PIPE, env={"PYTHONIOENCODING": encoding},
-        encoding=encoding,
+        "train", "--help", stdout=subprocess.PIPE, env={"PYTHONIOENCODING": "ascii"},
+        encoding="ascii",
     )  # fmt: skip
     said, errors = process.communicate(timeout=60)
     assert (process.returncode, "Traceback" in errors) == (0, False)
@@ -60,7 +59,7 @@ def hear_no_ctrl_c():
 
 @pytest.mark.parametrize(
     ("name", "first"),
-    [("SIGINT", None), ("SIGTERM", None), ("SIGHUP", None), ("SIGTERM", hear_no_ctrl_c)],
+    [("SIGINT", None), ("SIGHUP", None), ("SIGTERM", hear_no_ctrl_c)],
 )
 def test_a_signal_ends_the_meta_step_saves_it_and_says_so_in_one_line(name, first, tmp_path):
     words = *TRAIN, "--epochs", "9", "--iterations-per-epoch", "999", "--directory", tmp_path

@@ -38,6 +38,12 @@ def two():
     two.dismiss()
 
 
+@pytest.fixture(scope="module")
+def trained_by_two():
+    """A run that two processes trained, without interruption."""
+    return make_trainer(workers=2).fit()
+
+
 def workers_of(pid):
     return [child for child in psutil.Process(pid).children() if is_worker(child)]
 
@@ -101,13 +107,12 @@ def test_a_worker_that_ends_while_it_joins_ends_in_a_sentence(monkeypatch):
     assert gone(new_workers(before))
 
 
-def test_two_trainings_with_as_many_workers_are_the_same_bit_by_bit():
+def test_two_trainings_with_as_many_workers_are_the_same_bit_by_bit(trained_by_two):
     before = workers_of(os.getpid())
-    runs = [make_trainer(workers=2).fit() for _ in range(2)]
+    run = make_trainer(workers=2).fit()
     assert gone(new_workers(before))
-    assert_identical(*(run.learner.state_dict() for run in runs))
-    one, other = (run.history.column("loss") for run in runs)
-    assert one == other
+    assert_identical(run.learner.state_dict(), trained_by_two.learner.state_dict())
+    assert run.history.column("loss") == trained_by_two.history.column("loss")
 
 
 @pytest.mark.parametrize("workers", [0, 4])
@@ -116,8 +121,9 @@ def test_more_workers_than_tasks_are_refused(workers):
         make_trainer(workers=workers)
 
 
-def test_a_worker_that_is_killed_ends_in_a_sentence_and_a_run_that_goes_on(tmp_path):
-    expected = make_trainer(workers=2).fit()
+def test_a_worker_that_is_killed_ends_in_a_sentence_and_a_run_that_goes_on(
+    trained_by_two, tmp_path
+):
     before = workers_of(os.getpid())
     trainer = make_trainer(tmp_path, workers=2)
     advance(trainer, 3)
@@ -128,34 +134,35 @@ def test_a_worker_that_is_killed_ends_in_a_sentence_and_a_run_that_goes_on(tmp_p
             advance(trainer, 1)
     del trainer
     run = make_trainer(tmp_path, workers=2).fit()
-    assert_identical(run.learner.state_dict(), expected.learner.state_dict())
+    assert_identical(run.learner.state_dict(), trained_by_two.learner.state_dict())
 
 
 MAIN_PROCESS = """
 import sys, time
 sys.path.insert(0, sys.argv[1])
 import test_workers
-trainer = test_workers.make_trainer(sys.argv[2] or None, workers=3, epochs=1000)
+trainer = test_workers.make_trainer(sys.argv[2] or None, workers=int(sys.argv[3]), epochs=1000)
 test_workers.advance(trainer, 1)
 print("begun", flush=True)
 trainer.fit()
 """
 
 
-def start_training(directory=""):
+def start_training(directory="", workers=2):
+    here = Path(__file__).parent
     main = subprocess.Popen(
-        [sys.executable, "-c", MAIN_PROCESS, str(Path(__file__).parent), str(directory)],
+        [sys.executable, "-c", MAIN_PROCESS, *map(str, (here, directory, workers))],
         env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert main.stdout.readline() == "begun\n", main.stderr.read()
     found = workers_of(main.pid)
-    assert len(found) == 2
+    assert len(found) == workers - 1
     return main, found
 
 
 def test_workers_die_with_the_main_process():
-    main, found = start_training()
+    main, found = start_training(workers=3)
     main.send_signal(signal.SIGKILL)
     main.wait()
     assert gone(found)
@@ -179,7 +186,7 @@ def test_a_run_goes_on_with_another_number_of_workers(tmp_path):
     trainer.save()
     before = trainer.history.column("loss")
     del trainer
-    losses = make_trainer(tmp_path, workers=3).fit().history.column("loss")
+    losses = make_trainer(tmp_path, workers=1).fit().history.column("loss")
     assert losses[:3] == before
     assert len(losses) == 6
 
