@@ -3,6 +3,7 @@
 import os
 import signal
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import hypothesis
@@ -24,6 +25,15 @@ hypothesis.settings.register_profile("mamlpp", deadline=None)  # shared cores ma
 hypothesis.settings.load_profile("mamlpp")
 
 
+# The groups that take minutes begin first, so that no process is left alone with one at the end.
+LONGEST = ("browser", "test_sweep", "test_live", "real sets", "test_checks")
+
+
+def pytest_configure(config):
+    """Let xdist keep the order of the groups. By default those of the most tests begin."""
+    config.option.loadscopereorder = False
+
+
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items):
     """Keep a file's tests in one process, since they share what takes long to make.
@@ -34,6 +44,15 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.get_closest_marker("xdist_group") is None and notebooks not in item.path.parents:
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    items.sort(key=partial(_turn, notebooks))
+
+
+def _turn(notebooks, item):
+    """The longest groups, then all others, then the notebooks."""
+    if notebooks in item.path.parents:
+        return len(LONGEST) + 1
+    group = item.get_closest_marker("xdist_group").args[0]
+    return LONGEST.index(group) if group in LONGEST else len(LONGEST)
 
 
 @pytest.fixture
