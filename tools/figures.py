@@ -184,7 +184,7 @@ PAGES: dict[str, list[str] | None] = {
     "README.md": ["method", "paper", "others", "meta-steps", "by support"],
     "book/results.md": None,
 }
-RESULTS = "laptop", "omniglot_20way_5000"
+RESULTS = "laptop", "omniglot_20way_5000", "mini_imagenet_1500"
 MARKS = "<!-- made by `make figures` from results/ -->\n", "<!-- the end of it -->\n"
 
 
