@@ -44,15 +44,15 @@ class Guess:
     @property
     def label(self) -> str:
         """How a figure names the guess."""
-        whose = "your guess" if self.made else "guess (default)"
+        whose = "your guess" if self.made else "default guess"
         shown = f"{self.value:g}" if isinstance(self.value, float) else f"{self.value}"
         return f"{whose}: {shown}{' ' * bool(self.unit)}{self.unit}"
 
     def verdict(self, truth: Any) -> str:
         """One sentence that puts the guess beside what came out."""
         if isinstance(self.value, str):
-            return f"{self.label}; it is {truth}: {'right' if self.value == truth else 'not so'}"
-        return f"{self.label}; it is {truth:.3g}{' ' * bool(self.unit)}{self.unit}"
+            return f"{self.label}. It is: {truth}{'. Right!' if self.value == truth else ''}"
+        return f"{self.label}. It is: {truth:.3g}{' ' * bool(self.unit)}{self.unit}"
 
     def _touched(self, _: object) -> None:
         self.made = True

@@ -20,7 +20,7 @@ def test_untouched_a_slider_gives_its_default_and_the_figure_says_so(ax, capsys)
     predict.plot_guess(guess, ax, x=3, scale=1 / 100)
     [line] = ax.lines
     assert line.get_xydata().tolist() == [[3, 0.4]]
-    assert line.get_label() == "guess (default): 40 %"
+    assert line.get_label() == "default guess: 40 %"
     predict.plot_guess(guess, ax, y=2)
     assert ax.lines[1].get_xydata().tolist() == [[40, 2]], "on an axis of per cent that lies down"
 
@@ -31,14 +31,14 @@ def test_a_moved_slider_is_the_readers_guess(ax):
     predict.plot_guess(guess, ax)
     assert list(ax.lines[0].get_ydata()) == [2.5, 2.5]
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["your guess: 2.5"]
-    assert guess.verdict(1.234567) == "your guess: 2.5; it is 1.23"
+    assert guess.verdict(1.234567) == "your guess: 2.5. It is: 1.23"
 
 
 def test_a_choice_says_whether_it_was_right():
     guess = predict.choice("Which ends higher?", ["MAML", "neither"], default="MAML")
-    assert guess.verdict("MAML") == "guess (default): MAML; it is MAML: right"
+    assert guess.verdict("MAML") == "default guess: MAML. It is: MAML. Right!"
     guess.control.value = "neither"
-    assert guess.verdict("MAML") == "your guess: neither; it is MAML: not so"
+    assert guess.verdict("MAML") == "your guess: neither. It is: MAML"
 
 
 def test_a_default_that_cannot_be_chosen_is_refused():
