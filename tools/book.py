@@ -156,8 +156,10 @@ def exercise_sets() -> list[Path]:
 def ledger_page() -> str:
     """Return the page of what the chapters claim, with our numbers."""
     rows = [row for row in claims.ledger().to_dict("records") if row["ours"] != "–"]
-    lines = [f"| {row['claim']} | {row['the paper']} | {row['ours']} |" for row in rows]
-    return "\n".join([LEDGER, "| claim | the paper | ours |", "|---|---|---|", *lines, ""])
+    columns = ["chapter", "claim", "the paper", "ours"]
+    lines = [[row[column] for column in columns] for row in rows]
+    table = [" | ".join(cells) for cells in (columns, ["---"] * len(columns), *lines)]
+    return "\n".join([LEDGER, *(f"| {line} |" for line in table), ""])
 
 
 def modules() -> Iterator[str]:

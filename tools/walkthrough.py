@@ -84,6 +84,7 @@ def _execute(
 ) -> None:
     failure = None
     with own_environment(), replacing(output) as part:
+        os.environ["JPY_SESSION_NAME"] = str(path)  # as in the lab: claims say their chapter
         try:
             papermill.execute_notebook(
                 _literal(path),

@@ -22,6 +22,8 @@ _KIT = Path(__file__).resolve().parents[2]
 RECORDED = Path(__file__).with_name("claims.json")
 YOURS = Path(os.environ.get("MAMLPP_CLAIMS", _KIT / "build/claims.jsonl"))
 
+COLUMNS = ["chapter", "claim", "the paper", "ours", "yours", "holds"]  # of the ledger
+
 Numbers = float | Sequence[float]  # one number, or one for each seed
 
 
@@ -39,7 +41,8 @@ def expect(
     scale = 100 if unit == "%" else 1
     here = [scale * float(np.mean(x)) for x in (higher, lower)]
     holds = here[0] > here[1] + scale * margin
-    _keep({"claim": claim, "paper": paper, "here": here, "unit": unit, "holds": holds})
+    about = {"chapter": _chapter(), "claim": claim, "paper": paper}
+    _keep(about | {"here": here, "unit": unit, "holds": holds})
     ours = _recorded().get(claim)
     words = f"{_pair(here, unit)}" + (f" (ours: {_pair(ours['here'], unit)})" if ours else "")
     if holds:
@@ -61,6 +64,7 @@ def ledger() -> pandas.DataFrame:
         own, unit = yours.get(claim), about["unit"]
         rows.append(
             {
+                "chapter": about.get("chapter", ""),
                 "claim": claim,
                 "the paper": about["paper"] or "–",
                 "ours": _pair(ours[claim]["here"], unit) if claim in ours else "–",
@@ -68,7 +72,7 @@ def ledger() -> pandas.DataFrame:
                 "holds": "" if own is None else "yes" if own["holds"] else "no",
             }
         )
-    return pandas.DataFrame(rows, columns=["claim", "the paper", "ours", "yours", "holds"])
+    return pandas.DataFrame(rows, columns=COLUMNS)
 
 
 def record() -> None:
@@ -80,6 +84,11 @@ def record() -> None:
 def _pair(numbers: Sequence[float], unit: str) -> str:
     one, other = (f"{number:.1f}" if abs(number) >= 10 else f"{number:.3g}" for number in numbers)
     return f"{one} against {other}{' ' * bool(unit)}{unit}"
+
+
+def _chapter() -> str:
+    """Return the number of the notebook that runs ("02"), or "" where that is not known."""
+    return Path(os.environ.get("JPY_SESSION_NAME", "")).name.partition("_")[0]  # set by Jupyter
 
 
 def _keep(entry: dict[str, Any]) -> None:

@@ -428,20 +428,21 @@ def _describe_fields(fields: Mapping[str, Any]) -> str:
 def stages(run: Run) -> pandas.DataFrame:
     """Summarise the meta-steps after each change made by hand, one row per change.
 
-    Columns: number of meta-steps, mean loss and accuracy, median and maximum norm of the
-    meta-gradient, median seconds.
+    Its columns say what they are: means over the meta-steps, and medians, for a single meta-step
+    may be far from the others.
     """
     descriptions = {1: ["initial recipe"]} | describe_changes(run.changes)
     starts, history = sorted(descriptions), run.history.frame()
     stage = np.searchsorted(starts, history["iteration"], side="right") - 1
-    table = history.groupby(stage).agg(
-        steps=("iteration", "size"),
-        loss=("loss", "mean"),
-        accuracy=("accuracy", "mean"),
-        median_norm=("gradient_norm", "median"),
-        max_norm=("gradient_norm", "max"),
-        seconds=("seconds", "median"),
-    )
+    columns = {
+        "meta-steps": ("iteration", "size"),
+        "mean loss": ("loss", "mean"),
+        "mean accuracy": ("accuracy", "mean"),
+        "median gradient norm": ("gradient_norm", "median"),
+        "largest gradient norm": ("gradient_norm", "max"),
+        "median seconds": ("seconds", "median"),
+    }
+    table = history.groupby(stage).agg(**columns)
     names = [", ".join(descriptions[starts[index]]) for index in table.index]
     table.index = pandas.Index(names, name="change")
     return table

@@ -18,7 +18,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import LogFormatter, LogLocator, MaxNLocator, NullLocator
 from torch import Tensor
 
@@ -402,7 +402,9 @@ def plot_calibration(evaluation: Evaluation, ax: Axes) -> Axes:
     in_percent(ax.xaxis)
     _label_values(ax, "accuracy")
     # Below the axes, because bars may cover any part of them.
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), frameon=False)
+    blue = Patch(color=_PALETTE[0], label="accuracy (paler: fewer queries)")
+    handles = [blue, *ax.get_legend_handles_labels()[0]]
+    ax.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.15), frameon=False)
     return ax
 
 

@@ -107,9 +107,12 @@ def test_each_exercise_says_what_it_asks_for(path: Path):
     number = int(path.stem[:2])
     for place, text in enumerate(texts):
         assert text.startswith(f"## Exercise {number}.{place}: ")
-        assert re.search(r"^Difficulty [1-5] of 5 · \d+ minutes · hand in `", text, re.MULTILINE)
+        assert re.search(
+            r"^Difficulty [1-5] of 5 · \d+ minutes · \d+ points? · hand in `", text, re.MULTILINE
+        )
         assert f'Stuck? `checks.hint("{number}.{place}", 1)`' in text
     total = sum(c.metadata["nbgrader"]["points"] for c in cells_of(path, "grade"))
+    assert total == sum(int(re.search(r"· (\d+) points?", text)[1]) for text in texts)
     head = " ".join(cells[0].source.split())
     minutes = sum(int(re.search(r"· (\d+) minutes", text)[1]) for text in texts)
     said = f"{len(texts)} exercises, {total} points, about {minutes} minutes, and an open question"

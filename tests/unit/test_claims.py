@@ -45,22 +45,29 @@ def test_equal_numbers_and_nan_do_not_hold():
     assert not claims.expect("diverged", float("nan"), 0, must=False)
 
 
-def test_the_ledger_has_the_latest_of_each_claim(capsys):
+def test_the_ledger_has_the_latest_of_each_claim_and_its_chapter(monkeypatch):
+    monkeypatch.setenv("JPY_SESSION_NAME", "notebooks/02_training_instability.ipynb")
     claims.expect("first", 0.2, 0.1, paper="as in table 1")
     claims.record()
     claims.YOURS.unlink()
     assert claims.ledger().to_dict("records") == [
         {
-            **{"claim": "first", "the paper": "as in table 1", "ours": "20.0 against 10.0 %"},
-            **{"yours": "not run", "holds": ""},
+            "chapter": "02",
+            "claim": "first",
+            "the paper": "as in table 1",
+            "ours": "20.0 against 10.0 %",
+            "yours": "not run",
+            "holds": "",
         }
     ]
+    monkeypatch.delenv("JPY_SESSION_NAME")
     claims.expect("second", 0.1, 0.2, must=False)
     claims.expect("second", 0.3, 0.2)
     table = claims.ledger()
     assert list(table["claim"]) == ["first", "second"]
     assert list(table["yours"]) == ["not run", "30.0 against 20.0 %"]
     assert list(table["holds"]) == ["", "yes"]
+    assert list(table["chapter"]) == ["02", ""]
 
 
 def test_a_kit_that_may_only_be_read_still_checks(tmp_path, monkeypatch):

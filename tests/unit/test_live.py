@@ -297,9 +297,9 @@ def test_stages_summarise_the_effect_of_each_change():
     trainer.change(inner_rate=0.3)  # after the last meta-step: no effect
     table = stages(trainer.result())
     assert list(table.index) == ["initial recipe", "first order, inner rate 0.2"]
-    assert list(table["steps"]) == [3, 5]
+    assert list(table["meta-steps"]) == [3, 5]
     norms = trainer.history.column("gradient_norm")
-    assert list(table["max_norm"]) == [max(norms[:3]), max(norms[3:])]
+    assert list(table["largest gradient norm"]) == [max(norms[:3]), max(norms[3:])]
 
 
 def test_turning_knobs_back_restores_the_recipe():
