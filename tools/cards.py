@@ -1,4 +1,4 @@
-"""Write the card at the start of each chapter, and the take-away and the quiz at its end.
+"""Write the card of each chapter, the take-away and the quiz at its end, and README's minutes.
 
 .venv/bin/python tools/cards.py                           after an edit of notebooks/cards.json
 .venv/bin/python tools/cards.py --record build/notebooks  the same, with a walkthrough's minutes
@@ -8,6 +8,7 @@ executed walkthrough took, reading at 150 words and 20 lines of code a minute.
 """
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import tyro
 from mamlpp.files import replacing
 
 ROOT = Path(__file__).resolve().parents[1]
-NOTEBOOKS = ROOT / "notebooks"
+NOTEBOOKS, README = ROOT / "notebooks", ROOT / "README.md"
 WORDS, LINES = 150, 20  # read in a minute
 OURS = ("card", "in-short", "quiz")  # ids of the cells that are written here
 KINDS = ("markdown", "code")
@@ -87,8 +88,18 @@ def closing_text(card: dict[str, Any]) -> str:
     return f"## In short\n\n{card['short']}\n\n" + "\n".join(lines)
 
 
+def readme() -> str:
+    """README, its table of chapters with the minutes of computing."""
+    text, minutes = README.read_text(encoding="utf-8"), _read("minutes.json")
+    for name, of in minutes.items():
+        last = re.compile(rf"(?<=\(notebooks/{name}\.ipynb\) )(\|.*\| ).*(?= \|$)", re.MULTILINE)
+        text = last.sub(rf"\g<1>{_waits(of)} min", text)
+    total = sum(of["computing"] for of in minutes.values())
+    return re.sub(r"\d+ in all", f"{total:.0f} in all", text)
+
+
 def main(record: Path | None = None, check: bool = False) -> int:
-    """Write the cells of every chapter.
+    """Write the cells of every chapter, and README's minutes.
 
     Args:
         record: A folder of executed notebooks: take the minutes from them first.
@@ -104,16 +115,23 @@ def main(record: Path | None = None, check: bool = False) -> int:
         print(f"{name}: {'not up to date' if check else 'written'}")
         if not check:
             _write(NOTEBOOKS / f"{name}.ipynb", with_card(name))
+    if readme() != README.read_text(encoding="utf-8"):
+        stale.append(README.name)
+        print(f"{README.name}: {'not up to date' if check else 'written'}")
+        if not check:
+            README.write_text(readme(), encoding="utf-8")
     return int(check and bool(stale))
 
 
 def _time(minutes: dict[str, float]) -> str:
-    computing = minutes["computing"]
-    waits = f"{computing:.0f}" if computing >= 1 else "less than 1"
     return (
-        f"about {minutes['reading']:.0f} minutes to read, and {waits} of computing (profile "
-        f"`laptop`, two cores)"
+        f"about {minutes['reading']:.0f} minutes to read, and {_waits(minutes)} of computing "
+        f"(profile `laptop`, two cores)"
     )
+
+
+def _waits(minutes: dict[str, float]) -> str:
+    return f"{minutes['computing']:.0f}" if minutes["computing"] >= 1 else "less than 1"
 
 
 def _cell(identity: str, source: str, kind: str = "markdown", **more: Any) -> Cell:

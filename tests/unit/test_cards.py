@@ -10,6 +10,9 @@ import pytest
 def kit(tmp_path, monkeypatch):
     """A kit of one chapter, without its cells."""
     monkeypatch.setattr(cards, "NOTEBOOKS", tmp_path)
+    monkeypatch.setattr(cards, "README", tmp_path / "README.md")
+    row = "| [03 MSL](notebooks/03_msl.ipynb) | after | every step | 5 min |"
+    (tmp_path / "README.md").write_text(f"{row}\n(Minutes; 5 in all.)", encoding="utf-8")
     card = {"title": "03 · MSL", "can": ["do it"], "needs": [["01", "01.ipynb"], ["time", ""]]}
     card |= {"short": "It works. It does.", "try": "Do more.", "sets": ["03_multi"]}
     write(tmp_path / "cards.json", {"03_msl": card})
@@ -34,7 +37,7 @@ def source(cell):
 
 def test_the_cells_are_written_once_and_then_are_up_to_date(kit, capsys):
     assert cards.main(check=True) == 1
-    assert capsys.readouterr().out == "03_msl: not up to date\n"
+    assert capsys.readouterr().out == "03_msl: not up to date\nREADME.md: not up to date\n"
     cards.main()
     assert [cell["id"] for cell in cells(kit)] == ["title", "card", "a", "in-short", "quiz"]
     assert cards.main(check=True) == 0
@@ -62,3 +65,6 @@ def test_minutes_come_from_an_executed_notebook(kit, tmp_path):
     minutes = json.loads((kit / "minutes.json").read_text(encoding="utf-8"))
     assert minutes == {"03_msl": {"computing": 2.5, "reading": 3}}  # 60 lines of code
     assert "about 3 minutes to read, and 2 of computing" in source(cells(kit)[1])
+    row, total = (kit / "README.md").read_text(encoding="utf-8").splitlines()
+    assert row == "| [03 MSL](notebooks/03_msl.ipynb) | after | every step | 2 min |"
+    assert total == "(Minutes; 2 in all.)"
