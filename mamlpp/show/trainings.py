@@ -81,8 +81,10 @@ def dataset(asked: str, *, here: bool) -> str:
 def _asked(
     recipes: Mapping[str, Recipe], train: TaskSampler, validation: TaskSampler, seeds: Sequence[int]
 ) -> dict[str, Any]:
+    # Not the pixels: another version of matplotlib draws its letters a little differently.
     tasks = [
-        [s.images.name, s.ways, s.shots, s.queries, s.seed, s.rotate] for s in (train, validation)
+        [s.images.dataset, s.images.split, s.ways, s.shots, s.queries, s.seed, s.rotate]
+        for s in (train, validation)
     ]
     plain = {name: recipe.as_dict() for name, recipe in recipes.items()}
     return json.loads(json.dumps({"recipes": plain, "seeds": list(seeds), "tasks": tasks}))

@@ -1,6 +1,7 @@
 """What a chapter shows instead of training it: recorded runs, if they are the same trainings."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -39,6 +40,21 @@ def test_recorded_runs_are_those_that_were_trained(asked, tmp_path, monkeypatch,
     assert all(torch.allclose(state[n], theirs[n], rtol=1e-3, atol=1e-4) for n in theirs)
     assert len(found.best(5)) == 2
     assert [best.iteration for best in found.kept] == [best.iteration for best in trained.kept]
+
+
+def test_a_record_is_shown_where_the_letters_are_drawn_a_little_differently(
+    asked, tmp_path, monkeypatch
+):
+    recipes, train, validation = asked
+    monkeypatch.setattr(trainings, "FOLDER", tmp_path)
+    monkeypatch.setenv(trainings.RECORD, "1")
+    trainings.runs("x", *asked, (3,), here=True)
+    monkeypatch.setattr(trainings, "train_seeds", lambda *_: pytest.fail("it is recorded"))
+    pixels = train.images.images.clone()
+    pixels[0, 0, 0, 0, 0] += 1
+    elsewhere = mamlpp.TaskSampler(replace(train.images, images=pixels), 2, 1, 1)
+    assert elsewhere.images.name != train.images.name
+    trainings.runs("x", recipes, elsewhere, validation, (3,), here=False)
 
 
 def test_a_record_says_what_made_it_and_a_broken_one_is_refused(asked, tmp_path, monkeypatch):
