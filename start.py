@@ -28,6 +28,7 @@ KIT = Path(__file__).resolve().parent
 OLDEST, NEWEST = (3, 11), (3, 13)
 NEEDED_BYTES = 3e9  # while packages are unpacked
 NOTEBOOK = "notebooks/00_start_here.ipynb"
+HELP = ("help", "-h", "--help")
 EXTRAS = {
     **dict.fromkeys(("exercises", "solutions", "handout", "grade"), "classroom"),
     **{"book": "book", "test": "dev", "check": "dev", "gpu": "dev"},
@@ -255,9 +256,9 @@ def start(name, arguments):
 def main(arguments):
     """Do what the command line says; return the exit status."""
     name, *rest = arguments or ["lab"]
-    if name in ("help", "-h", "--help") or (name == "setup" and rest):
+    if name in HELP or (name == "setup" and rest):  # setup has no options
         print(__doc__)
-        return 0 if name != "setup" or rest[0] in ("-h", "--help") else 2
+        return 0 if {name, *rest} & set(HELP) else 2
     if name != "setup" and not commands(name, rest):
         print(f"There is no command {name!r}: 'python start.py help' lists them.", file=sys.stderr)
         return 2
