@@ -151,14 +151,15 @@ class Alphabet:
             try:
                 drawn = self.images()
             except InputError:
-                drawn, words = _example(), "(nothing is drawn: built-in letters) "
+                drawn, words = _example(), "You drew nothing, so these are built-in letters. "
         said = self.probabilities(*drawn)
         name, sure = NAMES[int(said[-1].argmax())], 100 * said[-1].max().item()
         with matplotlib.rc_context():
             use_style()
             figure = _draw(*drawn, said)
         figure.suptitle(
-            f"{words}After {counted(len(said) - 1, 'step')} it says {name}, {sure:.0f} % sure"
+            f"{words}After {counted(len(said) - 1, 'step')} the network says {name}, "
+            f"{sure:.0f} % sure"
         )
         return figure
 
@@ -186,8 +187,8 @@ def _draw(support_x: Tensor, query_x: Tensor, said: Tensor) -> Figure:
         best = row.index(max(row))
         colours = ["#0173b2" if i == best else "#b0b0b0" for i in range(WAYS)]
         ax.bar(list(NAMES), [100 * p for p in row], color=colours)
-        ax.set(
-            title=f"after {counted(step, 'step')}", ylim=(0, 100), ylabel="" if step else "sure, %"
-        )
+        ax.set(title=f"after {counted(step, 'step')}", ylim=(0, 100))
+        if not step:
+            ax.set_ylabel("how sure, %\n(blue: its answer)")
         ax.title.set_fontsize(11)
     return figure

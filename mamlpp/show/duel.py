@@ -44,7 +44,7 @@ class Duel:
         buttons = [self._button(label) for label in range(self.ways)]
         again = ipywidgets.Button(description="start again", layout={"width": "auto"})
         again.on_click(lambda _: self.restart())
-        support = ipywidgets.HTML(as_image(_support_sheet(task), "one drawing of each class"))
+        support = ipywidgets.HTML(as_image(_sheet(*_support(task)), "one drawing of each class"))
         self.buttons = buttons
         row = ipywidgets.Box([*buttons, again], layout={"flex_flow": "row wrap", "display": "flex"})
         self.box = ipywidgets.VBox([support, self._query, row, self._said])
@@ -67,12 +67,14 @@ class Duel:
         return {name: _hits(said, self.truth) for name, said in rows.items()}
 
     def plot(self) -> Figure:
-        """Plot all drawings, and below each what you and the network said."""
+        """Plot the support set, then all drawings, and below each what you and the network said."""
         missing = len(self.truth) - len(self.answers)
         you: list[int | None] = [*self.answers, *[None] * missing]
         rows: dict[str, Any] = {"you": you, **self.network}
-        figure = Figure(figsize=(11, 2.9), dpi=90, layout="constrained", facecolor="white")
-        axes: Any = figure.subplots(2, len(self.truth), height_ratios=[1, 1.25])
+        figure = Figure(figsize=(11, 4.4), dpi=90, layout="constrained", facecolor="white")
+        parts: Any = figure.subfigures(2, 1, height_ratios=[1, 2])
+        above, below = parts
+        axes: Any = below.subplots(2, len(self.truth), height_ratios=[1, 1.25])
         for image, ax, truth in zip(self.images, axes[0], self.truth, strict=True):
             plot_image(image, ax).set_title(f"class {truth}", fontsize=9)
         for column, ax in enumerate(axes[1]):
@@ -82,6 +84,8 @@ class Duel:
                 _write_answer(said[column], self.truth[column], row, ax)
         for row, name in enumerate(rows):
             axes[1][0].text(-0.2, row + 0.5, name, ha="right", va="center", fontsize=10)
+        learned, titles = _support(self.task)
+        _draw_sheet(learned, [f"support: {title}" for title in titles], above)
         figure.suptitle(self.summary(), fontsize=11)
         return figure
 
@@ -128,19 +132,23 @@ def _write_answer(said: int | None, truth: int, row: int, ax: Axes) -> None:
     ax.text(0.5, row + 0.5, sign, ha="center", va="center", color=colour, fontsize=12)
 
 
-def _support_sheet(task: Task) -> Figure:
-    """The first support drawing of each class, in the order of the labels."""
+def _support(task: Task) -> tuple[Tensor, list[str]]:
+    """The first support drawing of each class, in the order of the labels, and their titles."""
     labels = range(int(task.support_y.max()) + 1)
     first = [int((task.support_y == label).nonzero()[0]) for label in labels]
-    return _sheet(task.support_x[first], [f"class {label}" for label in labels])
+    return task.support_x[first], [f"class {label}" for label in labels]
 
 
 def _sheet(images: Tensor, titles: list[str]) -> Figure:
     with matplotlib.rc_context():
         use_style()
         figure = Figure(figsize=(1.15 * len(images) + 0.3, 1.5), dpi=90, layout="constrained")
-        for ax, image, title in zip(
-            figure.subplots(1, len(images), squeeze=False)[0], images, titles, strict=True
-        ):
-            plot_image(image, ax).set_title(title, fontsize=10)
+        _draw_sheet(images, titles, figure)
     return figure
+
+
+def _draw_sheet(images: Tensor, titles: list[str], figure: Any) -> None:
+    """Draw a row of images with titles into a figure or a part of one."""
+    row = figure.subplots(1, len(images), squeeze=False)[0]
+    for ax, image, title in zip(row, images, titles, strict=True):
+        plot_image(image, ax).set_title(title, fontsize=10)

@@ -42,6 +42,7 @@ COLOURS = {
     "MAML, quick": "#5fa8d3",
     "MAML++, quick": "#e0906a",
     "no meta-learning": _PALETTE[7],
+    "random weights": _PALETTE[7],
     "joint training": _PALETTE[5],
     "nearest pixels": _PALETTE[8],
     "truth": "#333333",
@@ -144,7 +145,8 @@ def plot_task(
     `task` has N classes with K support and Q query images each, ordered by class as a `TaskSampler`
     returns them. With `predictions` `[N·Q]`, each query image is labelled with its prediction.
     `shuffle` is the seed of a random order of each row of queries, so that their place does not
-    give their class away; without it they stand below their class.
+    give their class away; a wrong prediction is then followed by the true class. Without it they
+    stand below their class.
     """
     ways = int(task.support_y.max()) + 1
     support = task.support_x.unflatten(0, (ways, -1)).transpose(0, 1)  # [K, N, C, H, W]
@@ -160,7 +162,10 @@ def plot_task(
         order = torch.arange(ways) if shuffle is None else torch.randperm(ways, generator=draw)
         labels = None if said is None else said[order].tolist()
         row = axes[len(support) + index]
-        plot_task_row(images[order.to(images.device)], row, "query", labels, order.tolist())
+        classes = None if shuffle is None else order.tolist()
+        plot_task_row(images[order.to(images.device)], row, "query", labels, classes)
+    if shuffle is not None:
+        axes[len(support)][ways // 2].set_title("in random order", fontsize=11)
     for label, ax in enumerate(axes[0]):
         ax.set_title(f"class {label}", fontsize=11)
     return figure
@@ -172,13 +177,16 @@ def plot_task_row(
 ) -> Sequence[Axes]:  # fmt: skip
     """Plot one image per class `[N, C, H, W]`, labelled with `predictions` if given.
 
-    `classes` are their true classes: 0 … N-1 unless given.
+    `classes` are their true classes: 0 … N-1 unless given. Where they are, the label of a wrong
+    prediction names the true class too.
     """
-    classes = range(len(images)) if classes is None else classes
     for column, (image, ax) in enumerate(zip(images, axes, strict=True)):
         plot_image(image, ax)
         if predictions is not None:
-            _label_prediction(predictions[column], classes[column], ax)
+            label = column if classes is None else classes[column]
+            _label_prediction(predictions[column], label, ax)
+            if classes is not None and predictions[column] != label:
+                ax.set_xlabel(f"{ax.get_xlabel()}\n(it is class {label})")
     axes[0].set_ylabel(name, rotation=0, ha="right", va="center")
     return axes
 

@@ -320,15 +320,19 @@ def plot_landscape(
     `arrows` are the descent directions of each method at the start; only their direction is shown.
     """
     axis = np.linspace(-extent, extent, len(losses[0]))
-    tasks = zip(losses, paths, ("#5b8fb9", "#b98a3e"), "AB", strict=True)
-    for loss, path, colour, name in tasks:
+    tasks = zip(losses, paths, (("#444444", "-"), ("#8a8a8a", "--")), "AB", strict=True)
+    for loss, path, (colour, linestyle), name in tasks:
         levels = loss.min() + 0.12 * (1 + np.arange(9)) ** 2
-        ax.contour(axis, axis, loss, levels=levels, colors=colour, linewidths=0.9, alpha=0.8)
-        ax.plot(*path.T, ".-", color=colour, linewidth=2, markersize=7)
+        style = {"colors": colour, "linestyles": linestyle, "linewidths": 0.8, "alpha": 0.6}
+        ax.contour(axis, axis, loss, levels=levels, **style)
+        ax.plot(*path.T, "o-", color=colour, linewidth=1.5, markersize=6)
         row, column = np.unravel_index(loss.argmin(), loss.shape)
-        ax.text(
-            axis[column], axis[row], name, color=colour, fontsize=15, fontweight="bold",
-            ha="center", va="center",
+        lowest = axis[column], axis[row]
+        ax.plot(*lowest, "x", color=colour, markersize=9, markeredgewidth=2.5)
+        box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1}
+        ax.annotate(
+            name, lowest, (11, 11), textcoords="offset points", color=colour, fontsize=15,
+            fontweight="bold", ha="center", va="center", bbox=box,
         )  # fmt: skip
     for (name, direction), linestyle in zip(arrows.items(), ("-", "--", ":"), strict=True):
         _draw_arrow(paths[0][0], direction, name, linestyle, ax)

@@ -92,7 +92,7 @@ def test_characters_are_drawn_with_keys_and_with_the_mouse(opened):
     opened.page.mouse.move(area["x"] + 100, area["y"] + 100, steps=8)
     opened.page.mouse.up()
     button.press("Enter")
-    status.get_by_alt_text("it says").wait_for()
+    status.get_by_alt_text("the network says").wait_for()
 
     opened.run(DRAWN)
     assert "[1, 1, 1, 1, 1, 1]" in opened.text(DRAWN)

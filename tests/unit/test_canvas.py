@@ -51,7 +51,7 @@ def test_the_pads_still_to_be_drawn_are_named():
     alphabet.pads.drawings = [CROSS, BAR, [], TEE, ELL, []]
     alphabet.button.click()
     assert "still to draw: character C, one of them again" in alphabet._result.value
-    assert "nothing is drawn" in alphabet.plot().get_suptitle()
+    assert "You drew nothing" in alphabet.plot().get_suptitle()
 
 
 @pytest.mark.parametrize("again", range(5))
@@ -64,7 +64,7 @@ def test_the_network_names_each_of_five_plain_characters(again):
     assert torch.allclose(said.sum(1), torch.ones(len(said)))
     assert said[-1].argmax() == again
     alphabet.button.click()
-    assert f"it says {canvas.NAMES[again]}" in alphabet._result.value
+    assert f"the network says {canvas.NAMES[again]}" in alphabet._result.value
 
 
 def scanned(strokes, path):
@@ -86,7 +86,7 @@ def test_the_network_names_a_scan(tmp_path):
     assert (support.shape, query.shape) == ((5, 1, 28, 28), (1, 1, 28, 28))
     top, bottom, *_ = ink(support[1])
     assert 16 <= bottom - top + 1 <= 20
-    assert "it says D" in canvas.Alphabet().plot((support, query)).get_suptitle()
+    assert "the network says D" in canvas.Alphabet().plot((support, query)).get_suptitle()
 
 
 # The weights

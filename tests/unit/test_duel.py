@@ -67,5 +67,7 @@ def test_the_plot_has_each_answer_with_its_sign(game):
         press(game, label)
     figure = game.plot()
     assert figure.get_suptitle().startswith("you: 10 of 10   network before: ")
-    below = figure.axes[duel.DRAWINGS :]
+    below = figure.axes[duel.DRAWINGS : 2 * duel.DRAWINGS]
     assert [ax.texts[0].get_text() for ax in below] == [f"✓ {label}" for label in game.truth]
+    support = figure.axes[2 * duel.DRAWINGS :]
+    assert [ax.get_title() for ax in support] == [f"support: class {label}" for label in range(5)]

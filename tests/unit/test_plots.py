@@ -98,6 +98,15 @@ def test_shuffled_queries_keep_their_classes_and_their_predictions(task):
         np.testing.assert_array_equal(picture, in_order[place].images[0].get_array())
 
 
+def test_a_wrong_prediction_of_a_shuffled_query_names_the_true_class(task):
+    wrong = (task.query_y + 1) % WAYS
+    labels = [
+        ax.get_xlabel() for ax in plots.plot_task(task, wrong, shuffle=3).axes[WAYS * SHOTS :]
+    ]
+    expected = [f"✗ class {(label + 1) % WAYS}\n(it is class {label})" for label in range(WAYS)]
+    assert sorted(labels) == sorted(expected)
+
+
 def cells(figure, rows):
     return np.array(figure.axes).reshape(rows, WAYS)
 
