@@ -83,7 +83,8 @@ def record() -> None:
 
 def _pair(numbers: Sequence[float], unit: str) -> str:
     one, other = (f"{number:.1f}" if abs(number) >= 10 else f"{number:.3g}" for number in numbers)
-    return f"{one} against {other}{' ' * bool(unit)}{unit}"
+    space = " " if unit and not unit.startswith("-") else ""
+    return f"{one} against {other}{space}{unit}"
 
 
 def _chapter() -> str:

@@ -176,7 +176,7 @@ def _draw_schedules(trainer: Trainer, figure: Figure) -> None:
     weights.set(xlabel="", ylabel="loss weight", title="Current schedules")
     schedule_plots.plot_order(recipe, rate)
     schedule_plots.plot_outer_rate(recipe, rate, recipe.epochs)
-    rate.set_ylabel("meta rate β")
+    rate.set_ylabel("outer rate β")
     rate.ticklabel_format(axis="y", scilimits=(0, 0))
     rate.yaxis.offsetText.set_fontsize(8)
     rate.legend(loc="lower left", fontsize=8)

@@ -1,7 +1,6 @@
 """Recorded results (`mamlpp.load_result`), drawn: trainings played again, cures, maps of rates."""
 
 from collections.abc import Sequence
-from itertools import pairwise
 
 import ipywidgets  # type: ignore[import-untyped]
 import numpy as np
@@ -98,7 +97,7 @@ def _draw(runs: Sequence[RecordedRun], step: int) -> Picture:
 
 
 def _words(runs: Sequence[RecordedRun], step: int) -> list[str]:
-    """For each method the latest validation accuracies, and the largest jump of the gradient."""
+    """For each method the latest validation accuracies, and the largest spike of the gradient."""
     words = []
     for recipe in dict.fromkeys(run.cell.recipe for run in runs):
         rows = [
@@ -108,14 +107,10 @@ def _words(runs: Sequence[RecordedRun], step: int) -> list[str]:
         ]
         judged = [[r for r in some if "validation_accuracy" in r] for some in rows]
         latest = [f"{100 * some[-1]['validation_accuracy']:.0f}" for some in judged if some]
-        jumps = [
-            after["gradient_norm"] / before["gradient_norm"]
-            for some in rows
-            for before, after in pairwise(some)
-            if before["gradient_norm"] > 0
-        ]
-        jump = f", the gradient grew up to {max(jumps):.0f}-fold at once" if jumps else ""
-        words.append(f"{METHODS[recipe]} {', '.join(latest) or '–'} %{jump}")
+        norms = [[row["gradient_norm"] for row in some] for some in rows if some]
+        spikes = [max(run) / np.median(run) for run in norms if np.median(run) > 0]
+        spike = f", largest gradient {max(spikes):.0f} times the median" if spikes else ""
+        words.append(f"{METHODS[recipe]} {', '.join(latest) or '–'} %{spike}")
     return words
 
 

@@ -63,8 +63,8 @@ def test_the_slider_changes_the_picture_and_its_words():
     explorer = LivePanel.replay(RUNS)
     png, words = explorer.picture()
     assert words == (
-        "Recorded, meta-step 40: MAML 20 %, the gradient grew up to 30-fold at once; "
-        "MAML++ 80 %, the gradient grew up to 2-fold at once."
+        "Recorded, meta-step 40: MAML 20 %, largest gradient 20 times the median; "
+        "MAML++ 80 %, largest gradient 2 times the median."
     )
     explorer.controls["step"].value = 20
     earlier, words = explorer.picture()
