@@ -164,16 +164,16 @@ def run_all(notebooks: list[Path], folder: Path, parameters: Mapping[str, object
     with tqdm(notebooks, unit="notebook") as bar:
         for path in bar:
             bar.set_description(path.stem)
-            own = parameters if is_chapter(path) else {}
-            results.append(_run_one(path, folder / path.name, own))
+            results.append(_run_one(path, folder / path.name, for_notebook(path, parameters)))
             if results[-1].error:
                 tqdm.write(results[-1].error)
     return results
 
 
-def is_chapter(path: Path) -> bool:
-    """Whether a notebook is a chapter, which has a profile; the others compute for seconds."""
-    return path.name[0].isdigit()
+def for_notebook(path: Path, parameters: Mapping[str, object]) -> dict[str, object]:
+    """Return those of the parameters that the notebook has: some have no profile, or none."""
+    known = papermill.inspect_notebook(_literal(path))
+    return {name: value for name, value in parameters.items() if name in known}
 
 
 def _run_one(path: Path, output: Path, parameters: Mapping[str, object]) -> Result:

@@ -17,12 +17,12 @@ import pytest
 from cards import OURS, with_card
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
-from walkthrough import NOTEBOOKS, NotebookError, is_chapter, main, run_notebook
+from walkthrough import NOTEBOOKS, NotebookError, for_notebook, main, run_notebook
 
 from book import alternative_text
 
 PATHS = sorted(NOTEBOOKS.glob("*.ipynb"))
-CHAPTERS = [path for path in PATHS if is_chapter(path)]
+CHAPTERS = [path for path in PATHS if path.name[0].isdigit()]
 PARAMETERS = {"profile", "dataset", "seed"}
 # The chapter that trains in as many processes as there are cores: they take seconds to start.
 BY_SEVERAL_PROCESSES = "02_training_instability"
@@ -41,7 +41,7 @@ by_chapter = pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.ste
 def test_runs_in_the_smoke_profile(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     if path.stem != BY_SEVERAL_PROCESSES:
         monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")
-    parameters = {"profile": "smoke", "dataset": "glyphs"} if is_chapter(path) else {}
+    parameters = for_notebook(path, {"profile": "smoke", "dataset": "glyphs"})
     try:
         run_notebook(path, tmp_path / path.name, parameters, seconds_per_cell=300)
     except NotebookError as error:
@@ -163,7 +163,7 @@ CHAPTER_RULES: list[Rule] = [parameter_faults]
 
 @by_name
 def test_follows_the_rules_for_stored_notebooks(path: Path):
-    rules = RULES + CHAPTER_RULES if is_chapter(path) else RULES
+    rules = RULES + CHAPTER_RULES if path in CHAPTERS else RULES
     assert faults(stored(path), path.parent, rules) == {}
 
 
