@@ -33,20 +33,22 @@ def expect(
 ) -> bool:  # fmt: skip
     """Check that one number is above another, print a line about it, and keep it in the ledger.
 
-    Above by more than a `margin`, in the same unit. Of several seeds the means are compared. `unit`
-    follows the numbers; "%" means that they are fractions. `paper` is what the paper says of it,
-    and `why` a reason for which it may turn out otherwise. Raises `AssertionError` where it does
-    not hold and `must`.
+    Above by more than a `margin`, in the same unit. Of several seeds the means are compared, and
+    the line says where a seed of the one is not above every seed of the other. `unit` follows the
+    numbers; "%" means that they are fractions. `paper` is what the paper says of it, and `why` a
+    reason for which it may turn out otherwise. Raises `AssertionError` where it does not hold and
+    `must`.
     """
     scale = 100 if unit == "%" else 1
     here = [scale * float(np.mean(x)) for x in (higher, lower)]
     holds = here[0] > here[1] + scale * margin
+    overlap = bool(holds and np.min(higher) <= np.max(lower))
     about = {"chapter": _chapter(), "claim": claim, "paper": paper}
-    _keep(about | {"here": here, "unit": unit, "holds": holds})
-    ours = _recorded().get(claim)
-    words = f"{_pair(here, unit)}" + (f" (ours: {_pair(ours['here'], unit)})" if ours else "")
+    _keep(about | {"here": here, "unit": unit, "holds": holds, "overlap": overlap})
+    words, ours = _pair(here, unit), _ours(claim, unit)
+    words += f" (ours: {ours})" if ours not in ("–", words) else ""
     if holds:
-        print(f"✓ {claim}. It holds here: {words}.")
+        print(f"✓ {claim}. It holds here: {words}{', but the seeds overlap' * overlap}.")
     else:
         reason = f" {why[0].upper()}{why[1:]}." if why else ""
         print(f"✗ {claim}? It does not hold here: {words}.{reason}")
@@ -67,9 +69,9 @@ def ledger() -> pandas.DataFrame:
                 "chapter": about.get("chapter", ""),
                 "claim": claim,
                 "the paper": about["paper"] or "–",
-                "ours": _pair(ours[claim]["here"], unit) if claim in ours else "–",
+                "ours": _ours(claim, unit),
                 "yours": "not run" if own is None else _pair(own["here"], unit),
-                "holds": "" if own is None else "yes" if own["holds"] else "no",
+                "holds": "" if own is None else _verdict(own),
             }
         )
     return pandas.DataFrame(rows, columns=COLUMNS)
@@ -81,8 +83,25 @@ def record() -> None:
     RECORDED.write_text(text + "\n", encoding="utf-8")
 
 
+def _ours(claim: str, unit: str) -> str:
+    ours = _recorded().get(claim)
+    return _pair(ours["here"], unit) if ours else "–"
+
+
+def _verdict(own: dict[str, Any]) -> str:
+    if not own["holds"]:
+        return "no"
+    return "yes, but seeds overlap" if own.get("overlap") else "yes"
+
+
+def _short(number: float) -> str:
+    if abs(number) >= 1000:
+        return f"{number:,.0f}"
+    return f"{number:.1f}" if abs(number) >= 10 else f"{number:.3g}"
+
+
 def _pair(numbers: Sequence[float], unit: str) -> str:
-    one, other = (f"{number:.1f}" if abs(number) >= 10 else f"{number:.3g}" for number in numbers)
+    one, other = map(_short, numbers)
     space = " " if unit and not unit.startswith("-") else ""
     return f"{one} against {other}{space}{unit}"
 

@@ -34,6 +34,24 @@ def test_a_claim_that_must_hold_fails_where_it_does_not():
         claims.expect("A is above B", 0.1, 0.2)
 
 
+def test_seeds_that_overlap_are_said_so_and_equal_numbers_are_said_once(capsys):
+    claims.expect("A is above B", [0.7, 0.9], [0.6, 0.71])
+    claims.record()
+    claims.expect("A is above B", [0.7, 0.9], [0.6, 0.71])
+    claims.expect("all seeds", [0.7, 0.9], [0.6, 0.69])
+    assert capsys.readouterr().out.splitlines() == [
+        "✓ A is above B. It holds here: 80.0 against 65.5 %, but the seeds overlap.",
+        "✓ A is above B. It holds here: 80.0 against 65.5 %, but the seeds overlap.",
+        "✓ all seeds. It holds here: 80.0 against 64.5 %.",
+    ]
+    assert list(claims.ledger()["holds"]) == ["yes, but seeds overlap", "yes"]
+
+
+def test_large_numbers_are_grouped(capsys):
+    claims.expect("more flips", 123459, 2, unit="")
+    assert "123,459 against 2." in capsys.readouterr().out
+
+
 def test_a_margin_is_part_of_the_claim(capsys):
     assert claims.expect("A", 0.30, 0.19, margin=0.1)
     assert not claims.expect("A", 0.28, 0.19, margin=0.1, must=False)
