@@ -35,7 +35,7 @@ COLOURS = {
     "MAML + MSL": _PALETTE[2],
     "MAML + DA": _PALETTE[4],
     "MAML + BNRS + BNWB": "#a3195b",
-    "MAML + LSLR": _PALETTE[6],
+    "MAML + LSLR": "#8811dd",
     "MAML + CA": "#8c6d1f",
     "Meta-SGD": "#5c5c8a",
     "MAML++": _PALETTE[3],

@@ -21,7 +21,7 @@ from matplotlib.axes import Axes
 from mamlpp.errors import InputError
 from mamlpp.show.html import show_widget
 
-COLOUR = "#d55e00"
+COLOUR = "black"  # no method has it
 
 
 class Guess:
@@ -103,7 +103,7 @@ def plot_guess(
         ax.axhline(number, color=COLOUR, linestyle="--", linewidth=1.5, label=guess.label)
     else:
         place = (x, number) if y is None else (number, y)
-        ax.plot(*place, "D", color=COLOUR, markersize=9, zorder=5, label=guess.label)
+        ax.plot(*place, "D", color=COLOUR, mfc="white", mew=2, ms=9, zorder=5, label=guess.label)
     ax.legend()
     return ax
 

@@ -267,13 +267,13 @@ def plot_norm_statistics(
     """Plot mean ± standard deviation of one feature, each `[S + 1]`, after 0 … S inner steps.
 
     `actual` are the statistics of the task's images (dots); `used` are those that batch norm
-    normalises by (line and band).
+    normalises by (line and band, in the colour of `plot_normalised`).
     """
     mean, deviation = map(_to_numpy, actual)
     line, band = map(_to_numpy, used)
     steps = np.arange(len(mean))
-    ax.fill_between(steps, line - band, line + band, color=COLOURS["first-order MAML"], alpha=0.25)
-    ax.plot(steps, line, color=COLOURS["first-order MAML"], label="used at evaluation")
+    ax.fill_between(steps, line - band, line + band, color=COLOURS["MAML++"], alpha=0.25)
+    ax.plot(steps, line, color=COLOURS["MAML++"], label="chosen statistics")
     ax.errorbar(
         steps, mean, deviation, fmt="o", color=COLOURS["MAML"], capsize=4, label="of this task"
     )
