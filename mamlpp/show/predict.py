@@ -21,7 +21,7 @@ from matplotlib.axes import Axes
 from mamlpp.errors import InputError
 from mamlpp.show.html import show_widget
 
-COLOUR = "#d55e00"
+COLOUR = "#000000"  # of no method
 
 
 class Guess:
