@@ -166,7 +166,7 @@ def _draw_diagnosis(trainer: Trainer, figure: Figure) -> None:
         ax.set_axis_off()
         return
     plot_gradient_heatmap(trainer.diagnosis, ax)
-    ax.set_title(f"Gradient along the inner loop at epoch {trainer.diagnosis.epoch:.2f}")
+    ax.set_title(f"Gradient after each inner step, at epoch {trainer.diagnosis.epoch:.2f}")
 
 
 def _draw_schedules(trainer: Trainer, figure: Figure) -> None:
@@ -181,7 +181,7 @@ def _draw_schedules(trainer: Trainer, figure: Figure) -> None:
     rate.yaxis.offsetText.set_fontsize(8)
     rate.legend(loc="lower left", fontsize=8)
     for ax in (weights, rate):
-        ax.axvline(trainer.epoch, color="#d62728", linewidth=2)
+        ax.axvline(trainer.epoch, color="#d62728", linewidth=2, clip_on=False)
 
 
 def describe_progress(trainer: Trainer) -> str:

@@ -19,7 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
-from matplotlib.ticker import LogFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import Locator, LogFormatter, LogLocator, MaxNLocator, NullLocator
 from torch import Tensor
 
 from mamlpp.diagnostics import Diagnosis
@@ -106,15 +106,21 @@ def plain_ticks(ax: Axes) -> Axes:
         ):
             continue
         if scale == "log":
-            low, high = sorted(axis.get_view_interval())
-            decades = np.log10(high / low)
-            subs = (1, 2, 5) if decades < 2.5 else (1, 3) if decades < 4.5 else (1,)
-            axis.set_major_locator(
-                MaxNLocator(5) if decades < 0.7 else LogLocator(subs=subs, numticks=20)
-            )
+            axis.set_major_locator(_plain_locator(*sorted(axis.get_view_interval())))
         axis.set_minor_locator(NullLocator())
         axis.set_major_formatter("{x:g}")
     return ax
+
+
+def _plain_locator(low: float, high: float) -> Locator:
+    """Where an axis from `low` to `high`, logarithmic, has its ticks: at numbers of one digit."""
+    decades = np.log10(high / low)
+    if decades < 0.3:
+        return MaxNLocator(5)
+    for most, subs in ((0.7, (1, 1.5, 2, 3, 4, 6)), (1.3, (1, 2, 3, 5)), (2.5, (1, 2, 5))):
+        if decades < most:
+            return LogLocator(subs=subs, numticks=20)
+    return LogLocator(subs=(1, 3) if decades < 4.5 else (1,), numticks=20)
 
 
 def in_percent(axis: Axis) -> Axis:
@@ -321,9 +327,12 @@ def plot_gradient_heatmap(
         image.set_clim(*np.log10(limits))
     elif not logs.count():
         image.set_clim(0, 1)
-    ax.figure.colorbar(
+    bar = ax.figure.colorbar(
         image, ax=ax, label="the gradient's 2-norm", format=lambda log, _: f"{10**log:.2g}"
     )
+    low, high = 10 ** np.array(image.get_clim())
+    ticks = _plain_locator(low, high).tick_values(low, high)
+    bar.set_ticks([float(np.log10(tick)) for tick in ticks if low <= tick <= high])
     shades = np.ma.filled(image.norm(logs), 1.0)
     for (step, layer), norm in np.ndenumerate(norms):
         _write_norm(norm, (layer, step), "white" if shades[step, layer] < 0.6 else "black", ax)
@@ -412,7 +421,7 @@ def plot_calibration(evaluation: Evaluation, ax: Axes) -> Axes:
     # Below the axes, because bars may cover any part of them.
     blue = Patch(color=_PALETTE[0], label="accuracy (paler: fewer queries)")
     handles = [blue, *ax.get_legend_handles_labels()[0]]
-    ax.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.15), frameon=False)
+    ax.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.2), frameon=False)
     return ax
 
 

@@ -147,12 +147,15 @@ def plot_leave_one_out(
     """Test accuracy with each improvement added to MAML, and left out of MAML++.
 
     One of `axes` for each outer rate; a dot for a seed, a bar at the mean, and a line at the means
-    of MAML and of MAML++ themselves. `without` has the recipes "maml++-without-lslr" and so on.
+    of MAML and of MAML++ themselves, over the seeds that `without` has. Its recipes are
+    "maml++-without-lslr" and so on.
     """
     rates = sorted({run.cell.settings.outer_rate or 0.0 for run in without.runs})
+    seeds = {run.cell.seed for run in without.runs}
     for ax, rate in zip(axes, rates, strict=True):
         for recipe in ("maml", "maml++"):
-            mean = float(100 * np.mean(cure_accuracies(cures, recipe, rate)))
+            own = _by_seed(cures, recipe, rate)
+            mean = float(100 * np.mean([own[seed] for seed in seeds & own.keys()]))
             ax.axvline(mean, color=COLOURS[METHODS[recipe]], linestyle=":", label=METHODS[recipe])
         for row, name in enumerate(IMPROVEMENTS):
             added = cure_accuracies(cures, f"maml+{name}", rate)

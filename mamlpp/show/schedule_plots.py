@@ -138,7 +138,7 @@ def plot_timeline(recipe: Recipe, axes: Sequence[Axes]) -> None:
     """Plot query-loss weights, outer rate, and derivative order with cost, below each other."""
     losses, rate, cost = axes
     plot_step_weights(recipe, losses, until=recipe.epochs)
-    losses.set(ylabel="query\nlosses", yticks=(0, 0.5, 1))
+    losses.set(ylabel="weights of\nthe query\nlosses", yticks=(0, 0.5, 1))
     plot_outer_rate(recipe, rate, until=recipe.epochs)
     rate.set(
         ylabel="outer\nrate β", yticks=(0, (recipe.outer_rate or 0) / 2, recipe.outer_rate or 0)

@@ -786,7 +786,11 @@ def _constants(recipe: Recipe) -> dict[str, str]:
     """Return the properties of a recipe that do not change over the epochs."""
     counts = network_rate_counts(recipe.filters, recipe.inner_steps)
     name = {"fixed": "MAML", "lslr": "LSLR", "meta-sgd": "Meta-SGD"}[recipe.inner_rule]
-    sets = {"shared": "1 set", "per_step": f"{recipe.inner_steps + 1} sets", "batch": "none kept"}
+    sets = {
+        "shared": "1 set",
+        "per_step": f"{recipe.inner_steps + 1} sets (steps 0 … {recipe.inner_steps})",
+        "batch": "none kept",
+    }
     return {
         "Inner steps": str(recipe.inner_steps),
         "Inner rates": "1 α, fixed" if name == "MAML" else f"{counts[name]:,} α, learned",
