@@ -364,7 +364,6 @@ class Sweep:
 
     def _run(self, cells: list[sweep.Cell], directory: Path) -> None:
         from mamlpp.run import sweep
-        from mamlpp.show import tables
 
         # Here, so that missing data is reported once, and data is downloaded and decoded once.
         for name, split in itertools.product(sorted({cell.dataset for cell in cells}), SPLITS):
@@ -376,6 +375,8 @@ class Sweep:
         )
         with engine:
             failed = sweep.run_sweep(cells, directory, engine.submit)
+        from mamlpp.show import tables  # now: what draws takes a second to be imported
+
         for table in tables.sweep_tables(cells, directory):
             say("\n" + tables.as_text(table))
         if failed:

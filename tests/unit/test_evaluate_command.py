@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from datetime import UTC, datetime
 
 import pytest
@@ -20,10 +21,9 @@ def noise(dataset, split):
     return mamlpp.ImageSet(images, (*"abcdef",), dataset, split)
 
 
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
     """The folder of a run of three epochs, which keeps three checkpoints."""
-    monkeypatch.setattr(cli, "load_images", noise)
     recipe = mamlpp.RECIPES["maml++"].with_(
         **{"filters": 4, "inner_steps": STEPS, "meta_batch": 1},
         **{"epochs": EPOCHS, "iterations_per_epoch": 1, "validation_tasks": 2},
@@ -31,8 +31,16 @@ def folder(tmp_path, monkeypatch):
     train, validation = (
         mamlpp.TaskSampler(noise("glyphs", split), 3, 1, 2) for split in ("train", "validation")
     )
-    mamlpp.Trainer(recipe, train, validation, tmp_path / "run").fit()
-    return tmp_path / "run"
+    directory = tmp_path_factory.mktemp("trained")
+    mamlpp.Trainer(recipe, train, validation, directory).fit()
+    return directory
+
+
+@pytest.fixture
+def folder(trained, tmp_path, monkeypatch):
+    """A copy of that folder."""
+    monkeypatch.setattr(cli, "load_images", noise)
+    return shutil.copytree(trained, tmp_path / "run")
 
 
 @pytest.fixture

@@ -1,10 +1,12 @@
 """Evaluation: scores, readings, ensembles, calibration and JSON."""
 
+import copy
 import dataclasses
 import itertools
 import json
 import math
 import statistics
+from functools import cache
 
 import pytest
 import torch
@@ -18,25 +20,26 @@ WAYS = 3
 PLUS_PLUS = {"norm_statistics": "per_step", "norm_weights": "per_step", "inner_rule": "lslr"}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def images():
     draw = torch.Generator().manual_seed(0)
     noise = torch.randint(0, 256, (8, 4, 1, 16, 16), generator=draw, dtype=torch.uint8)
     return mamlpp.ImageSet(noise, (*"abcdefgh",), "noise", "test")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def make_run(images):
-    """A run of four meta-steps with a validation after each."""
+    """A copy of a run of four meta-steps with a validation after each; each is trained once."""
     small = {"filters": 4, "meta_batch": 1, "iterations_per_epoch": 1, "validation_tasks": 2}
 
-    def make(**settings):
+    @cache
+    def trained(**settings):
         recipe = mamlpp.RECIPES["maml"].with_(**small | {"epochs": 4} | settings)
         sampler = mamlpp.TaskSampler(images, WAYS, shots=1, queries=2)
         other = mamlpp.ImageSet(images.images.flip(-1), images.class_names, "noise", "validation")
         return mamlpp.Trainer(recipe, sampler, mamlpp.TaskSampler(other, WAYS, 1, 2)).fit()
 
-    return make
+    return lambda **settings: copy.deepcopy(trained(**settings))
 
 
 @pytest.fixture

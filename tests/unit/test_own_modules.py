@@ -1,45 +1,21 @@
 """MAML++ of one's own modules, as a user writes it: with the functions alone, without a trainer."""
 
+import re
+from pathlib import Path
+
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.func import functional_call
 
 import mamlpp
-from mamlpp import schedules
 from mamlpp.inner_rates import LSLR, FixedRate
 from mamlpp.maml import inner_loop, task_loss
 
-# An MLP on sine waves: the README's "MAML++ of your own module" --------------------------------
+# An MLP on sine waves: the snippet "MAML++ of your own module" of the book's page -----------------
 
-
-def sine_network(seed):
-    torch.manual_seed(seed)
-    return nn.Sequential(
-        nn.Linear(1, 40), nn.Tanh(), nn.Linear(40, 40), nn.Tanh(), nn.Linear(40, 1)
-    )
-
-
-def train_maml_plus_plus(network, waves, epochs=15, iterations=30, steps=3):
-    """The whole outer loop: LSLR, multi-step loss, derivative-order and cosine annealing."""
-
-    def model(weights, x, step):
-        return functional_call(network, weights, (x,))
-
-    weights = dict(network.named_parameters())
-    rule = LSLR(weights, steps, rate=0.1)
-    optimizer = torch.optim.Adam([*network.parameters(), *rule.parameters()])
-    for iteration in range(epochs * iterations):
-        epoch = iteration / iterations
-        step_weights = schedules.step_weights(steps, msl_epochs=3, msl_floor=0.0, epoch=epoch)
-        second_order = schedules.second_order(second_order_from=3, epoch=epoch)
-        optimizer.param_groups[0]["lr"] = schedules.outer_rate(1e-2, 1e-4, epochs, epoch)
-        optimizer.zero_grad()
-        for task in waves.sample(4):
-            loss, _ = task_loss(model, weights, task, step_weights, rule, second_order, F.mse_loss)
-            (loss / 4).backward()
-        optimizer.step()
-    return model, weights, rule
+PAGE = Path(__file__).resolve().parents[2] / "book" / "library.md"
 
 
 def train_jointly(network, waves, iterations=600):
@@ -52,7 +28,7 @@ def train_jointly(network, waves, iterations=600):
         optimizer.step()
 
 
-def error(model, weights, rule, steps, tasks=100):
+def error(model, weights, rule, steps, tasks=50):
     """Mean squared error on new waves after `steps` inner steps on ten points of each."""
     losses = []
     for task in mamlpp.SinusoidSampler(shots=10, queries=50, seed=1).sample(tasks):
@@ -62,20 +38,30 @@ def error(model, weights, rule, steps, tasks=100):
     return sum(losses) / tasks
 
 
-def test_an_mlp_learns_to_learn_waves():
-    model, weights, rule = train_maml_plus_plus(sine_network(0), mamlpp.SinusoidSampler(seed=0))
+def test_an_mlp_learns_to_learn_waves(capsys: pytest.CaptureFixture[str]):
+    snippets = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    [snippet] = [code for code in snippets if "functional_call" in code]
+    names: dict = {}
+    exec(compile(snippet, PAGE.name, "exec"), names)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3
+    for line in lines:
+        before, *_, after = map(float, line.partition(":")[2].split())
+        assert after < before
+
+    model, weights, rule = (names[name] for name in ("model", "weights", "rule"))
     mine = error(model, weights, rule, 3)
     assert mine < 0.5 * error(model, weights, rule, 0)
     assert rule.rates.std() > 0.01  # they began equal
 
-    joint = sine_network(0)
+    joint = names["sine_network"](0)
     train_jointly(joint, mamlpp.SinusoidSampler(seed=0))
 
     def joint_model(weights, x, step):
         return functional_call(joint, weights, (x,))
 
     start, rates = dict(joint.named_parameters()), (0.005, 0.02, 0.05, 0.1)
-    theirs = min(error(joint_model, start, FixedRate(rate), 3, tasks=30) for rate in rates)
+    theirs = min(error(joint_model, start, FixedRate(rate), 3, tasks=20) for rate in rates)
     assert mine < 0.5 * theirs
 
 

@@ -121,7 +121,8 @@ def test_workers_exit_when_their_parent_is_killed():
     here = Path(__file__)
     parent = subprocess.Popen(
         [sys.executable, "-c", PARENT, str(here.parent)],
-        env=os.environ | {"PYTHONPATH": str(here.parents[2])},
+        env=os.environ
+        | {"PYTHONPATH": os.pathsep.join([str(here.parents[2]), os.environ["PYTHONPATH"]])},
         stderr=subprocess.DEVNULL,
     )
     deadline, busy = time.monotonic() + 60, []
