@@ -21,8 +21,8 @@ from mamlpp.checks.set_3_multi_step_loss import curriculum, lifted, query_losses
 from mamlpp.checks.set_3_sampled_loss import sampled_loss
 from mamlpp.checks.set_4_schedules import (
     bounded_test,
+    earliest_switch,
     schedule_epoch,
-    second_order,
     training_time,
 )
 from mamlpp.checks.set_5_batch_norm import pooled, shares
@@ -45,6 +45,7 @@ __all__ = [
     "curriculum",
     "curves",
     "digits",
+    "earliest_switch",
     "first_lost",
     "fixed",
     "found",
@@ -63,7 +64,6 @@ __all__ = [
     "sampled_loss",
     "schedule_epoch",
     "sealed_logits",
-    "second_order",
     "second_order_test",
     "shares",
     "shown",

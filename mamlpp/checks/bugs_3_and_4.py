@@ -168,8 +168,8 @@ def _epochs(seed: int) -> list[tuple[Any, ...]]:
     return [*trials, (5, 15, 0.0, 7.5), (2, 15, 0.1, 30)]
 
 
-EARLY_STOP = Bug(
-    kind="early stop",
+EARLY_JUMP = Bug(
+    kind="early jump",
     broken=_line(jump=lambda epoch, e: epoch >= e),
     right=_line(),
     defect="it still jumps to the last step alone, at epoch E",

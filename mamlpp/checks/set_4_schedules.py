@@ -1,7 +1,8 @@
 """Checks of set 4: derivative-order annealing and cosine annealing (paper, section 4)."""
 
 import math
-from collections.abc import Callable
+import operator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from mamlpp import schedules
@@ -9,66 +10,6 @@ from mamlpp.checks.core import Function, passed
 from mamlpp.checks.inputs import check, generator, pick, uniform
 from mamlpp.checks.judging import judge_trials
 from mamlpp.checks.testing import judge_test
-
-_ORDER_MISTAKES: dict[str, Function] = {
-    "None means never: it cannot be compared with an epoch, so ask `is not None` first": (
-        lambda start, epoch: epoch >= start
-    ),
-    "one epoch late: the switch's own epoch is of second order already (>=, not >)": (
-        lambda start, epoch: start is not None and epoch > start
-    ),
-    "one epoch early: the first epoch of second order is `second_order_from` itself": (
-        lambda start, epoch: start is not None and epoch >= start - 1
-    ),
-    "the epoch may be a fraction: do not round it": lambda start, epoch: (
-        start is not None and int(epoch) >= start
-    ),
-    "rounding the epoch up begins too early": lambda start, epoch: (
-        start is not None and math.ceil(epoch) >= start
-    ),
-    "None and 0 both become another epoch: `second_order_from or …` replaces 0, too": (
-        lambda start, epoch: epoch >= (start or 150)
-    ),
-    "the switch may be a fraction: do not round it": lambda start, epoch: (
-        start is not None and epoch >= int(start)
-    ),
-    "the other way round: the epochs before the switch are of first order": (
-        lambda start, epoch: start is None or epoch < start
-    ),
-    "0 means always, None means never: `if not second_order_from` takes 0 for None": (
-        lambda start, epoch: bool(start) and epoch >= start
-    ),
-    "None means never, not always": lambda start, epoch: start is None or epoch >= start,
-    "it is of second order in one epoch alone: it stays so from then on": (
-        lambda start, epoch: start is not None and epoch == start
-    ),
-    "it is always of second order: look at the epoch": lambda start, epoch: start is not None,
-    "it returns 1 or 2: True or False is asked for": lambda start, epoch: (
-        1 + schedules.second_order(start, epoch)
-    ),
-    "it returns 0 or 1: True or False is asked for": lambda start, epoch: int(
-        schedules.second_order(start, epoch)
-    ),
-    "it returns a string: True or False is asked for": lambda start, epoch: str(
-        schedules.second_order(start, epoch)
-    ),
-    "it rounds the epoch to the nearest: half an epoch before the switch is of first order": (
-        lambda start, epoch: start is not None and round(epoch) >= start
-    ),
-}
-
-
-@check
-def second_order(student: Function, seed: int = 0) -> None:
-    """Exercise 4.1: `second_order(second_order_from, epoch)`: from that epoch on; None: never."""
-    switch = pick(generator(seed), [7, 12, 20])
-    trials = [
-        *((switch, epoch) for epoch in (0, switch - 0.5, switch, switch + 3)),
-        *((switch + 0.5, epoch) for epoch in (switch, switch + 0.25, switch + 0.75)),
-        *((0, 0), (0, 7), (None, 0), (None, 500)),
-    ]
-    judge_trials(student, trials, schedules.second_order, _ORDER_MISTAKES)
-    passed(student)
 
 
 def _seconds(first_order_epochs: Callable[[int, int], int], for_none: Any = None) -> Function:
@@ -189,12 +130,139 @@ _TIME_MISTAKES: dict[str, Function] = {
 
 @check
 def training_time(student: Function, seed: int = 0) -> None:
-    """Exercise 4.2: `training_time(epochs, second_order_from, …, …)`, in seconds."""
+    """Exercise 4.1: `training_time(epochs, second_order_from, …, …)`, in seconds."""
     draw, trials = generator(seed), []
     for epochs, start in ((150, 50), (4, 1), (60, 0), (80, 80), (30, 400), (400, None)):
         first = pick(draw, [1.5, 2.0, 3.0])
         trials.append((epochs, start, first, pick(draw, [4.5, 5.0, 7.0])))
     judge_trials(student, trials, _right_seconds, _TIME_MISTAKES)
+    passed(student)
+
+
+def _extra(epochs: int, seconds: int, first: int, second: int) -> float:
+    """How many epochs of second order there is time for, not rounded and not bounded."""
+    return (seconds - epochs * first) / (second - first)
+
+
+def _by_count(
+    second_order_epochs: Callable[[int, int, int, int], float], lowest: int | None = 0
+) -> Function:
+    """The switch, from how many epochs of second order there is time for."""
+
+    def switch(epochs: int, seconds: int, first: int, second: int) -> float:
+        start = epochs - max(second_order_epochs(epochs, seconds, first, second), 0)
+        return start if lowest is None else max(start, lowest)
+
+    return switch
+
+
+_right_switch = _by_count(lambda *given: math.floor(_extra(*given)))
+
+
+def _searched(
+    places: Callable[[int], Iterable[int]], too_long: Callable[[float, float], bool] = operator.gt
+) -> Function:
+    """The first switch, of those in these places, with which the training is not too long."""
+
+    def switch(epochs: int, seconds: int, first: int, second: int) -> int:
+        for start in places(epochs):
+            if not too_long(_right_seconds(epochs, start, first, second), seconds):
+                return start
+        return epochs
+
+    return switch
+
+
+def _changed(change: Callable[[Any, int], Any]) -> Function:
+    """What `change` makes of the right switch and the number of epochs."""
+    return lambda epochs, *given: change(_right_switch(epochs, *given), epochs)
+
+
+_SWITCH_MISTAKES: dict[str, Function] = {
+    "where no epoch of second order fits, the switch is `epochs`: 0 would mean always": _changed(
+        lambda start, epochs: start % epochs
+    ),
+    "where no epoch of second order fits, the switch is `epochs`: that comes after the last": (
+        _changed(lambda start, epochs: min(start, epochs - 1))
+    ),
+    "it returns -1 where no epoch of second order fits: `epochs` is asked for": _changed(
+        lambda start, epochs: -1 if start == epochs else start
+    ),
+    "there can be more time than all epochs need: the switch is never below 0": _by_count(
+        lambda *given: math.floor(_extra(*given)), lowest=None
+    ),
+    "where there is time to spare, all epochs are of second order: the switch is 0": (
+        lambda epochs, *given: (
+            epochs if _extra(epochs, *given) > epochs else _right_switch(epochs, *given)
+        )
+    ),
+    "this is how many epochs are of second order: the epoch at which they begin is asked for": (
+        _changed(lambda start, epochs: epochs - start)
+    ),
+    "it rounds up, so that the training takes longer than it may": _by_count(
+        lambda *given: math.ceil(_extra(*given))
+    ),
+    "it rounds to the nearest: then the training can take longer than it may": _by_count(
+        lambda *given: round(_extra(*given))
+    ),
+    "a whole epoch is asked for: how many epochs of second order fit entirely?": _by_count(_extra),
+    "one epoch too early: the training takes longer than it may": _by_count(
+        lambda *given: math.floor(_extra(*given)) + 1
+    ),
+    "one epoch too late: there is time for one more epoch of second order": _changed(
+        lambda start, epochs: start + 1
+    ),
+    "a training that takes exactly `seconds` is allowed (<=, not <)": _searched(range, operator.ge),
+    "an epoch of second order replaces one of first order: it costs only the difference more": (
+        _by_count(lambda n, seconds, first, second: (seconds - n * first) // second)
+    ),
+    "the epochs of first order take time too": _by_count(
+        lambda n, seconds, first, second: seconds // second
+    ),
+    "it is the latest switch: second order should begin as early as there is time for": _changed(
+        lambda start, epochs: epochs
+    ),
+    "it returns 0 whatever the time: compare the time of each switch with `seconds`; or are the "
+    "two times swapped?": lambda *given: 0,
+    "it is either 0 or `epochs`: a switch in the middle is possible too": _changed(
+        lambda start, epochs: epochs if start else 0
+    ),
+    "0 is a switch too: try it first": _searched(lambda epochs: range(1, epochs)),
+    "the last epoch, epochs − 1, can be the switch too": _searched(
+        lambda epochs: range(epochs - 1)
+    ),
+    "it returns the seconds of the training: the switch is asked for": (
+        lambda n, seconds, first, second: _right_seconds(
+            n, _right_switch(n, seconds, first, second), first, second
+        )
+    ),
+    "it returns the time that is left over: the switch is asked for": (
+        lambda n, seconds, first, second: (
+            seconds - _right_seconds(n, _right_switch(n, seconds, first, second), first, second)
+        )
+    ),
+    "it returns a share of the training: the epoch is asked for": _changed(
+        lambda start, epochs: start / epochs
+    ),
+    "`epochs` is an argument: it is not always 150": lambda n, *given: _right_switch(150, *given),
+    "it is the paper's switch, 50, whatever the time": lambda *given: 50,
+}
+
+
+@check
+def earliest_switch(student: Function, seed: int = 0) -> None:
+    """Exercise 4.2: `earliest_switch(epochs, seconds, …, …)`: second order as early as it fits."""
+    draw = generator(seed)
+    trials = [
+        *((150, seconds, 10, 16) for seconds in (2100, 1500, 1505, 2400, 9000, 1506)),
+        *((40, seconds, 3, 8) for seconds in (160, 161, 163, 315, 319)),
+    ]
+    for epochs in (20, 60, 200):
+        first = pick(draw, [5, 7, 11])
+        more = pick(draw, [2, 3, 9])
+        count = pick(draw, [1, 4, 13])
+        trials.append((epochs, epochs * first + count * more + 1, first, first + more))
+    judge_trials(student, trials, _right_switch, _SWITCH_MISTAKES)
     passed(student)
 
 

@@ -399,8 +399,8 @@ def _line_search(
 ) -> Function:
     """A rate from the query gradient, the support gradient and H times it, each a long vector."""
 
-    def best_rate(query: Weights, support: Weights, bent: Weights) -> float:
-        parts = [torch.cat([p[n].flatten() for n in query]) for p in (query, support, bent)]
+    def best_rate(query: Weights, support: Weights, curved: Weights) -> float:
+        parts = [torch.cat([p[n].flatten() for n in query]) for p in (query, support, curved)]
         if not always and parts[1] @ parts[2] <= 0:
             return without_minimum
         return float(rate(*parts))
@@ -408,17 +408,17 @@ def _line_search(
     return best_rate
 
 
-def _of_the_first(query: Weights, support: Weights, bent: Weights) -> float:
+def _of_the_first(query: Weights, support: Weights, curved: Weights) -> float:
     first = next(iter(query))
-    return _line_search(_best)(*({first: part[first]} for part in (query, support, bent)))
+    return _line_search(_best)(*({first: part[first]} for part in (query, support, curved)))
 
 
 def _best(q: Tensor, g: Tensor, b: Tensor) -> Tensor:
     return (q @ g) / (g @ b)
 
 
-def _each_tensor(query: Weights, support: Weights, bent: Weights) -> float:
-    pairs = [((query[n] * support[n]).sum(), (support[n] * bent[n]).sum()) for n in query]
+def _each_tensor(query: Weights, support: Weights, curved: Weights) -> float:
+    pairs = [((query[n] * support[n]).sum(), (support[n] * curved[n]).sum()) for n in query]
     if sum(bend.item() for _, bend in pairs) <= 0:
         return math.inf
     return sum((slope / bend).item() for slope, bend in pairs)
@@ -442,8 +442,10 @@ _BEST_MISTAKES: dict[str, Function] = {
     "the sign: the slope at α = 0 is minus ⟨query, support⟩, and it is solved for 0": _line_search(
         lambda q, g, b: -_best(q, g, b)
     ),
-    "it is upside down: slope divided by bend": _line_search(lambda q, g, b: (g @ b) / (q @ g)),
-    "a 2 too many: the derivative of ½α²·bend is α·bend": _line_search(
+    "it is upside down: slope divided by curvature": _line_search(
+        lambda q, g, b: (g @ b) / (q @ g)
+    ),
+    "a 2 too many: the derivative of ½α²⟨g, Hg⟩ is α⟨g, Hg⟩": _line_search(
         lambda q, g, b: _best(q, g, b) / 2
     ),
     "a 2 too few: the ½ before the square cancels": _line_search(
@@ -455,12 +457,12 @@ _BEST_MISTAKES: dict[str, Function] = {
     "the query gradient is missing: it says how fast the query loss falls": _line_search(
         lambda q, g, b: (g @ g) / (g @ b)
     ),
-    "the step is along the support gradient: bend is ⟨support, bent⟩, not ⟨query, bent⟩": (
+    "the step is along the support gradient: divide by ⟨support, curved⟩, not ⟨query, curved⟩": (
         _line_search(lambda q, g, b: (q @ g) / (q @ b))
     ),
-    "`bent` is H times the support gradient already: one more product with it is asked for, not "
+    "`curved` is H times the support gradient already: one more product with it is asked for, not "
     "its square": _line_search(lambda q, g, b: (q @ g) / (b @ b)),
-    "the bend is missing: divide by ⟨support, bent⟩": _line_search(lambda q, g, b: q @ g),
+    "the curvature is missing: divide by ⟨support, curved⟩": _line_search(lambda q, g, b: q @ g),
     "it divides number by number and adds up: α is one number, so add up first": _line_search(
         lambda q, g, b: ((q * g) / (g * b)).sum()
     ),
@@ -468,10 +470,10 @@ _BEST_MISTAKES: dict[str, Function] = {
     "it divides lengths: inner products are asked for": _line_search(
         lambda q, g, b: q.norm() / b.norm()
     ),
-    "a bend below 0 has no lowest point: do not take its absolute value": _line_search(
+    "a curvature below 0 has no lowest point: do not take its absolute value": _line_search(
         lambda q, g, b: (q @ g) / (g @ b).abs(), always=True
     ),
-    "the bend decides whether there is a lowest point, not the slope": lambda q, g, b: (
+    "the curvature decides whether there is a lowest point, not the slope": lambda q, g, b: (
         _line_search(lambda q, g, b: (q @ g) / (g @ b), always=True)(q, g, b)
         if sum((q[name] * g[name]).sum() for name in q) > 0
         else math.inf
@@ -490,12 +492,12 @@ _BEST_MISTAKES: dict[str, Function] = {
 
 @check
 def best_rate(student: Function, seed: int = 0) -> None:
-    """Exercise 6.4: `best_rate(query, support, bent)`: the lowest point of a parabola along g."""
+    """Exercise 6.4: `best_rate(query, support, curved)`: the lowest point of a parabola along g."""
     draw, trials = generator(seed), []
     shapes: list[Shapes] = [{"head.weight": (1, 2), "head.bias": (1,)}, *NAMES.values()]
     for part, bends in zip(shapes, (1.0, 1.0, -1.0, 1.0), strict=True):
         query, support = ({n: normal(draw, *s) for n, s in part.items()} for _ in range(2))
-        bent = {n: bends * (0.5 + normal(draw, *g.shape) ** 2) * g for n, g in support.items()}
-        trials.append((query, support, bent))
+        curved = {n: bends * (0.5 + normal(draw, *g.shape) ** 2) * g for n, g in support.items()}
+        trials.append((query, support, curved))
     judge_trials(student, trials, _line_search(_best), _BEST_MISTAKES, gradients=False)
     passed(student)

@@ -192,11 +192,6 @@ def in_closed_form(steps, msl_epochs, floor, epochs):
     return epochs + (steps - 1) * (epochs if floor > 0 else min(msl_epochs, epochs))
 
 
-@right(checks.second_order)
-def by_infinity(second_order_from, epoch):
-    return (math.inf if second_order_from is None else second_order_from) <= epoch
-
-
 @right(checks.training_time)
 def epoch_by_epoch(epochs, second_order_from, first, second):
     total = 0.0
@@ -204,6 +199,16 @@ def epoch_by_epoch(epochs, second_order_from, first, second):
         late = second_order_from is not None and epoch >= second_order_from
         total += second if late else first
     return total
+
+
+@right(checks.earliest_switch)
+def by_trying_all(epochs, seconds, first, second):
+    return min(n for n in range(epochs + 1) if n * first + (epochs - n) * second <= seconds)
+
+
+@right(checks.earliest_switch)
+def by_dividing(epochs, seconds, first, second):
+    return max(math.ceil(epochs - (seconds - epochs * first) / (second - first)), 0)
 
 
 @right(checks.schedule_epoch)
@@ -275,9 +280,9 @@ def by_adding_zeros(weights, rates, step):
 
 
 @right(checks.best_rate)
-def by_dot_products(query, support, bent):
+def by_dot_products(query, support, curved):
     def inner(one, other):
         return sum(torch.dot(one[n].ravel(), other[n].ravel()) for n in one)
 
-    bend = inner(support, bent)
+    bend = inner(support, curved)
     return inner(query, support) / bend if bend > 0 else torch.tensor(math.inf)

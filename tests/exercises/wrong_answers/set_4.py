@@ -4,36 +4,6 @@ from mamlpp import checks
 from tests.exercises.wrong_answers import all_wrong, wrong
 
 
-@wrong(checks.second_order, "one epoch late")
-def is_late(second_order_from, epoch):
-    return second_order_from is not None and epoch > second_order_from
-
-
-@wrong(checks.second_order, "the other way round")
-def turns_round(second_order_from, epoch):
-    return second_order_from is None or epoch < second_order_from
-
-
-@wrong(checks.second_order, "takes 0 for None")
-def takes_zero_for_none(second_order_from, epoch):
-    return bool(second_order_from) and epoch >= second_order_from
-
-
-@wrong(checks.second_order, "None means never, not always")
-def takes_none_for_always(second_order_from, epoch):
-    return second_order_from is None or epoch >= second_order_from
-
-
-@wrong(checks.second_order, "in one epoch alone")
-def switches_back(second_order_from, epoch):
-    return epoch == second_order_from
-
-
-@wrong(checks.second_order, "it cannot be compared with an epoch")
-def forgets_none(second_order_from, epoch):
-    return epoch >= second_order_from
-
-
 def training_time(first_order_epochs):
     """Seconds, where `first_order_epochs(epochs, switch)` of the epochs are of first order."""
 
@@ -93,24 +63,109 @@ all_wrong(
     },
 )
 
+
+def seconds_of(epochs, switch, first, second):
+    return switch * first + (epochs - switch) * second
+
+
+def tried(switches):
+    """The first of some switches with which the training fits, or none of the epochs."""
+
+    def earliest_switch(epochs, seconds, first, second):
+        for switch in switches(epochs):
+            if seconds_of(epochs, switch, first, second) <= seconds:
+                return switch
+        return epochs
+
+    return earliest_switch
+
+
+def counted(how_many):
+    """The switch, where so many epochs are of second order."""
+
+    def earliest_switch(epochs, seconds, first, second):
+        return max(epochs - how_many((seconds - epochs * first) / (second - first)), 0)
+
+    return earliest_switch
+
+
+right_switch = tried(range)
+
+
+@wrong(checks.earliest_switch, "a training that takes exactly `seconds` is allowed")
+def does_not_use_all_the_time(epochs, seconds, first, second):
+    for switch in range(epochs):
+        if seconds_of(epochs, switch, first, second) < seconds:
+            return switch
+    return epochs
+
+
+@wrong(checks.earliest_switch, "returned None")
+def gives_up_where_no_epoch_fits(epochs, seconds, first, second):
+    for switch in range(epochs):
+        if seconds_of(epochs, switch, first, second) <= seconds:
+            return switch
+
+
+@wrong(checks.earliest_switch, "the switch is never below 0")
+def goes_below_zero(epochs, seconds, first, second):
+    return epochs - (seconds - epochs * first) // (second - first)
+
+
+@wrong(checks.earliest_switch, "costs only the difference more")
+def adds_epochs(epochs, seconds, first, second):
+    return max(epochs - (seconds - epochs * first) // second, 0)
+
+
+@wrong(checks.earliest_switch, "the epochs of first order take time too")
+def forgets_first_order(epochs, seconds, first, second):
+    return max(epochs - seconds // second, 0)
+
+
+@wrong(checks.earliest_switch, "or are the two times swapped?")
+def swaps_the_times(epochs, seconds, first, second):
+    for switch in range(epochs + 1):
+        if seconds_of(epochs, switch, second, first) <= seconds:
+            return switch
+
+
 all_wrong(
-    checks.second_order,
+    checks.earliest_switch,
     {
-        "one epoch early": lambda switch, epoch: switch is not None and epoch + 1 >= switch,
-        "the epoch may be a fraction": lambda switch, epoch: (
-            switch is not None and int(epoch) >= switch
+        "0 would mean always": lambda epochs, *given: right_switch(epochs, *given) % epochs,
+        "that comes after the last": lambda epochs, *given: min(
+            right_switch(epochs, *given), epochs - 1
         ),
-        "the switch may be a fraction": lambda switch, epoch: (
-            switch is not None and epoch >= math.floor(switch)
+        "it returns -1 where": lambda *given: next(
+            (n for n in range(given[0]) if right_switch(*given) == n), -1
         ),
-        "it is always of second order": lambda switch, epoch: switch is not None,
-        "it returns 0 or 1": lambda switch, epoch: (
-            1 if switch is not None and epoch >= switch else 0
+        "where there is time to spare": lambda epochs, seconds, first, second: (
+            epochs if seconds > epochs * second else right_switch(epochs, seconds, first, second)
         ),
-        "it returns 1 or 2": lambda switch, epoch: (
-            2 if switch is not None and epoch >= switch else 1
+        "this is how many epochs are of second order": lambda epochs, seconds, first, second: min(
+            (seconds - epochs * first) // (second - first), epochs
         ),
-        "it returns a string": lambda switch, epoch: str(switch is not None and epoch >= switch),
+        "it rounds up": counted(math.ceil),
+        "it rounds to the nearest": counted(round),
+        "a whole epoch is asked for": counted(float),
+        "one epoch too early": counted(lambda extra: math.floor(extra + 1)),
+        "one epoch too late": lambda *given: right_switch(*given) + 1,
+        "it is the latest switch": tried(lambda epochs: range(epochs, -1, -1)),
+        "it is either 0 or `epochs`": lambda epochs, seconds, first, second: (
+            0 if epochs * second <= seconds else epochs
+        ),
+        "0 is a switch too": tried(lambda epochs: range(1, epochs)),
+        "the last epoch, epochs − 1": tried(lambda epochs: range(epochs - 1)),
+        "it returns the seconds": lambda epochs, seconds, first, second: seconds_of(
+            epochs, right_switch(epochs, seconds, first, second), first, second
+        ),
+        "it returns the time that is left": lambda epochs, seconds, first, second: (
+            seconds
+            - seconds_of(epochs, right_switch(epochs, seconds, first, second), first, second)
+        ),
+        "it returns a share": lambda epochs, *given: right_switch(epochs, *given) / epochs,
+        "`epochs` is an argument": lambda epochs, *given: right_switch(150, *given),
+        "it is the paper's switch": lambda *given: 50,
     },
 )
 
@@ -163,19 +218,6 @@ def does_not_look_at_the_end(schedule):
 @wrong(checks.bounded_test, "a test returns nothing")
 def returns_a_truth(schedule):
     return math.isclose(schedule(*RANGE, 150), 1e-5)
-
-
-@wrong(checks.second_order, "does every way through it end with")
-def returns_none_for_none(second_order_from, epoch):
-    return second_order_from and epoch >= second_order_from
-
-
-@wrong(checks.second_order, "does every way through it end with")
-def forgets_to_return_false(second_order_from, epoch):
-    if second_order_from is None:
-        return False
-    if epoch >= second_order_from:
-        return True
 
 
 all_wrong(
@@ -259,16 +301,6 @@ all_wrong(
     },
 )
 
-all_wrong(
-    checks.second_order,
-    {
-        "rounding the epoch up begins too early": lambda start, epoch: (
-            start is not None and math.ceil(epoch) >= start
-        ),
-        "replaces 0, too": lambda start, epoch: epoch >= (start or 150),
-    },
-)
-
 
 def bounded_wrongly(bound):
     def training_time(epochs, start, first, second):
@@ -325,9 +357,6 @@ def takes_a_minimum_of_zero(schedule):
         assert abs(schedule(1.0, 0.0, 100, epoch)) < 1e-9
 
 
-wrong(checks.second_order, "rounds the epoch to the nearest")(
-    lambda start, epoch: start is not None and round(epoch) >= start
-)
 all_wrong(
     checks.training_time,
     {

@@ -239,15 +239,17 @@ def inner(a, b):
 
 def searched(rate, otherwise=math.inf):
     """The rate of a parabola that opens upwards."""
-    return lambda query, support, bent: (
-        rate(query, support, bent) if inner(support, bent) > 0 else otherwise
+    return lambda query, support, curved: (
+        rate(query, support, curved) if inner(support, curved) > 0 else otherwise
     )
 
 
 def first_alone(*gradients):
     first = next(iter(gradients[0]))
-    query, support, bent = ({first: part[first]} for part in gradients)
-    return inner(query, support) / inner(support, bent) if inner(support, bent) > 0 else math.inf
+    query, support, curved = ({first: part[first]} for part in gradients)
+    return (
+        inner(query, support) / inner(support, curved) if inner(support, curved) > 0 else math.inf
+    )
 
 
 all_wrong(
@@ -261,9 +263,9 @@ all_wrong(
         "a 2 too few": searched(lambda q, g, b: 2 * inner(q, g) / inner(g, b)),
         "not along the query gradient": searched(lambda q, g, b: inner(q, q) / inner(g, b)),
         "the query gradient is missing": searched(lambda q, g, b: inner(g, g) / inner(g, b)),
-        "not ⟨query, bent⟩": searched(lambda q, g, b: inner(q, g) / inner(q, b)),
+        "not ⟨query, curved⟩": searched(lambda q, g, b: inner(q, g) / inner(q, b)),
         "not its square": searched(lambda q, g, b: inner(q, g) / inner(b, b)),
-        "the bend is missing": searched(lambda q, g, b: inner(q, g)),
+        "the curvature is missing": searched(lambda q, g, b: inner(q, g)),
         "so add up first": searched(
             lambda q, g, b: sum((q[n] * g[n] / (g[n] * b[n])).sum() for n in q).item()
         ),
@@ -329,14 +331,14 @@ all_wrong(
 )
 
 
-def products(query, support, bent):
-    pairs = ((query, support), (support, bent))
+def products(query, support, curved):
+    pairs = ((query, support), (support, curved))
     return [sum((one[n] * other[n]).sum().item() for n in query) for one, other in pairs]
 
 
 def rate_or(otherwise, change=float):
-    def best_rate(query, support, bent):
-        slope, bend = products(query, support, bent)
+    def best_rate(query, support, curved):
+        slope, bend = products(query, support, curved)
         return change(slope / bend) if bend > 0 else otherwise
 
     return best_rate
@@ -413,17 +415,17 @@ def product(one, other):
 all_wrong(
     checks.best_rate,
     {
-        "do not take its absolute value": lambda query, support, bent: (
-            product(query, support) / abs(product(support, bent))
+        "do not take its absolute value": lambda query, support, curved: (
+            product(query, support) / abs(product(support, curved))
         ),
-        "not the slope": lambda query, support, bent: (
-            product(query, support) / product(support, bent)
+        "not the slope": lambda query, support, curved: (
+            product(query, support) / product(support, curved)
             if product(query, support) > 0
             else math.inf
         ),
-        "small tensors count more": lambda query, support, bent: (
+        "small tensors count more": lambda query, support, curved: (
             sum((query[n] * support[n]).mean().item() for n in query)
-            / sum((support[n] * bent[n]).mean().item() for n in query)
+            / sum((support[n] * curved[n]).mean().item() for n in query)
         ),
     },
 )

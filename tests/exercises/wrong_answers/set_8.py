@@ -37,7 +37,7 @@ GUESSES = {
     2: ("flat schedule", "shared seed", "alias"),
     3: ("unread setting", "transductive", "shared seed"),
     4: ("flat schedule", "iteration for epoch", "uncounted step"),
-    5: ("early stop", "flat schedule", "wrong sign"),
+    5: ("early jump", "flat schedule", "wrong sign"),
     6: ("shared seed", "transductive", "uncounted step"),
     7: ("alias", "unread setting", "deviation over hits"),
     8: ("transductive", "wrong sign", "shared seed"),

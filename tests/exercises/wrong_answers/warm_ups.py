@@ -67,7 +67,7 @@ all_wrong(
         "3 entries, not 2": lambda: (FLAT, SHARED),
         "the order is that of the three programs": lambda: (UNCOUNTED, SHARED, FLAT),
         "the first one: it is not 'wrong sign'": lambda: ("wrong sign", SHARED, UNCOUNTED),
-        "the first one: it is not 'early stop'": lambda: ("early stop", SHARED, UNCOUNTED),
+        "the first one: it is not 'early jump'": lambda: ("early jump", SHARED, UNCOUNTED),
         "the second one: it is not 'alias'": lambda: (FLAT, "alias", UNCOUNTED),
         "the second one: it is not 'repeated class'": lambda: (FLAT, "repeated class", UNCOUNTED),
         "the third one: it is not 'first order'": lambda: (FLAT, SHARED, "first order"),
