@@ -1,9 +1,7 @@
 """What all tests share: no windows, no time limit on property-test examples, Ctrl-C, a cache."""
 
 import os
-import runpy
 import signal
-import sys
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -11,12 +9,6 @@ from pathlib import Path
 import hypothesis
 import matplotlib
 import pytest
-
-FASTER = Path(__file__).parent / "faster"  # this process and those that it starts import sooner
-if str(FASTER) not in sys.path:  # a process of xdist began with it
-    runpy.run_path(str(FASTER / "sitecustomize.py"))
-    earlier = filter(None, [os.environ.get("PYTHONPATH")])
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(FASTER), *earlier])
 
 # What runs in the background may not hear Ctrl-C or SIGHUP; some tests send them.
 for name, handler in (("SIGINT", signal.default_int_handler), ("SIGHUP", signal.SIG_DFL)):

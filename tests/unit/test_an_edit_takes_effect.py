@@ -47,12 +47,7 @@ def numbers_of(package_parent, folder, *processes):
     script = Path(__file__).with_name("numbers_of_a_kit.py")
     done = subprocess.run(
         [sys.executable, "-P", script, folder, *processes],
-        env=os.environ
-        | {
-            "PYTHONPATH": os.pathsep.join(
-                [str(package_parent), str(ROOT), os.environ["PYTHONPATH"]]
-            )
-        },
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(package_parent), str(ROOT)])},
         capture_output=True, text=True, check=False, timeout=240,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -27,7 +27,6 @@ from tests.makers import (
 )
 
 ROOT = Path(__file__).resolve().parents[2]
-KIT_FIRST = os.pathsep.join([str(ROOT), os.environ["PYTHONPATH"]])
 make_trainer = partial(noise_trainer, "maml++", epochs=3)
 
 
@@ -153,7 +152,7 @@ def start_training(directory="", workers=2):
     here = Path(__file__).parent
     main = subprocess.Popen(
         [sys.executable, "-c", MAIN_PROCESS, *map(str, (here, directory, workers))],
-        env=os.environ | {"PYTHONPATH": KIT_FIRST, "OMP_NUM_THREADS": "1"},
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert main.stdout.readline() == "begun\n", main.stderr.read()
@@ -204,7 +203,7 @@ def train(directory, processes):
             *("--epochs", "1", "--iterations-per-epoch", "2", "--validation-tasks", "2"),
             *("--device", "cpu"),
         ],
-        env=os.environ | {"PYTHONPATH": KIT_FIRST, "OMP_NUM_THREADS": "1"},
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         capture_output=True, text=True, timeout=180, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
