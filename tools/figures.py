@@ -181,10 +181,10 @@ def read_numbers(source: str) -> dict[str, Any]:
 
 # Pages with tables between two marks: (the page, its columns; None: all of them, and all results).
 PAGES: dict[str, list[str] | None] = {
-    "README.md": ["method", "paper", "others", "meta-steps", "by support"],
+    "README.md": ["method", "paper", "others", "seeds", "meta-steps", "by support"],
     "book/results.md": None,
 }
-RESULTS = "laptop", "omniglot_20way_5000", "mini_imagenet_1500"
+RESULTS = "omniglot_20way_5000", "laptop", "mini_imagenet_1500"  # the longest first: README's
 MARKS = "<!-- made by `make figures` from results/ -->\n", "<!-- the end of it -->\n"
 
 
