@@ -323,8 +323,8 @@ def plot_landscape(
     tasks = zip(losses, paths, (("#444444", "-"), ("#8a8a8a", "--")), "AB", strict=True)
     for loss, path, (colour, linestyle), name in tasks:
         levels = loss.min() + 0.12 * (1 + np.arange(9)) ** 2
-        style = {"colors": colour, "linestyles": linestyle, "linewidths": 0.8, "alpha": 0.6}
-        ax.contour(axis, axis, loss, levels=levels, **style)
+        lines = ax.contour(axis, axis, loss, levels=levels, colors=colour, linestyles=linestyle)
+        lines.set(linewidths=0.8, alpha=0.6)
         ax.plot(*path.T, "o-", color=colour, linewidth=1.5, markersize=6)
         row, column = np.unravel_index(loss.argmin(), loss.shape)
         lowest = axis[column], axis[row]
