@@ -209,7 +209,7 @@ def draw_tables(tables: Sequence[Table]) -> Figure:
     )
     for table, [ax] in zip(tables, axes, strict=True):
         rows = {
-            f"{fill(_title(name), 32)}\n{row['meta_steps']:,} steps": row
+            f"{fill(_title(name), 32)}\n{row['meta_steps']:,} meta-steps": row
             for name, row in table["rows"].items()
         }
         plot_side_by_side(

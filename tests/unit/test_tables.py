@@ -33,7 +33,7 @@ def test_a_row_takes_its_longest_trainings_and_says_how_long_they_are():
     assert "97.65 ± 0.05" in plus
     figure = tables.draw_tables([table])
     names = [text.get_text() for text in figure.axes[0].get_yticklabels()]
-    assert names == ["MAML\n50 steps", "MAML++\n20 steps"]
+    assert names == ["MAML\n50 meta-steps", "MAML++\n20 meta-steps"]
 
 
 def test_recipes_of_ones_own_have_rows_by_their_names():
