@@ -56,7 +56,7 @@ def measure_first_hour() -> dict[str, Any]:
     return {
         "accuracy": {
             "MAML": _by_step(run.learner),
-            "no meta-learning": _by_step(untrained),
+            "random weights": _by_step(untrained),
         },
         "tasks": TASKS,
         "support": _pixels(task.support_x),

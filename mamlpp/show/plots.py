@@ -41,7 +41,6 @@ COLOURS = {
     "MAML++": _PALETTE[3],
     "MAML, quick": "#5fa8d3",
     "MAML++, quick": "#e0906a",
-    "no meta-learning": _PALETTE[7],
     "random weights": _PALETTE[7],
     "joint training": _PALETTE[5],
     "nearest pixels": _PALETTE[8],

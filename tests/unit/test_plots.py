@@ -221,7 +221,7 @@ def test_steps_are_counted_from_0(ax):
 
 
 def test_accuracies_are_bars_in_percent_with_intervals(ax):
-    results = {"MAML": (0.9, 0.02), "no meta-learning": (0.3, 0.05)}
+    results = {"MAML": (0.9, 0.02), "random weights": (0.3, 0.05)}
     assert plots.plot_accuracies(results, ax, chance=0.2) is ax
     assert [bar.get_width() for bar in ax.patches] == pytest.approx([90, 30])
     ends = [bars.errorbar.lines[2][0].get_segments()[0][:, 0] for bars in ax.containers[1::2]]
