@@ -118,10 +118,15 @@ def with_results(path: Path, folder: Path = EXECUTED) -> NotebookNode:
 
 
 def chapter(path: Path) -> NotebookNode:
-    """Return a chapter as a page: live explorers, long text folded, words for its pictures."""
+    """Return a chapter as a page: live explorers, folded set-up and long text, words for pictures."""
     notebook = with_results(path)
+    begun = False  # after title, note and card stand the imports, and then the first text
     for cell in notebook.cells:
-        if cell.cell_type == "code":
+        if cell.cell_type == "markdown" and not cell.source.startswith(("# ", "*", ">")):
+            begun = True
+        elif cell.cell_type == "code":
+            if not begun:
+                cell.metadata.setdefault("tags", []).append("hide-input")
             _prepare(cell)
     return notebook
 

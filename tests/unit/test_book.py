@@ -9,7 +9,7 @@ import frozen_explorers
 import nbformat
 import pytest
 from frozen_explorers import EXPLORERS, Frozen
-from nbformat.v4 import new_code_cell, new_notebook, new_output
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 import book
 from mamlpp.show import widgets
@@ -116,6 +116,16 @@ def test_long_text_is_folded_and_pictures_get_their_words():
     book._prepare(cell)
     assert cell.metadata["tags"] == ["hide-output"]
     assert cell.metadata["mystnb"]["image"]["alt"] == "a"
+
+
+def test_set_up_before_the_first_text_is_folded(tmp_path: Path):
+    cells = [new_code_cell("import math"), new_markdown_cell("## One"), new_code_cell("math.pi")]
+    nbformat.write(
+        new_notebook(cells=[new_markdown_cell("# Title"), *cells]), tmp_path / "99.ipynb"
+    )
+    page = book.chapter(tmp_path / "99.ipynb")
+    folded = ["hide-input" in cell.metadata.get("tags", []) for cell in page.cells]
+    assert folded == [cell.source == "import math" for cell in page.cells]
 
 
 def test_no_set_of_exercises_shows_a_solution():
