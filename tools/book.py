@@ -118,7 +118,7 @@ def with_results(path: Path, folder: Path = EXECUTED) -> NotebookNode:
 
 
 def chapter(path: Path) -> NotebookNode:
-    """Return a chapter as a page: live explorers, folded set-up and long text, words for pictures."""
+    """Return a chapter as a page: live explorers, set-up and long text folded, pictures told."""
     notebook = with_results(path)
     begun = False  # after title, note and card stand the imports, and then the first text
     for cell in notebook.cells:
