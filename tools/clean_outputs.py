@@ -32,7 +32,7 @@ Output = NotebookNode
 
 def clean(notebook: NotebookNode) -> NotebookNode:
     """Clean every output of `notebook`, in place, and return it."""
-    states = notebook.metadata.pop("widgets", {}).get(WIDGET_STATES, {}).get("state", {})
+    states = _states(notebook)
     for key in [key for key in notebook.metadata if key not in ("kernelspec", "language_info")]:
         del notebook.metadata[key]
     notebook.cells = [c for c in notebook.cells if "injected-parameters" not in _tags(c)]
@@ -43,6 +43,27 @@ def clean(notebook: NotebookNode) -> NotebookNode:
             outputs = [new for old in cell.outputs for new in _clean_output(old, states)]
             cell.outputs = outputs
     return notebook
+
+
+def drop_bars(notebook: NotebookNode) -> None:
+    """Take the progress bars alone out of `notebook`, in place: in a stored one they stand still."""
+    states = _states(notebook)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if not _is_bar(output, states)]
+
+
+def _states(notebook: NotebookNode) -> dict[str, Any]:
+    return notebook.metadata.get("widgets", {}).get(WIDGET_STATES, {}).get("state", {})
+
+
+def _is_bar(output: Output, states: dict[str, Any]) -> bool:
+    if WIDGET not in output.get("data", {}):
+        return False
+    family = _family(output.data[WIDGET]["model_id"], states)
+    words = output.data.get("text/plain", "")
+    kinds = {states[each]["model_name"] for each in family}
+    return "FloatProgressModel" in kinds or bool(PROGRESS.search(words))
 
 
 def _tags(cell: NotebookNode) -> list[str]:
@@ -92,9 +113,8 @@ def _folders() -> dict[str, str]:
 def _unfold(output: Output, states: dict[str, Any]) -> list[Output]:
     """Return the pictures that a widget shows, and its own words or the names of its controls."""
     family = list(_family(output.data[WIDGET]["model_id"], states))
-    kinds = {states[each]["model_name"] for each in family}
     plain = output.data.get("text/plain", "")
-    if "FloatProgressModel" in kinds or PROGRESS.search(plain):
+    if _is_bar(output, states):
         return []
     inside = [
         NotebookNode(output)

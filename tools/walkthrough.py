@@ -25,6 +25,7 @@ import frozen_explorers
 import nbformat
 import papermill
 import tyro
+from clean_outputs import drop_bars
 from papermill.exceptions import PapermillExecutionError
 from tqdm import tqdm
 
@@ -99,14 +100,15 @@ def _execute(
             if not part.exists():
                 raise
             failure = error
-        _stamp(part)
+        _finish(part)
     if failure is not None:
         raise failure
 
 
-def _stamp(copy: Path) -> None:
-    """Write into an executed notebook of which state of the kit its results are."""
+def _finish(copy: Path) -> None:
+    """Take the progress bars out of an executed notebook; write of which kit its results are."""
     notebook = nbformat.read(copy, 4)
+    drop_bars(notebook)
     notebook.metadata["kit"] = frozen_explorers.kit_digest()
     nbformat.write(notebook, copy)
 

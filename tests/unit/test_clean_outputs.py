@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from clean_outputs import KIT, WIDGET, WIDGET_STATES, clean, clean_text
+from clean_outputs import KIT, WIDGET, WIDGET_STATES, clean, clean_text, drop_bars
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
@@ -69,6 +69,17 @@ def test_a_progress_bar_made_of_widgets_goes():
         "bar": model("FloatProgressModel"),
     }
     assert cleaned(widget(), states=states) == []
+
+
+def test_bars_alone_can_go():
+    states = {"box": model("FloatProgressModel"), "knob": model("IntSliderModel")}
+    knob = new_output("display_data", {WIDGET: {"model_id": "knob"}})
+    words = new_output("stream", name="stdout", text="87 %\n")
+    cell = new_code_cell("1", outputs=[widget(), knob, words])
+    notebook = new_notebook(cells=[cell], metadata={"widgets": {WIDGET_STATES: {"state": states}}})
+    drop_bars(notebook)
+    assert notebook.cells[0].outputs == [knob, words]
+    assert "widgets" in notebook.metadata, "the knob still needs its state"
 
 
 def test_other_widgets_become_their_pictures_and_the_names_of_their_controls():
