@@ -46,7 +46,7 @@ def clean(notebook: NotebookNode) -> NotebookNode:
 
 
 def drop_bars(notebook: NotebookNode) -> None:
-    """Take the progress bars alone out of `notebook`, in place: in a stored one they stand still."""
+    """Take the progress bars alone out of `notebook`, in place: stored, they stand still."""
     states = _states(notebook)
     for cell in notebook.cells:
         if cell.cell_type == "code":
