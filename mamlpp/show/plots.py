@@ -306,6 +306,7 @@ def plot_accuracies(results: Mapping[str, tuple[float, float]], ax: Axes, chance
     ax.legend(loc="lower right", frameon=False)
     ax.set(xlabel="accuracy, % (error bars: 95 % interval over tasks)", xlim=(0, 112))
     ax.set_yticks(range(len(results)), list(results))
+    ax.grid(axis="y", visible=False)  # it would run through the numbers
     ax.invert_yaxis()
     return ax
 

@@ -7,6 +7,7 @@ import numpy as np
 import pandas
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
 
 from mamlpp.errors import InputError
 from mamlpp.run.evaluation import READINGS
@@ -16,6 +17,7 @@ from mamlpp.show.widgets import Explorer, Picture, make_figure
 
 SECONDS = 30.0  # that the whole training takes when it is played
 FRAMES = 100
+NEAR_CHANCE = 1.5  # below so many times chance a method has learned hardly anything
 # How recipes name the improvements, in the order of the paper's gains, and how its table does.
 IMPROVEMENTS = {
     "lslr": "LSLR", "bnrs+bnwb": "BNRS + BNWB", "ca": "CA", "da": "DA", "msl": "MSL",
@@ -97,8 +99,11 @@ def _draw(runs: Sequence[RecordedRun], step: int) -> Picture:
 
 
 def _words(runs: Sequence[RecordedRun], step: int) -> list[str]:
-    """For each method the latest validation accuracies, and the largest spike of the gradient."""
-    words = []
+    """For each method the latest validation accuracies, and the largest spike of the gradient.
+
+    Without the first tenth of the training, where each gradient is large.
+    """
+    words, warm = [], max(run.cell.steps for run in runs) / 10
     for recipe in dict.fromkeys(run.cell.recipe for run in runs):
         rows = [
             [row for row in run.history.rows if row["iteration"] <= step]
@@ -107,8 +112,8 @@ def _words(runs: Sequence[RecordedRun], step: int) -> list[str]:
         ]
         judged = [[r for r in some if "validation_accuracy" in r] for some in rows]
         latest = [f"{100 * some[-1]['validation_accuracy']:.0f}" for some in judged if some]
-        norms = [[row["gradient_norm"] for row in some] for some in rows if some]
-        spikes = [max(run) / np.median(run) for run in norms if np.median(run) > 0]
+        late = [[r["gradient_norm"] for r in some if r["iteration"] > warm] for some in rows]
+        spikes = [max(norms) / np.median(norms) for norms in late if norms and np.median(norms)]
         spike = f", largest gradient {max(spikes):.0f} times the median" if spikes else ""
         words.append(f"{METHODS[recipe]} {', '.join(latest) or '–'} %{spike}")
     return words
@@ -208,15 +213,24 @@ def cure_accuracies(result: RecordedResult, recipe: str, outer_rate: float) -> l
 
 
 def plot_rate_map(result: RecordedResult, axes: Sequence[Axes]) -> Sequence[Axes]:
-    """Mean test accuracy in % over inner and outer rates, one of `axes` for each recipe."""
+    """Mean test accuracy in % over inner and outer rates, one of `axes` for each recipe.
+
+    A frame marks the squares near chance.
+    """
     recipes = list(dict.fromkeys(run.cell.recipe for run in result.runs))
     chance = 100 / result.runs[0].cell.ways
     for ax, recipe in zip(axes, recipes, strict=True):
         accuracies = rate_map(result, recipe)
         sns.heatmap(
-            100 * accuracies, ax=ax, cbar=False, annot=True, fmt=".0f", cmap="cividis",
-            vmin=chance, vmax=100,
+            100 * accuracies, ax=ax, cbar=False, annot=True, fmt=".0f", cmap="viridis",
+            vmin=chance, vmax=100, linewidths=1,
         )  # fmt: skip
+        for row, column in np.argwhere(100 * accuracies.to_numpy() < NEAR_CHANCE * chance):
+            frame = Rectangle((column, row), 1, 1, fill=False, edgecolor="#d55e00", linewidth=3)
+            ax.add_patch(frame).set_clip_on(False)
+        for text in ax.texts:
+            text.set_color("black" if float(text.get_text()) > 55 else "white")
+        ax.tick_params(axis="y", rotation=0)
         ax.set(xlabel="inner rate α", ylabel="outer rate β", title=METHODS[recipe])
     return axes
 
