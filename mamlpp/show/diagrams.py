@@ -82,14 +82,15 @@ def draw_unrolled(recipe: Recipe, epoch: float = 0.0, layers: int = LAYERS) -> F
 
 
 def add_legend(ax: Axes) -> None:
-    """Add a legend of the lines and boxes below the drawing."""
-    for colour, linestyle, name in (
-        (FORWARD, "-", "forward"),
-        (BACKWARD, "--", "backward (meta-gradient)"),
-        (SUPPORT, "-", "support pass, one bar per layer"),
-        (QUERY, "-", "query loss × its weight"),
+    """Add a legend of the lines and boxes below the drawing, in the colours that are drawn."""
+    passes = [bars.get_facecolor()[0] for bars in ax.collections] or [SUPPORT]
+    queries = [box.get_facecolor() for box in ax.get_children() if isinstance(box, FancyBboxPatch)]
+    for colour, linestyle, width, name in (
+        (FORWARD, "-", 1.8, "forward"),
+        (BACKWARD, "--", 1.8, "backward (meta-gradient)"),
+        (passes[len(passes) // 2], "-", 7, "support pass, one bar per layer"),
+        (queries[0] if queries else QUERY, "-", 7, "query loss × its weight"),
     ):
-        width = 1.8 if colour in (FORWARD, BACKWARD) else 7
         ax.plot([], [], linestyle, color=colour, linewidth=width, label=name)
     ax.legend(loc="lower center", ncols=4, fontsize=9, frameon=False, bbox_to_anchor=(0.5, -0.08))
 
@@ -146,15 +147,15 @@ def _draw_step_labels(recipe: Recipe, ax: Axes) -> None:
 
 def step_labels(recipe: Recipe, step: int) -> list[str]:
     """Return the lines below the support pass of a step (from 0): its rates and batch norm."""
-    after = _subscript(step + 1)
+    index = _subscript(step)
     rates = {
-        "fixed": "same α", "lslr": f"α{after}, one\nper layer", "meta-sgd": "α, one\nper weight"
+        "fixed": "same α", "lslr": f"α{index} per layer", "meta-sgd": "α per weight"
     }  # fmt: skip
     labels = [rates[recipe.inner_rule]]
     if recipe.norm_statistics == "per_step":
-        labels.append(f"µ{_subscript(step)}, σ{_subscript(step)}")
+        labels.append(f"µ{index}, σ{index}")
     if recipe.norm_weights == "per_step":
-        labels.append(f"γ{_subscript(step)}, β{_subscript(step)}")
+        labels.append(f"γ{index}, β{index}")
     return labels
 
 
@@ -199,5 +200,5 @@ _BELOW: dict[str, Any] = {
     "va": "top",
     "fontsize": 8.5,
     "color": "#333333",
-    "linespacing": 1.15,
+    "linespacing": 1.3,
 }

@@ -93,7 +93,7 @@ def replay(result: RecordedResult | Sequence[RecordedRun]) -> Explorer:
 
 
 def _draw(runs: Sequence[RecordedRun], step: int) -> Picture:
-    figure = make_figure(2, wspace=0.36)
+    figure = make_figure(2, wspace=0.36, right=0.965)
     plot_recorded(runs, figure.axes, step)
     return figure, f"Recorded, meta-step {step}: {'; '.join(_words(runs, step))}."
 

@@ -82,10 +82,10 @@ def test_only_second_order_gradients_go_through_the_support_passes():
 
 def test_passes_are_labelled_with_what_they_have_per_step(ax):
     assert diagrams.step_labels(RECIPES["maml"], 2) == ["same α"]
-    assert diagrams.step_labels(RECIPES["maml+lslr"], 2) == ["α₃, one\nper layer"]
+    assert diagrams.step_labels(RECIPES["maml+lslr"], 2) == ["α₂ per layer"]
     assert diagrams.step_labels(RECIPES["maml+bnrs+bnwb"], 2) == ["same α", "µ₂, σ₂", "γ₂, β₂"]
     diagrams.plot_unrolled(RECIPES["maml++"], ax)
-    assert "α₅, one\nper layer\nµ₄, σ₄\nγ₄, β₄" in texts(ax)
+    assert "α₄ per layer\nµ₄, σ₄\nγ₄, β₄" in texts(ax)
 
 
 def test_passes_with_per_step_batch_norm_have_their_own_colours():
