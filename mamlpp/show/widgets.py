@@ -308,7 +308,7 @@ def order_explorer(history: History | None = None, epochs: int = 100) -> Explore
     return Explorer(
         draw,
         {
-            "switch": _float_slider("first second-order epoch", start, 0, last, last / 100),
+            "switch": _float_slider("epoch of the switch", start, 0, last, last / 100),
             "never": _checkbox("never: first-order MAML", False),
             "steps": _int_slider("inner steps", 5, 1, 10),
         },
