@@ -272,7 +272,7 @@ def _draw_cosine(maximum: float, minimum: float, epochs: int, epoch: int, bounde
     [rate] = plots.outer_rates(recipe, [epoch], bounded)
     ax.plot(epoch, rate, "o", color="#d62728", markersize=10, clip_on=False)
     align, offset = ("left", 10) if epoch < 380 else ("right", -10)
-    ax.annotate(f"{rate:.2e}", (epoch, rate), (offset, 8), textcoords="offset points", ha=align)
+    ax.annotate(f"{rate:.3g}", (epoch, rate), (offset, 8), textcoords="offset points", ha=align)
     _set_title(ax, "Learning rate of the meta-optimizer")
     caption = f"At epoch {epoch}, the outer rate is {rate:.3g}, {rate / maximum:.1%} of β_max. "
     if bounded:
