@@ -129,7 +129,7 @@ def plot_order_cost(recipe: Recipe, ax: Axes) -> Axes:
     switch = recipe.epochs if recipe.second_order_from is None else recipe.second_order_from
     dot = min(switch, recipe.epochs), 100 * relative_cost(recipe)
     ax.plot(*dot, "o", color=COLOURS["MAML++"], markersize=10, clip_on=False)
-    ax.set(xlabel="first second-order epoch", ylabel="predicted cost, %")
+    ax.set(xlabel="epoch of the switch", ylabel="predicted cost, %")
     ax.set(xlim=(0, recipe.epochs), ylim=(0, 105))
     return ax
 

@@ -272,7 +272,7 @@ def _draw_cosine(maximum: float, minimum: float, epochs: int, epoch: int, bounde
     [rate] = plots.outer_rates(recipe, [epoch], bounded)
     ax.plot(epoch, rate, "o", color="#d62728", markersize=10, clip_on=False)
     align, offset = ("left", 10) if epoch < 380 else ("right", -10)
-    ax.annotate(f"{rate:.2e}", (epoch, rate), (offset, 8), textcoords="offset points", ha=align)
+    ax.annotate(f"{rate:.3g}", (epoch, rate), (offset, 8), textcoords="offset points", ha=align)
     _set_title(ax, "Learning rate of the meta-optimizer")
     caption = f"At epoch {epoch}, the outer rate is {rate:.3g}, {rate / maximum:.1%} of β_max. "
     if bounded:
@@ -308,7 +308,7 @@ def order_explorer(history: History | None = None, epochs: int = 100) -> Explore
     return Explorer(
         draw,
         {
-            "switch": _float_slider("first second-order epoch", start, 0, last, last / 100),
+            "switch": _float_slider("epoch of the switch", start, 0, last, last / 100),
             "never": _checkbox("never: first-order MAML", False),
             "steps": _int_slider("inner steps", 5, 1, 10),
         },
