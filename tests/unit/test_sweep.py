@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -279,19 +280,20 @@ def test_a_cell_of_another_size_does_not_reuse_the_run_in_its_folder(write, tmp_
     assert sweep.run_cell(more, tmp_path, "cpu")["cell"]["tasks"] == 5
 
 
-def test_a_cell_that_is_running_elsewhere_is_waited_for(write, tmp_path):
+def test_a_cell_that_is_running_elsewhere_is_waited_for_and_not_trained_again(write, tmp_path):
     [cell, _] = sweep.read_sweep(write())
-    (tmp_path / cell.name).mkdir(parents=True)
-    history = tmp_path / cell.name / "history.csv"
+    done = sweep.run_cell(cell, tmp_path / "elsewhere", "cpu")
+    runs, folder = tmp_path / "runs", tmp_path / "runs" / cell.name
+    folder.mkdir(parents=True)
     with ThreadPoolExecutor(1) as pool:
-        with FileLock(tmp_path / cell.name / ".cell.lock"):
-            future = pool.submit(sweep.run_cell, cell, tmp_path, "cpu")
+        with FileLock(folder / ".cell.lock"):
+            future = pool.submit(sweep.run_cell, cell, runs, "cpu")
             with pytest.raises(TimeoutError):
                 future.result(0.5)
-            assert sweep.state(cell, tmp_path).word == "running"
-            assert not history.exists()
-        assert future.result() == sweep.run_cell(cell, tmp_path, "cpu")
-    assert len(history.read_text().splitlines()) == 1 + cell.steps
+            assert sweep.state(cell, runs).word == "running"
+            shutil.copy(tmp_path / "elsewhere" / cell.name / "result.json", folder)
+        assert future.result() == done
+    assert not (folder / "history.csv").exists()
 
 
 def test_the_definition_is_computed_in_one_thread(write, tmp_path, monkeypatch):
