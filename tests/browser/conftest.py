@@ -228,8 +228,13 @@ class Lab:
 
     def start(self, index: int) -> None:
         self.page.evaluate(
-            "index => { const notebook = window.jupyterapp.shell.currentWidget.content;"
-            " notebook.deselectAll(); notebook.activeCellIndex = index; }",
+            """index => {
+              const notebook = window.jupyterapp.shell.currentWidget.content;
+              const model = notebook.widgets[index].model;
+              if (model.type === 'code') model.clearExecution();  // It may have been run before.
+              notebook.deselectAll();
+              notebook.activeCellIndex = index;
+            }""",
             index,
         )
         self.page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-cell'); }")

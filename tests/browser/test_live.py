@@ -6,17 +6,29 @@ from pathlib import Path
 
 import pytest
 
+from tests.browser.conftest import Lab
+
 pytestmark = pytest.mark.xdist_group("browser")  # one worker, so that all tests share one server
 NOTEBOOK = Path(__file__).with_name("live.ipynb")
-PANEL, RESULT = 3, 4  # cell indices
+SIZE, PANEL, RESULT = 1, 3, 4  # cell indices
+
+
+@pytest.fixture(scope="module")
+def lab(server, browser):
+    """The page and the kernel of all tests here: each makes a panel of its own."""
+    lab = Lab(server, browser)
+    lab.open(NOTEBOOK)
+    yield lab
+    lab.close()
 
 
 class Live:
     """The panel in a notebook, used only through what is visible and by keyboard."""
 
-    def __init__(self, lab, epochs):
+    def __init__(self, lab, epochs, folder=None):
         self.lab = lab
-        lab.open(NOTEBOOK, lambda text: re.sub("epochs = [0-9]+", f"epochs = {epochs}", text))
+        size = f"folder = {folder!r}\nepochs = {epochs}"
+        lab.edit(SIZE, lambda text: re.sub("folder = .*\nepochs = .*", size, text))
         self.run_panel()
 
     def run_panel(self):
@@ -99,10 +111,7 @@ def test_closing_the_tab_during_training_loses_nothing(lab):
 
 
 def test_after_a_kernel_restart_training_continues_from_the_checkpoint(lab):
-    live = Live(lab, epochs=4)
-    folder = lab.folder / "run"
-    lab.edit(1, lambda text: text.replace("folder = None", 'folder = "run"'))
-    live.run_panel()
+    live, folder = Live(lab, epochs=4, folder="run"), lab.folder / "run"
     live.press("Start")
     live.wait(lambda: list(folder.glob("checkpoint-*")), "a checkpoint")
     lab.restart()

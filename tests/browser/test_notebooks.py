@@ -6,6 +6,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from tests.browser.conftest import Lab
+
 pytestmark = pytest.mark.xdist_group("browser")  # one worker, so that all tests share one server
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
@@ -36,24 +38,36 @@ FAULTS = """async () => {
 }"""
 
 
-def copy(folder: Path) -> None:
+@pytest.fixture(scope="module")
+def lab(server, browser):
+    """The first notebook, at its smallest, in a page that the other notebooks share."""
+    lab = Lab(server, browser)
     for name in ("notebooks", "figures"):
-        shutil.copytree(ROOT / name, folder / name)
+        shutil.copytree(ROOT / name, lab.folder / name)
+    first = lab.folder / "notebooks" / NOTEBOOKS[0]
+    text = first.read_text(encoding="utf-8")
+    short = text.replace('profile = \\"laptop\\"', 'profile = \\"smoke\\"')
+    short = short.replace('dataset = \\"auto\\"', 'dataset = \\"glyphs\\"')
+    assert short != text
+    first.write_text(short, encoding="utf-8")
+    lab.visit(f"notebooks/{first.name}")
+    yield lab
+    lab.close()
 
 
-@pytest.fixture
-def opened(lab):
-    copy(lab.folder)
-    lab.visit(f"notebooks/{NOTEBOOKS[0]}")
-    return lab
+def test_the_first_notebook_runs_to_the_end(lab):
+    lab.command("notebook:run-all-cells")
+    for index in range(lab.count()):
+        lab.wait_for_cell(index)
+    assert any(lab.picture(index) for index in range(lab.count()))
 
 
-def test_every_notebook_renders_without_an_error(opened):
+def test_every_notebook_renders_without_an_error(lab):
     errors, faults = [], {}
-    opened.page.on("pageerror", lambda error: errors.append(str(error)))
+    lab.page.on("pageerror", lambda error: errors.append(str(error)))
     for name in NOTEBOOKS:
-        opened.open_without_kernel(f"notebooks/{name}")
-        faults[name] = opened.page.evaluate(FAULTS)
+        lab.open_without_kernel(f"notebooks/{name}")
+        faults[name] = lab.page.evaluate(FAULTS)
     assert {name: texts for name, texts in faults.items() if texts} == {}
     # JupyterLab itself raises this error for a notebook without a kernel.
     assert [error for error in errors if "reading 'kernel'" not in error] == []
@@ -64,23 +78,8 @@ def test_rendering_faults_are_detected(lab):
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
     notebook = nbformat.v4.new_notebook(cells=[bad], metadata={"kernelspec": kernel})
     nbformat.write(notebook, lab.folder / "bad.ipynb")
-    lab.visit("bad.ipynb")
+    lab.open_without_kernel("bad.ipynb")
     faults = lab.page.evaluate(FAULTS)
     assert "cell 0 has a missing image" in faults
     assert "cell 0 has an invalid formula" in faults
     assert "the notebook has no title" in faults
-
-
-def test_the_first_notebook_runs_to_the_end(lab):
-    copy(lab.folder)
-    first = lab.folder / "notebooks" / NOTEBOOKS[0]
-    text = first.read_text(encoding="utf-8")
-    short = text.replace('profile = \\"laptop\\"', 'profile = \\"smoke\\"')
-    short = short.replace('dataset = \\"auto\\"', 'dataset = \\"glyphs\\"')
-    assert short != text
-    first.write_text(short, encoding="utf-8")
-    lab.visit(f"notebooks/{first.name}")
-    lab.command("notebook:run-all-cells")
-    for index in range(lab.count()):
-        lab.wait_for_cell(index)
-    assert any(lab.picture(index) for index in range(lab.count()))

@@ -1,6 +1,6 @@
-"""Every set of the kit: its solutions get all points, what students are handed gets none.
+"""Every set of the kit: its solutions get all points, what students are handed has none of them.
 
-All sets are graded in one go, once with our answers and once untouched.
+All sets are graded in one go. That an unwritten answer fails each test, test_checks.py shows.
 """
 
 from pathlib import Path
@@ -16,7 +16,7 @@ from classroom.sets import Limits
 from classroom.versions import for_class, read_source, release
 
 SETS = sorted(versions.SOURCES.glob("*.ipynb"))
-Graded = dict[tuple[str, str], tuple[Grade, set[str]]]
+Graded = dict[str, tuple[Grade, set[str]]]
 
 pytestmark = pytest.mark.xdist_group("real sets")  # one worker, so that all are graded once
 by_name = pytest.mark.parametrize("path", SETS, ids=lambda path: path.stem)
@@ -32,19 +32,20 @@ def solved(source: NotebookNode, released: NotebookNode) -> NotebookNode:
 
 
 @pytest.fixture(scope="module")
-def graded(course: Path, tmp_path_factory: pytest.TempPathFactory) -> Graded:
-    """The grade of each set, solved and untouched, and the names of the errors in it."""
+def released(course: Path) -> dict[str, NotebookNode]:
+    """What students are handed of each set."""
+    paths = {path.stem: release(for_class(read_source(path)), path.stem, course) for path in SETS}
+    return {name: nbformat.read(path, 4) for name, path in paths.items()}
+
+
+@pytest.fixture(scope="module")
+def graded(released: dict[str, NotebookNode], tmp_path_factory: pytest.TempPathFactory) -> Graded:
+    """The grade of each set with our answers, and the names of the errors in it."""
     folder = tmp_path_factory.mktemp("real")
+    (folder / "submitted" / "solved").mkdir(parents=True)
     for path in SETS:
-        source = read_source(path)
-        released = nbformat.read(release(for_class(source), path.stem, course), 4)
-        for student, notebook in {
-            "solved": solved(source, released),
-            "untouched": released,
-        }.items():
-            submitted = folder / "submitted" / student / path.name
-            submitted.parent.mkdir(parents=True, exist_ok=True)
-            nbformat.write(notebook, submitted)
+        notebook = solved(read_source(path), released[path.stem])
+        nbformat.write(notebook, folder / "submitted" / "solved" / path.name)
     limits, output = Limits(seconds_per_cell=300), folder / "grades"
     made = grade.grade_class(
         folder / "submitted", "", versions.SOURCES, output, limits, workers=2, profile="smoke"
@@ -53,13 +54,13 @@ def graded(course: Path, tmp_path_factory: pytest.TempPathFactory) -> Graded:
     for each in made:
         executed = nbformat.read(output / "executed" / each.student / f"{each.set}.ipynb", 4)
         errors = {error[0] for error in map(error_of, executed.cells) if error}
-        found[each.set, each.student] = each, errors
+        found[each.set] = each, errors
     return found
 
 
 @by_name
 def test_the_solutions_run_through_and_get_all_points(path: Path, graded: Graded):
-    made, errors = graded[path.stem, "solved"]
+    made, errors = graded[path.stem]
     assert (errors, made.reason) == (set(), "")
     assert made.total == made.most > 0
     # Our own answers, and a wrong one fails each test.
@@ -67,7 +68,13 @@ def test_the_solutions_run_through_and_get_all_points(path: Path, graded: Graded
 
 
 @by_name
-def test_untouched_it_gets_none_and_says_that_nothing_was_answered(path: Path, graded: Graded):
-    made, errors = graded[path.stem, "untouched"]
-    assert (errors, made.reason) == ({"NotImplementedError"}, "Nothing was answered.")
-    assert made.total == 0 < made.most
+def test_every_answer_is_left_to_the_students(path: Path, released: dict[str, NotebookNode]):
+    source = {
+        cell.id: cell.source for cell in filter(versions.is_solution, read_source(path).cells)
+    }
+    blank = {cell.id: cell.source for cell in released[path.stem].cells if cell.id in source}
+    assert blank.keys() == source.keys() != set()
+    for name, text in blank.items():
+        assert "raise NotImplementedError" in text
+        assert "SOLUTION" in source[name]
+        assert "SOLUTION" not in text

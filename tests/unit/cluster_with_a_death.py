@@ -1,4 +1,4 @@
-"""A Ray cluster of two workers on this machine, one of which is killed while it trains a cell.
+"""A Ray cluster on this machine whose worker is killed while it trains a cell.
 
 `python cluster_with_a_death.py SWEEP FOLDER`; the runs go to FOLDER/runs.
 """
@@ -8,6 +8,7 @@ import threading
 import time
 from pathlib import Path
 
+import psutil
 from ray.cluster_utils import Cluster as LocalCluster
 
 from mamlpp.run import sweep
@@ -15,16 +16,18 @@ from mamlpp.run import sweep
 
 def main(path: Path, folder: Path) -> None:
     cells, runs = sweep.read_sweep(path), folder / "runs"
-    cluster = LocalCluster(initialize_head=True, head_node_args={"num_cpus": 0})
-    nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
+    without = {"include_dashboard": False, "include_log_monitor": False, "no_monitor": True}
+    cluster = LocalCluster(initialize_head=True, head_node_args={"num_cpus": 1, **without})
 
-    def kill_one() -> None:
+    def kill_worker() -> None:
         while not any(sweep.last_iteration(runs / c.name / "history.csv") >= 10 for c in cells):
             time.sleep(0.05)
-        cluster.remove_node(nodes[0], allow_graceful=False)
-        print("killed", flush=True)
+        for child in psutil.Process().children(recursive=True):
+            if "ray::run_cell" in " ".join(child.cmdline()):
+                child.kill()
+                print("killed", flush=True)
 
-    killer = threading.Thread(target=kill_one, daemon=True)
+    killer = threading.Thread(target=kill_worker, daemon=True)
     killer.start()
     with sweep.Cluster(runs, cluster.address) as engine:
         failed = sweep.run_sweep(cells, runs, engine.submit)

@@ -210,20 +210,28 @@ def test_a_run_goes_on_to_a_larger_number_of_epochs(trained, tmp_path):
     assert mamlpp.Run.load(tmp_path, "latest").learner.recipe == long
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """The folder of a run that was made longer, and the run."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    make_plus(folder).fit()
+    return folder, lengthen(folder)[0].fit()
+
+
 @pytest.mark.parametrize("killed", [0, 1, 5])
-def test_a_longer_run_that_is_killed_and_resumed_continues_bit_for_bit(killed, tmp_path):
-    for name in "ab":
-        make_plus(tmp_path / name).fit()
-    undisturbed = lengthen(tmp_path / "a")[0].fit()
-    advance(lengthen(tmp_path / "b")[0], killed)
+def test_a_longer_run_that_is_killed_and_resumed_continues_bit_for_bit(
+    killed, undisturbed, tmp_path
+):
+    make_plus(tmp_path).fit()
+    advance(lengthen(tmp_path)[0], killed)
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # It was said once.
-        resumed = make_plus(tmp_path / "b", epochs=4).fit()
-    assert torch.equal(flat_weights(resumed.learner), flat_weights(undisturbed.learner))
+        resumed = make_plus(tmp_path, epochs=4).fit()
+    folder, run = undisturbed
+    assert torch.equal(flat_weights(resumed.learner), flat_weights(run.learner))
     for column in ("loss", "outer_rate", "validation_loss"):
-        assert resumed.history.column(column) == undisturbed.history.column(column)
-    files = [(tmp_path / name / "changes.csv").read_bytes() for name in "ab"]
-    assert files[0] == files[1]
+        assert resumed.history.column(column) == run.history.column(column)
+    assert (tmp_path / "changes.csv").read_bytes() == (folder / "changes.csv").read_bytes()
 
 
 def test_a_longer_run_can_be_made_longer_again_and_shorter_by_what_it_has_not_trained(tmp_path):

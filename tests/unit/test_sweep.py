@@ -3,17 +3,21 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import ModuleType
 
 import psutil
 import pytest
 import torch
+from filelock import FileLock
 from safetensors.torch import load_file
 
 import mamlpp
@@ -58,10 +62,11 @@ def write(tmp_path):
     return write
 
 
-def run(*words):
-    return subprocess.run(
-        [sys.executable, "-m", "mamlpp", "sweep", *map(str, words)],
-        capture_output=True, text=True, check=False, cwd=ROOT,
+def start(path, runs, **options):
+    words = ["sweep", str(path), "--directory", str(runs), "--workers", "1"]
+    return subprocess.Popen(
+        [sys.executable, "-m", "mamlpp", *words],
+        cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, **options,
     )  # fmt: skip
 
 
@@ -197,25 +202,49 @@ def test_each_recipe_of_leave_one_out_is_mamlpp_without_one_improvement():
 # Running it
 
 
-def test_a_sweep_runs_missing_cells_and_prints_status_and_tables(write, tmp_path, capsys):
-    path, runs = write(), tmp_path / "runs"
-    cells = sweep.read_sweep(path)
-    sweep.run_cell(cells[0], runs, "cpu")
-    before = (runs / cells[0].name / "result.json").stat().st_mtime_ns
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    """A sweep of which one run failed: its file, the folder, what it said and that run's state."""
+    folder = tmp_path_factory.mktemp("swept")
+    path, runs = folder / "tiny.toml", folder / "runs"
+    path.write_text(TINY)
+    first, _ = sweep.read_sweep(path)
+    (runs / first.name).mkdir(parents=True)
+    (runs / first.name / "run.json").write_text("{")
+    with pytest.raises(SystemExit) as end:
+        cli.main(["sweep", str(path), "--directory", str(runs), "--workers", "1"])
+    return path, runs, str(end.value), sweep.state(first, runs)
 
-    def command(*words):
-        cli.main(["sweep", str(path), "--directory", str(runs), *words])
+
+def test_a_failed_run_stops_no_other_and_its_reason_is_reported(swept):
+    path, runs, said, failed = swept
+    first, second = sweep.read_sweep(path)
+    assert "1 of 2 runs failed" in said
+    assert f"{first.name}: failed: " in said
+    assert "is damaged" in said
+    assert failed.word == "failed"
+    assert "is damaged" in failed.reason
+    assert sweep.read_result(second, runs) is not None
+
+
+def test_a_sweep_runs_missing_cells_and_prints_status_and_tables(swept, tmp_path, capsys):
+    path, runs, *_ = swept
+    first, second = sweep.read_sweep(path)
+    before = (runs / second.name / "result.json").stat().st_mtime_ns
+
+    def command(*words, folder=runs):
+        cli.main(["sweep", str(path), "--directory", str(folder), *words])
         return capsys.readouterr().out
 
+    printed = command("--status", folder=tmp_path).splitlines()
+    assert printed[-1] == "2 runs: 2 missing"
+    (runs / first.name / "run.json").unlink()
+    sweep.run_cell(first, runs, "cpu")
     printed = command("--status").splitlines()
-    assert [line.split()[1:] for line in printed[:2]] == [
-        ["done", "4", "of", "4"],
-        ["missing", "0", "of", "4"],
-    ]
-    assert printed[2] == "2 runs: 1 done, 1 missing"
+    assert [line.split()[1:] for line in printed[:2]] == [["done", "4", "of", "4"]] * 2
+    assert printed[2] == "2 runs: 2 done"
     assert "MAML++" in command("--workers", "1")
-    assert command("--status").endswith("2 runs: 2 done\n")
-    assert (runs / cells[0].name / "result.json").stat().st_mtime_ns == before, "it ran only once"
+    assert (runs / second.name / "result.json").stat().st_mtime_ns == before, "it ran only once"
 
     about = json.loads(command("--table", "json"))
     [table] = about["tables"]
@@ -227,7 +256,7 @@ def test_a_sweep_runs_missing_cells_and_prints_status_and_tables(write, tmp_path
     assert result["memory_mb"] > 0
     assert result["commit"] is None or re.fullmatch("[0-9a-f]{40}", result["commit"])
     again = mamlpp.evaluate(
-        mamlpp.Run.load(runs / cells[1].name), mamlpp.load_images("glyphs", "test"), 4
+        mamlpp.Run.load(runs / second.name), mamlpp.load_images("glyphs", "test"), 4
     )
     assert result["results"]["support"]["single"]["accuracy"] == again.accuracy
     accuracy = f"{100 * again.accuracy:.2f}"
@@ -251,23 +280,20 @@ def test_a_cell_of_another_size_does_not_reuse_the_run_in_its_folder(write, tmp_
     assert sweep.run_cell(more, tmp_path, "cpu")["cell"]["tasks"] == 5
 
 
-def test_a_failed_run_stops_no_other_and_its_reason_is_reported(write, tmp_path):
-    path, runs = write(), tmp_path / "runs"
-    first, second = sweep.read_sweep(path)
-    (runs / first.name).mkdir(parents=True)
-    (runs / first.name / "run.json").write_text("{")
-    done = run(path, "--directory", runs, "--workers", 1)
-    assert done.returncode == 1
-    assert "1 of 2 runs failed" in done.stderr
-    assert f"{first.name}: failed: " in done.stderr
-    assert "is damaged" in done.stderr
-    assert sweep.read_result(second, runs) is not None
-    failed = sweep.state(first, runs)
-    assert failed.word == "failed"
-    assert "is damaged" in failed.reason
-    (runs / first.name / "run.json").unlink()
-    cli.main(["sweep", str(path), "--directory", str(runs)])
-    assert sweep.state(first, runs).word == "done"
+def test_a_cell_that_is_running_elsewhere_is_waited_for_and_not_trained_again(write, tmp_path):
+    [cell, _] = sweep.read_sweep(write())
+    done = sweep.run_cell(cell, tmp_path / "elsewhere", "cpu")
+    runs, folder = tmp_path / "runs", tmp_path / "runs" / cell.name
+    folder.mkdir(parents=True)
+    with ThreadPoolExecutor(1) as pool:
+        with FileLock(folder / ".cell.lock"):
+            future = pool.submit(sweep.run_cell, cell, runs, "cpu")
+            with pytest.raises(TimeoutError):
+                future.result(0.5)
+            assert sweep.state(cell, runs).word == "running"
+            shutil.copy(tmp_path / "elsewhere" / cell.name / "result.json", folder)
+        assert future.result() == done
+    assert not (folder / "history.csv").exists()
 
 
 def test_the_definition_is_computed_in_one_thread(write, tmp_path, monkeypatch):
@@ -282,6 +308,7 @@ def test_the_definition_is_computed_in_one_thread(write, tmp_path, monkeypatch):
 
 
 LONGER = TINY.replace("epochs = 2", "epochs = 8").replace("per_epoch = 2", "per_epoch = 10")
+LONGER = LONGER.replace('"maml", ', "")  # one run
 
 
 @pytest.fixture
@@ -328,75 +355,25 @@ def training(cells, runs, least=10):
 
 
 def test_killing_the_sweep_or_a_worker_does_not_change_its_results(longer, uninterrupted, tmp_path):
-    cells, runs = sweep.read_sweep(longer), tmp_path / "runs"
-
-    def start():
-        return subprocess.Popen(
-            [sys.executable, "-m", "mamlpp", "sweep", str(longer), "--directory", str(runs)],
-            cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-        )  # fmt: skip
-
-    first = start()
-    wait_for(lambda: training(cells, runs))
-    children = psutil.Process(first.pid).children()
-    first.kill()
-    first.wait()
+    [cell], runs = sweep.read_sweep(longer), tmp_path / "runs"
+    process = start(longer, runs)
+    wait_for(lambda: training([cell], runs))
+    children = psutil.Process(process.pid).children()
+    process.kill()
+    process.communicate()
     psutil.wait_procs(children, timeout=20)
     assert not any(child.is_running() for child in children), "no worker outlives the sweep"
 
-    second = start()
-    wait_for(lambda: training(cells, runs))
-    child = wait_for(lambda: psutil.Process(second.pid).children())[0]
-    os.kill(child.pid, signal.SIGKILL)
-    assert second.wait(120) == 0
-    assert same(weights(cells, runs), weights(cells, uninterrupted))
-    for cell in cells:
-        there, here = (sweep.read_result(cell, folder) for folder in (uninterrupted, runs))
-        assert there["results"] == here["results"]
-
-
-def test_two_sweeps_at_once_share_the_work(write, tmp_path):
-    path, runs = write(), tmp_path / "runs"
-    both = [
-        subprocess.Popen(
-            [
-                *(sys.executable, "-m", "mamlpp", "sweep", str(path)),
-                *("--directory", str(runs), "--workers", "1"),
-            ],
-            cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-        )
-        for _ in range(2)
-    ]  # fmt: skip
-    for one in both:
-        assert one.wait(120) == 0, one.stderr.read()
-    for cell in sweep.read_sweep(path):
-        lines = (runs / cell.name / "history.csv").read_text().splitlines()
-        assert len(lines) == 1 + cell.steps
-
-
-@pytest.mark.parametrize(("sent", "workers"), [(signal.SIGINT, "2"), (signal.SIGTERM, "1")])
-def test_a_stop_saves_every_run_in_progress(sent, workers, longer, tmp_path):
-    cells, runs = sweep.read_sweep(longer), tmp_path / "runs"
-    # SIGTERM is what ends a script's background job, which starts with Ctrl-C ignored.
-    ignored = signal.SIG_IGN if sent == signal.SIGTERM else signal.SIG_DFL
-    process = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "mamlpp", "sweep", str(longer)),
-            *("--directory", str(runs), "--workers", workers),
-        ],
-        cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, ignored),
-    )  # fmt: skip
-    begun = wait_for(lambda: training(cells, runs))
-    process.send_signal(sent)
-    assert process.wait(60) == 130, process.stderr.read()
-    for cell in begun:
-        folder = runs / cell.name
-        saved = int(sorted(folder.glob("checkpoint-*"))[-1].stem.split("-")[1])
-        assert saved == sweep.last_iteration(folder / "history.csv") < cell.steps
-
-
-# On Windows
+    killed_at = sweep.last_iteration(runs / cell.name / "history.csv")
+    with sweep.Processes(runs, 1, "cpu") as processes:
+        future = processes.submit(cell)
+        wait_for(lambda: training([cell], runs, killed_at + 1))
+        [worker] = processes.running
+        worker.kill()
+        here = future.result(120)
+    assert worker.returncode == -signal.SIGKILL
+    assert same(weights([cell], runs), weights([cell], uninterrupted))
+    assert here["results"] == sweep.read_result(cell, uninterrupted)["results"]
 
 
 class Windows(subprocess.Popen):
@@ -406,22 +383,42 @@ class Windows(subprocess.Popen):
         raise ValueError(f"Unsupported signal: {number}")
 
 
-def test_workers_are_stopped_without_a_signal(longer, tmp_path, monkeypatch):
+def test_ctrl_c_saves_every_run_in_progress_without_a_signal(write, tmp_path, monkeypatch):
     monkeypatch.setattr(subprocess, "Popen", Windows)
-    [cell, _], runs = sweep.read_sweep(longer), tmp_path / "runs"
-    history = runs / cell.name / "history.csv"
+    two = LONGER.replace("[0]", "[0, 1]").replace("per_epoch = 10", "per_epoch = 1000")
+    path, runs = write(lambda _: two), tmp_path / "runs"
+    cells = sweep.read_sweep(path)
 
-    def stop():
-        with sweep.Processes(runs, 1, "cpu") as processes:
-            processes.submit(cell)
-            wait_for(lambda: training([cell], runs))
-            raise KeyboardInterrupt
+    def press():
+        wait_for(lambda: len(training(cells, runs, 1)) == 2)
+        signal.raise_signal(signal.SIGINT)
 
-    with pytest.raises(KeyboardInterrupt):
-        stop()
-    assert 10 <= sweep.last_iteration(history) < cell.steps
-    latest = sorted((runs / cell.name).glob("checkpoint-*"))[-1]
-    assert int(latest.stem.split("-")[1]) == sweep.last_iteration(history)
+    words = ["sweep", str(path), "--directory", str(runs), "--workers", "2"]
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(press)
+        with pytest.raises(SystemExit) as end:
+            cli.main(words)
+    assert end.value.code == 130
+    for cell in cells:
+        assert saved(cell, runs) == sweep.last_iteration(runs / cell.name / "history.csv")
+        assert 1 <= saved(cell, runs) < cell.steps
+
+
+def saved(cell, runs):
+    """The iteration of a run's last checkpoint."""
+    return int(sorted((runs / cell.name).glob("checkpoint-*"))[-1].stem.split("-")[1])
+
+
+def test_a_background_job_that_is_ended_saves_its_run(longer, tmp_path):
+    [cell], runs = sweep.read_sweep(longer), tmp_path / "runs"
+    # A script's background job starts with Ctrl-C ignored, and is ended by SIGTERM.
+    ignored = lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)  # noqa: E731
+    process = start(longer, runs, preexec_fn=ignored)
+    wait_for(lambda: training([cell], runs))
+    process.terminate()
+    assert process.wait(60) == 130, process.stderr.read()
+    process.communicate()
+    assert saved(cell, runs) == sweep.last_iteration(runs / cell.name / "history.csv") < cell.steps
 
 
 def test_workers_are_a_group_of_their_own(write, tmp_path, monkeypatch):
@@ -471,11 +468,11 @@ def test_the_folders_of_a_sweep_have_names_that_every_system_takes():
 # A cluster
 
 
-def test_an_unreachable_cluster_is_reported(write, tmp_path):
-    pytest.importorskip("ray")
-    done = run(write(), "--directory", tmp_path, "--cluster", "127.0.0.1:1")
-    assert done.returncode == 1
-    assert "no Ray cluster answers at 127.0.0.1:1" in done.stderr
+def test_an_unreachable_cluster_is_reported(write, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", ModuleType("ray"))  # Not asked before.
+    words = ["sweep", str(write()), "--directory", str(tmp_path), "--cluster", "127.0.0.1:1"]
+    with pytest.raises(SystemExit, match=r"no Ray cluster answers at 127\.0\.0\.1:1"):
+        cli.main(words)
 
 
 def test_a_dying_cluster_worker_does_not_change_the_results(longer, uninterrupted, tmp_path):

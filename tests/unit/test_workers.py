@@ -1,6 +1,7 @@
 """Several processes share a meta-batch: the same gradient, the same bits, and no orphan."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 import torch
 
 import mamlpp
+from mamlpp import cli
 from mamlpp.engine import Engine, workers
 from mamlpp.run.changes import use_recipe
 from tests.makers import (
@@ -125,95 +127,83 @@ def test_a_worker_that_is_killed_ends_in_a_sentence_and_a_run_that_goes_on(
     trained_by_two, tmp_path
 ):
     before = workers_of(os.getpid())
-    trainer = make_trainer(tmp_path, workers=2)
+    trainer = make_trainer(tmp_path / "two", workers=2)
     advance(trainer, 3)
     [worker] = new_workers(before)
     worker.kill()
     for _ in range(2):  # Whoever tries again hears the same.
         with pytest.raises(mamlpp.InputError, match="a process that shares the tasks has ended"):
             advance(trainer, 1)
+    losses = trainer.history.column("loss")
     del trainer
-    run = make_trainer(tmp_path, workers=2).fit()
+    shutil.copytree(tmp_path / "two", tmp_path / "one")
+    run = make_trainer(tmp_path / "two", workers=2).fit()
     assert_identical(run.learner.state_dict(), trained_by_two.learner.state_dict())
+
+    with_another_number = make_trainer(tmp_path / "one", workers=1).fit().history.column("loss")
+    assert with_another_number == pytest.approx(trained_by_two.history.column("loss"), rel=1e-3)
+    assert with_another_number[:2] == losses[:2]  # An epoch: what the run had saved.
 
 
 MAIN_PROCESS = """
 import sys, time
 sys.path.insert(0, sys.argv[1])
 import test_workers
-trainer = test_workers.make_trainer(sys.argv[2] or None, workers=int(sys.argv[3]), epochs=1000)
+trainer = test_workers.make_trainer(sys.argv[2] or None, workers=2, epochs=1000)
 test_workers.advance(trainer, 1)
 print("begun", flush=True)
 trainer.fit()
 """
 
 
-def start_training(directory="", workers=2):
+def start_training(directory=""):
     here = Path(__file__).parent
     main = subprocess.Popen(
-        [sys.executable, "-c", MAIN_PROCESS, *map(str, (here, directory, workers))],
+        [sys.executable, "-c", MAIN_PROCESS, *map(str, (here, directory))],
         env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert main.stdout.readline() == "begun\n", main.stderr.read()
-    found = workers_of(main.pid)
-    assert len(found) == workers - 1
-    return main, found
+    [worker] = workers_of(main.pid)
+    return main, worker
 
 
 def test_workers_die_with_the_main_process():
-    main, found = start_training(workers=3)
-    main.send_signal(signal.SIGKILL)
-    main.wait()
-    assert gone(found)
+    main, worker = start_training()
+    main.kill()
+    main.communicate()
+    assert gone([worker])
 
 
 def test_ctrl_c_ends_the_step_saves_it_and_leaves_no_orphan(tmp_path):
-    main, found = start_training(tmp_path)
+    main, worker = start_training(tmp_path)
     time.sleep(0.2)
     main.send_signal(signal.SIGINT)
     _, words = main.communicate(timeout=60)
     assert "stopped after iteration" in words
-    assert gone(found)
+    assert gone([worker])
     saved = sorted(tmp_path.glob("checkpoint-*"))[-1].stem
     lines = (tmp_path / "history.csv").read_text().splitlines()
     assert int(saved.split("-")[1]) == len(lines) - 1
 
 
-def test_a_run_goes_on_with_another_number_of_workers(tmp_path):
-    trainer = make_trainer(tmp_path, workers=2)
-    advance(trainer, 3)
-    trainer.save()
-    before = trainer.history.column("loss")
-    del trainer
-    losses = make_trainer(tmp_path, workers=1).fit().history.column("loss")
-    assert losses[:3] == before
-    assert len(losses) == 6
-
-
-def train(directory, processes):
-    """`mamlpp train` under torchrun, or alone."""
-    launcher = ["torch.distributed.run", "--nproc-per-node", str(processes), "--standalone", "-m"]
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m"), *(launcher if processes > 1 else []),
-            *("mamlpp", "train", "--recipe", "maml++", "--dataset", "glyphs"),
-            *("--directory", directory),
-            *("--ways", "3", "--filters", "4", "--inner-steps", "2", "--meta-batch", "3"),
-            *("--epochs", "1", "--iterations-per-epoch", "2", "--validation-tasks", "2"),
-            *("--device", "cpu"),
-        ],
+def test_torchrun_trains_the_same(tmp_path, capsys):
+    words = [
+        *("train", "--recipe", "maml++", "--dataset", "glyphs", "--device", "cpu"),
+        *("--ways", "3", "--filters", "4", "--inner-steps", "2", "--meta-batch", "3"),
+        *("--epochs", "1", "--iterations-per-epoch", "2", "--validation-tasks", "2"),
+    ]
+    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+    by_two = subprocess.run(
+        [sys.executable, *launcher, "-m", "mamlpp", *words, "--directory", tmp_path / "two"],
         env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         capture_output=True, text=True, timeout=180, check=False,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return done.stdout, mamlpp.Run.load(directory).history
-
-
-def test_torchrun_trains_the_same(tmp_path):
-    said, alone = train(tmp_path / "one", 1)
-    said_by_all, shared = train(tmp_path / "two", 2)
-    assert said_by_all.replace("two", "one") == said, "only the main process speaks"
+    assert by_two.returncode == 0, by_two.stderr
+    cli.main([*words, "--directory", str(tmp_path / "one")])
+    said = capsys.readouterr().out
+    assert by_two.stdout.replace("two", "one") == said, "only the main process speaks"
+    shared, alone = (mamlpp.Run.load(tmp_path / name).history for name in ("two", "one"))
     for name in ("loss", "gradient_norm"):
         assert shared.column(name)[0] == pytest.approx(alone.column(name)[0], rel=1e-4)
     assert len(shared.column("loss")) == 2
