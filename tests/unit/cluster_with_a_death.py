@@ -16,8 +16,7 @@ from mamlpp.run import sweep
 
 def main(path: Path, folder: Path) -> None:
     cells, runs = sweep.read_sweep(path), folder / "runs"
-    without = {"include_dashboard": False, "include_log_monitor": False, "no_monitor": True}
-    cluster = LocalCluster(initialize_head=True, head_node_args={"num_cpus": 1, **without})
+    cluster = LocalCluster(initialize_head=True, head_node_args={"num_cpus": 1})
 
     def kill_worker() -> None:
         while not any(sweep.last_iteration(runs / c.name / "history.csv") >= 10 for c in cells):
