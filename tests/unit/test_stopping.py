@@ -20,6 +20,7 @@ from walkthrough import NOTEBOOKS
 import figures
 
 ROOT = NOTEBOOKS.parent
+TOOLS = ROOT / "tools"
 PATIENCE = 120  # seconds; the machine may be busy
 
 needs_signals = pytest.mark.skipif(os.name == "nt", reason="Windows has other signals")
@@ -170,6 +171,16 @@ def notebooks(tmp_path: Path) -> Path:
 
 
 @needs_signals
+def test_the_walkthrough_leaves_no_kernel_and_no_half_a_notebook(notebooks: Path, tmp_path: Path):
+    output = tmp_path / "executed"
+    command = [TOOLS / "walkthrough.py", "--notebooks", notebooks, "--output", output]
+    with started(sys.executable, *command) as process:
+        wait_for((notebooks / "started").exists, process)
+        assert_stopped(process, "SIGTERM", 143)
+    assert list(output.iterdir()) == []
+
+
+@needs_signals
 def test_figures_are_whole(tmp_path: Path):
     before = {path: path.read_bytes() for path in figures.FIGURES.iterdir()}
     with started(sys.executable, "-u", figures.__file__) as process:
@@ -208,11 +219,8 @@ def read_until(text: str, process: subprocess.Popen[str]) -> None:
 
 
 @needs_make
-def test_ctrl_c_ends_make_walkthrough_and_leaves_no_half_a_notebook(
-    notebooks: Path, tmp_path: Path
-):
-    output = tmp_path / "executed"
-    profile = f"PROFILE=smoke --notebooks {notebooks} --output {output}"
+def test_ctrl_c_ends_make_walkthrough(notebooks: Path, tmp_path: Path):
+    profile = f"PROFILE=smoke --notebooks {notebooks} --output {tmp_path / 'out'}"
     with make_in_terminal(tmp_path, "walkthrough", profile) as process:
         wait_for((notebooks / "started").exists, process)
         below = psutil.Process(process.pid).children(recursive=True)
@@ -222,7 +230,6 @@ def test_ctrl_c_ends_make_walkthrough_and_leaves_no_half_a_notebook(
     assert "Stopped." in printed
     assert "Traceback" not in printed
     assert gone(below)
-    assert list(output.iterdir()) == []
 
 
 @needs_make
