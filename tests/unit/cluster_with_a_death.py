@@ -1,4 +1,4 @@
-"""A Ray cluster on this machine whose worker is killed while it trains a cell.
+"""A Ray cluster on this machine: a node is killed while it trains a cell, and another one joins.
 
 `python cluster_with_a_death.py SWEEP FOLDER`; the runs go to FOLDER/runs.
 """
@@ -8,7 +8,6 @@ import threading
 import time
 from pathlib import Path
 
-import psutil
 from ray.cluster_utils import Cluster as LocalCluster
 
 from mamlpp.run import sweep
@@ -16,17 +15,17 @@ from mamlpp.run import sweep
 
 def main(path: Path, folder: Path) -> None:
     cells, runs = sweep.read_sweep(path), folder / "runs"
-    cluster = LocalCluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    cluster = LocalCluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    node = cluster.add_node(num_cpus=1)
 
-    def kill_worker() -> None:
+    def kill_node() -> None:
         while not any(sweep.last_iteration(runs / c.name / "history.csv") >= 10 for c in cells):
             time.sleep(0.05)
-        for child in psutil.Process().children(recursive=True):
-            if "ray::run_cell" in " ".join(child.cmdline()):
-                child.kill()
-                print("killed", flush=True)
+        cluster.remove_node(node, allow_graceful=False)
+        print("killed", flush=True)
+        cluster.add_node(num_cpus=1)
 
-    killer = threading.Thread(target=kill_worker, daemon=True)
+    killer = threading.Thread(target=kill_node, daemon=True)
     killer.start()
     with sweep.Cluster(runs, cluster.address) as engine:
         failed = sweep.run_sweep(cells, runs, engine.submit)
