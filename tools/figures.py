@@ -95,7 +95,7 @@ def draw_first_hour(data: dict[str, Any]) -> Figure:
     left.suptitle("one task: five unknown characters", fontsize=12)
     ax = plot_steps(data["accuracy"], right.subplots(), "accuracy")
     ax.axhline(1 / len(support), color=COLOURS["chance"], linestyle=":")
-    ax.get_legend().remove()
+    ax.legend([], [], frameon=False)  # the names stand beside the lines
     for (name, accuracy), above in zip(data["accuracy"].items(), (8, -20), strict=True):
         place = STEPS - 1, accuracy[STEPS - 1]
         ax.annotate(
