@@ -309,6 +309,7 @@ def test_the_definition_is_computed_in_one_thread(write, tmp_path, monkeypatch):
 
 LONGER = TINY.replace("epochs = 2", "epochs = 8").replace("per_epoch = 2", "per_epoch = 10")
 LONGER = LONGER.replace('"maml", ', "")  # one run
+TWO = LONGER.replace("seeds = [0]", "seeds = [0, 1]")
 
 
 @pytest.fixture
@@ -318,9 +319,9 @@ def longer(write):
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
-    """The folder of the same sweep, run without interruption."""
+    """The folder of the same sweep and of one more seed, run without interruption."""
     folder, threads = tmp_path_factory.mktemp("uninterrupted"), torch.get_num_threads()
-    (folder / "longer.toml").write_text(LONGER)
+    (folder / "longer.toml").write_text(TWO)
     for cell in sweep.read_sweep(folder / "longer.toml"):
         sweep.run_cell(cell, folder, "cpu")
     torch.set_num_threads(threads)
@@ -385,7 +386,7 @@ class Windows(subprocess.Popen):
 
 def test_ctrl_c_saves_every_run_in_progress_without_a_signal(write, tmp_path, monkeypatch):
     monkeypatch.setattr(subprocess, "Popen", Windows)
-    two = LONGER.replace("[0]", "[0, 1]").replace("per_epoch = 10", "per_epoch = 1000")
+    two = TWO.replace("per_epoch = 10", "per_epoch = 1000")
     path, runs = write(lambda _: two), tmp_path / "runs"
     cells = sweep.read_sweep(path)
 
@@ -475,17 +476,18 @@ def test_an_unreachable_cluster_is_reported(write, tmp_path, monkeypatch):
         cli.main(words)
 
 
-def test_a_dying_cluster_worker_does_not_change_the_results(longer, uninterrupted, tmp_path):
+def test_a_dying_cluster_worker_does_not_change_the_results(write, uninterrupted, tmp_path):
     pytest.importorskip("ray")
+    path = write(lambda _: TWO)
     done = subprocess.run(
-        [sys.executable, Path(__file__).with_name("cluster_with_a_death.py"), longer, tmp_path],
+        [sys.executable, Path(__file__).with_name("cluster_with_a_death.py"), path, tmp_path],
         capture_output=True, text=True, timeout=300, check=False,
         env=os.environ
         | {"PYTHONPATH": str(ROOT), "RAY_raylet_start_wait_time_s": "120"},  # for a busy machine
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     assert "killed" in done.stdout
-    cells = sweep.read_sweep(longer)
+    cells = sweep.read_sweep(path)
     assert same(weights(cells, tmp_path / "runs"), weights(cells, uninterrupted))
     measured = ("seconds", "memory_mb")  # Only these differ from one training to the next.
     found = []
