@@ -10,6 +10,7 @@ import io
 import json
 import os
 import sys
+import traceback
 import warnings
 from pathlib import Path
 
@@ -87,8 +88,12 @@ def main(folder, with_processes):
     for kit in folder.iterdir():
         pid = os.fork()
         if pid == 0:
-            write(kit, kit.name == with_processes)
-            return
+            try:
+                write(kit, kit.name == with_processes)
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
+            os._exit(0)
         if os.waitpid(pid, 0)[1]:
             sys.exit(f"{kit.name} failed")
 
