@@ -1,31 +1,28 @@
-"""Writes, as JSON, what each entry point of some kits computes from the same tasks.
+"""Prints, as JSON, what each entry point of the kit on PYTHONPATH computes from the same tasks.
 
-`python -P numbers_of_a_kit.py FOLDER NAME`, with the folder that holds `tests` on PYTHONPATH: each
-kit is FOLDER/*/mamlpp, and its numbers go beside it; those of the one called NAME include what
-processes compute.
+`python -P numbers_of_a_kit.py FOLDER [processes]`, with the folder that holds `tests` as the second
+entry of PYTHONPATH; with `processes` also the entry points that start some.
 """
 
 import contextlib
 import io
 import json
-import os
 import sys
-import traceback
 import warnings
 from pathlib import Path
 
 import torch
-import torch._dynamo  # noqa: F401 - what the first training imports; each fork has it already
+
+import mamlpp
+from mamlpp.diagnostics import diagnose
+from mamlpp.run.background import Background
+from mamlpp.run.sweep import Cell, Processes
+from tests.makers import noise_sampler, noise_trainer
 
 SIZE = {"meta_batch": 2, "epochs": 1, "iterations_per_epoch": 1}
 
 
 def numbers():
-    import mamlpp
-    from mamlpp.diagnostics import diagnose
-    from mamlpp.run.background import Background
-    from tests.makers import noise_sampler, noise_trainer
-
     trainer = noise_trainer("maml++", **SIZE)
     learner, batch = trainer.learner, noise_sampler().sample(2)
     task = next(iter(batch))
@@ -51,20 +48,16 @@ def numbers():
 
 
 def numbers_of_processes(folder):
-    import mamlpp
-    from mamlpp.run.sweep import Cell, Processes
-    from tests.makers import noise_sampler, noise_trainer
-
     trainer = noise_trainer("maml++", workers=2, **SIZE)
     samplers, recipes = (noise_sampler(), noise_sampler("validation")), {"maml++": trainer.recipe}
     seeds = mamlpp.train_seeds(recipes, *samplers, seeds=(0, 1), workers=2)
     cell = Cell("maml++", trainer.recipe.with_(validation_tasks=2), "glyphs", 5, 1, 1, 2, 1)
-    with Processes(folder, 1, "cpu") as engine:
+    with Processes(Path(folder), 1, "cpu") as engine:
         engine.submit(cell).result()
     images = mamlpp.load_images("glyphs", "train")
     sampler = mamlpp.TaskSampler(images, 5, 1, 1, seed=0, rotate=True)
     sweep, _ = mamlpp.MetaLearner(cell.settings, images.shape, 5).meta_loss(sampler.sample(2))
-    history = mamlpp.Run.load(folder / cell.name).history
+    history = mamlpp.Run.load(Path(folder) / cell.name).history
     return {
         "two workers": trainer.step()["loss"],
         "train_seeds": seeds["maml++"][0].history.rows[0]["loss"],
@@ -72,31 +65,10 @@ def numbers_of_processes(folder):
     }
 
 
-def write(kit, processes):
-    """The numbers of the kit in this folder, into numbers.json there."""
-    sys.path.insert(0, str(kit))
+if __name__ == "__main__":
     with warnings.catch_warnings(record=True) as said, contextlib.redirect_stderr(io.StringIO()):
         warnings.simplefilter("always")
         found = numbers()
-        if processes:
-            found |= numbers_of_processes(kit / "sweep")
-    found["said"] = sorted({str(warning.message) for warning in said})
-    (kit / "numbers.json").write_text(json.dumps(found), encoding="utf-8")
-
-
-def main(folder, with_processes):
-    for kit in folder.iterdir():
-        pid = os.fork()
-        if pid == 0:
-            try:
-                write(kit, kit.name == with_processes)
-            except BaseException:
-                traceback.print_exc()
-                os._exit(1)
-            os._exit(0)
-        if os.waitpid(pid, 0)[1]:
-            sys.exit(f"{kit.name} failed")
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2])
+        if sys.argv[2:]:
+            found |= numbers_of_processes(sys.argv[1])
+    print(json.dumps(found | {"said": sorted({str(warning.message) for warning in said})}))
