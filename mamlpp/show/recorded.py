@@ -228,7 +228,7 @@ def plot_rate_map(result: RecordedResult, axes: Sequence[Axes]) -> Sequence[Axes
         for row, column in np.argwhere(100 * accuracies.to_numpy() < NEAR_CHANCE * chance):
             frame = Rectangle((column, row), 1, 1, fill=False, edgecolor="#d55e00", linewidth=3)
             ax.add_patch(frame).set_clip_on(False)
-        for text in ax.texts:
+        for text in ax.texts:  # seaborn would write white on green, which is hard to read
             text.set_color("black" if float(text.get_text()) > 55 else "white")
         ax.tick_params(axis="y", rotation=0)
         ax.set(xlabel="inner rate α", ylabel="outer rate β", title=METHODS[recipe])
