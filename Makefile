@@ -16,6 +16,7 @@ DUE ?=
 LATE ?=
 COURSE ?=
 GRADE_ARGS ?=
+SLOW ?=
 
 # Every command is one of start.py, which needs no make. (A Python that is not there says so.)
 START = $(PYTHON) -c "" 2> /dev/null || { echo "There is no Python that starts as '$(PYTHON)': choose\
@@ -34,8 +35,8 @@ setup: ## make .venv with the pinned packages (PYTHON=python3.12 chooses another
 lab: ## open JupyterLab on the first notebook (LAB_ARGS=--no-browser passes options on)
 	@$(START) lab $(LAB_ARGS)
 
-test: ## check format, lint and types, run all tests and notebooks (WORKERS=2 at a time)
-	@$(START) test -n $(WORKERS)
+test: ## check format, lint, types, run tests and notebooks (WORKERS=2 at a time; SLOW=1: slow tests too)
+	@$(START) test -n $(WORKERS) $(if $(SLOW),--slow)
 
 check: ## check what you changed: format, lint, types, its unit tests (under a minute)
 	@$(START) check

@@ -26,7 +26,7 @@ from matplotlib.axes import Axes
 import mamlpp
 from benchmarks import published, report
 from benchmarks.workloads import Workload
-from mamlpp.show.plots import use_style
+from mamlpp.show.plots import COLOURS, METHODS, use_style
 
 
 @dataclass(frozen=True)
@@ -263,19 +263,31 @@ def draw(path: Path) -> None:
     use_style()
     stored = json.loads(path.read_text(encoding="utf-8"))
     figure, ax = plt.subplots(figsize=(8, 4), layout="constrained")
-    plot([Point(**point) for point in stored["points"]], ax).set_title(stored["goal"])
+    plot([Point(**point) for point in stored["points"]], ax, GOALS[stored["goal"]].levels)
+    ax.set_title(f"{stored['goal']}: new tasks classified, while training")
     figure.savefig(path.with_suffix(".svg"), metadata={"Date": None}, facecolor="white")
     plt.close(figure)
 
 
-def plot(points: Sequence[Point], ax: Axes) -> Axes:
-    """Validation accuracy against seconds: a colour for each contender, a line for each seed."""
-    colours = {name: f"C{i}" for i, name in enumerate(dict.fromkeys(p.contender for p in points))}
+def plot(points: Sequence[Point], ax: Axes, levels: Sequence[float] = ()) -> Axes:
+    """Validation accuracy against seconds: a colour for each contender, a line for each seed.
+
+    Dashed for the published code; the levels are thin lines.
+    """
+    for level in levels:
+        ax.axhline(100 * level, color="0.4", linewidth=1)
+    named = set()
     for name, seed in dict.fromkeys((point.contender, point.seed) for point in points):
         own = [p for p in points if (p.contender, p.seed) == (name, seed)]
-        first = seed == next(p.seed for p in points if p.contender == name)
-        curve = [p.seconds for p in own], [100 * p.judged for p in own]
-        ax.plot(*curve, color=colours[name], label=name if first else "", alpha=0.8)
-    ax.set(xlabel="seconds of meta-steps", ylabel="validation accuracy, %", ylim=(0, 100))
+        recipe, *published_code = name.split(", ")
+        method = METHODS.get(recipe, recipe)
+        label = ", ".join([method, *published_code])
+        ax.plot(
+            [p.seconds for p in own], [100 * p.judged for p in own],
+            color=COLOURS.get(method), linestyle="--" if published_code else "-",
+            label="" if label in named else label,
+        )  # fmt: skip
+        named.add(label)
+    ax.set(xlabel="seconds of meta-steps", ylabel="accuracy, %")
     ax.legend(loc="lower right", fontsize=9)
     return ax

@@ -29,17 +29,27 @@ hypothesis.settings.load_profile("mamlpp")
 LONGEST = ("browser", "test_sweep", "test_live", "real sets", "test_checks")
 
 
+def pytest_addoption(parser):
+    """Let `--slow` run the slow tests too."""
+    parser.addoption("--slow", action="store_true", help="run the tests marked slow, too")
+
+
 def pytest_configure(config):
     """Let xdist keep the order of the groups. By default those of the most tests begin."""
     config.option.loadscopereorder = False
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
     """Keep a file's tests in one process, since they share what takes long to make.
 
-    Notebooks share nothing: they fill the gaps at the end.
+    Notebooks share nothing: they fill the gaps at the end. Slow tests are skipped, unless one asks
+    for them, or names a single test.
     """
+    if not config.option.slow and not any("::" in argument for argument in config.args):
+        for item in items:
+            if item.get_closest_marker("slow"):
+                item.add_marker(pytest.mark.skip(reason="slow: run it with --slow"))
     notebooks = Path(__file__).parent / "notebooks"
     for item in items:
         if item.get_closest_marker("xdist_group") is None and notebooks not in item.path.parents:

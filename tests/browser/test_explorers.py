@@ -9,6 +9,7 @@ NOTEBOOK = Path(__file__).with_name("explorers.ipynb")
 FIRST, EXPLORERS = 2, 8  # index of the first explorer cell, and their number
 
 
+@pytest.mark.slow
 def test_moving_a_slider_by_keyboard_changes_the_picture(lab):
     lab.open(NOTEBOOK)
     assert lab.count() == FIRST + EXPLORERS

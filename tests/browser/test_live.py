@@ -100,6 +100,7 @@ def test_stop_before_start_says_why_and_the_result_cell_starts_it(lab):
     assert "Finished: iteration 10 of 10" in live.text
 
 
+@pytest.mark.slow
 def test_closing_the_tab_during_training_loses_nothing(lab):
     live = Live(lab, epochs=4)
     live.press("Start")
@@ -110,6 +111,7 @@ def test_closing_the_tab_during_training_loses_nothing(lab):
     assert "iterations 40" in live.result()
 
 
+@pytest.mark.slow
 def test_after_a_kernel_restart_training_continues_from_the_checkpoint(lab):
     live, folder = Live(lab, epochs=4, folder="run"), lab.folder / "run"
     live.press("Start")

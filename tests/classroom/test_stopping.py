@@ -75,6 +75,7 @@ def test_exercises(sources: Path, tmp_path: Path):
     assert list(output.rglob(".part-*")) == []
 
 
+@pytest.mark.slow
 def test_grade(sources: Path, handed_out, tmp_path: Path):
     submitted, output = tmp_path / "submitted" / "ann", tmp_path / "grades"
     submitted.mkdir(parents=True)

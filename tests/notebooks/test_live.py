@@ -3,11 +3,13 @@
 from pathlib import Path
 
 import nbformat
+import pytest
 from walkthrough import run_notebook
 
 NOTEBOOK = Path(__file__).parents[1] / "browser" / "live.ipynb"
 
 
+@pytest.mark.slow
 def test_live_training_finishes_without_a_front_end(tmp_path):
     parameters = {"folder": str(tmp_path / "run"), "epochs": 1}
     run_notebook(NOTEBOOK, tmp_path / "out.ipynb", parameters)

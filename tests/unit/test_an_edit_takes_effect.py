@@ -59,6 +59,7 @@ def before(tmp_path_factory):
     return numbers_of(ROOT, tmp_path_factory.mktemp("before"), "processes")
 
 
+@pytest.mark.slow
 def test_every_entry_point_computes_the_same(before):
     check_entry_points(before)
     assert not [words for words in before["said"] if SENTENCE in words]
@@ -71,6 +72,7 @@ def check_entry_points(found):
         assert found[entry][0] == pytest.approx(found[entry][1], rel=1e-4), entry
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("edit", EDITS)
 def test_an_edit_of_the_network_reaches_every_entry_point(edit, before, tmp_path):
     shutil.copytree(

@@ -31,6 +31,7 @@ def tiny(workload):
     return replace(workload, recipe=recipe, ways=2, image_shape=(1, 16, 16))
 
 
+@pytest.mark.slow
 def test_the_table_has_a_row_for_each_contender():
     names = ["ours-store", "textbook"]
     started = table.start_all(names, tiny(W1), None, cores=2)

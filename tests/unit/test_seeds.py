@@ -117,6 +117,7 @@ mamlpp.train_seeds({"a": long}, *samplers, seeds=(0, 1), workers=2)
 """
 
 
+@pytest.mark.slow
 def test_workers_exit_when_their_parent_is_killed():
     here = Path(__file__)
     parent = subprocess.Popen(

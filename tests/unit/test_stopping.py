@@ -170,6 +170,7 @@ def notebooks(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @needs_signals
 def test_the_walkthrough_leaves_no_kernel_and_no_half_a_notebook(notebooks: Path, tmp_path: Path):
     output = tmp_path / "executed"
@@ -180,6 +181,7 @@ def test_the_walkthrough_leaves_no_kernel_and_no_half_a_notebook(notebooks: Path
     assert list(output.iterdir()) == []
 
 
+@pytest.mark.slow
 @needs_signals
 def test_figures_are_whole(tmp_path: Path):
     before = {path: path.read_bytes() for path in figures.FIGURES.iterdir()}
@@ -218,6 +220,7 @@ def read_until(text: str, process: subprocess.Popen[str]) -> None:
         read += character
 
 
+@pytest.mark.slow
 @needs_make
 def test_ctrl_c_ends_make_walkthrough(notebooks: Path, tmp_path: Path):
     profile = f"PROFILE=smoke --notebooks {notebooks} --output {tmp_path / 'out'}"

@@ -150,6 +150,7 @@ def read(path):
 KILLED = -signal.SIGKILL
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["seconds", "epochs"])
 @pytest.mark.parametrize("seed", range(2))
 def test_random_kills_do_not_change_the_outcome(train, uninterrupted, tmp_path, how, seed):
@@ -162,6 +163,7 @@ def test_random_kills_do_not_change_the_outcome(train, uninterrupted, tmp_path, 
     assert outcome(tmp_path) == outcome(directory)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("how", "calls"),
     [

@@ -355,6 +355,7 @@ def training(cells, runs, least=10):
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_killing_the_sweep_or_a_worker_does_not_change_its_results(longer, uninterrupted, tmp_path):
     [cell], runs = sweep.read_sweep(longer), tmp_path / "runs"
     process = start(longer, runs)
@@ -410,6 +411,7 @@ def saved(cell, runs):
     return int(sorted((runs / cell.name).glob("checkpoint-*"))[-1].stem.split("-")[1])
 
 
+@pytest.mark.slow
 def test_a_background_job_that_is_ended_saves_its_run(longer, tmp_path):
     [cell], runs = sweep.read_sweep(longer), tmp_path / "runs"
     # A script's background job starts with Ctrl-C ignored, and is ended by SIGTERM.
@@ -469,6 +471,7 @@ def test_the_folders_of_a_sweep_have_names_that_every_system_takes():
 # A cluster
 
 
+@pytest.mark.slow
 def test_an_unreachable_cluster_is_reported(write, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", ModuleType("ray"))  # Not asked before.
     words = ["sweep", str(write()), "--directory", str(tmp_path), "--cluster", "127.0.0.1:1"]
@@ -476,6 +479,7 @@ def test_an_unreachable_cluster_is_reported(write, tmp_path, monkeypatch):
         cli.main(words)
 
 
+@pytest.mark.slow
 def test_a_dying_cluster_worker_does_not_change_the_results(write, uninterrupted, tmp_path):
     pytest.importorskip("ray")
     path = write(lambda _: TWO)

@@ -29,6 +29,7 @@ def start(*words, **options):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_closed_pipe_costs_no_training(tmp_path):
     reader, writer = os.pipe()
     os.close(reader)
@@ -57,6 +58,7 @@ def hear_no_ctrl_c():
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "first"),
     [("SIGINT", None), ("SIGHUP", None), ("SIGTERM", hear_no_ctrl_c)],

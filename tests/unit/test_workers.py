@@ -123,6 +123,7 @@ def test_more_workers_than_tasks_are_refused(workers):
         make_trainer(workers=workers)
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_ends_in_a_sentence_and_a_run_that_goes_on(
     trained_by_two, tmp_path
 ):
@@ -168,6 +169,7 @@ def start_training(directory=""):
     return main, worker
 
 
+@pytest.mark.slow
 def test_workers_die_with_the_main_process():
     main, worker = start_training()
     main.kill()
@@ -175,6 +177,7 @@ def test_workers_die_with_the_main_process():
     assert gone([worker])
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_the_step_saves_it_and_leaves_no_orphan(tmp_path):
     main, worker = start_training(tmp_path)
     time.sleep(0.2)
@@ -187,6 +190,7 @@ def test_ctrl_c_ends_the_step_saves_it_and_leaves_no_orphan(tmp_path):
     assert int(saved.split("-")[1]) == len(lines) - 1
 
 
+@pytest.mark.slow
 def test_torchrun_trains_the_same(tmp_path, capsys):
     words = [
         *("train", "--recipe", "maml++", "--dataset", "glyphs", "--device", "cpu"),

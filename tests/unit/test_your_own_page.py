@@ -39,6 +39,7 @@ def test_every_example_is_short():
         assert sum(bool(line.strip()) for line in code.splitlines()) < 15, code
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:the network or the inner loop")
 def test_every_example_runs(space):
     before = None
