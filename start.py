@@ -8,7 +8,7 @@
     python start.py solutions         every answer, for teachers, into build/solutions/
     python start.py handout           what students get of a set, a zip (--set 01_inner_loop)
     python start.py grade             grade what a class handed in (--submitted folder)
-    python start.py test              check everything
+    python start.py test              check everything but what is slow (--slow: that too)
     python start.py check             check what you changed, in less than a minute
     python start.py gpu               measure everything on a GPU, into build/gpu/report.md
     python start.py setup             install, and do nothing else

@@ -3,7 +3,7 @@
 make check
 
 A changed module is tested by the test file of its name, and by those that name it in an import; a
-changed test file by itself. `make test` checks everything.
+changed test file by itself. `make test SLOW=1` checks everything.
 """
 
 import re
