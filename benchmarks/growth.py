@@ -116,7 +116,7 @@ def plot_growth(rows: list[dict[str, Any]]) -> Figure:
     columns = list(dict.fromkeys(row["axis"] for row in rows))
     figure, axes = plt.subplots(
         2, len(columns), figsize=(3 * len(columns), 5), layout="constrained", squeeze=False,
-        sharex="col", sharey="row",
+        sharex="col",
     )  # fmt: skip
     for column, axis in enumerate(columns):
         for above, measure, unit in ((0, "seconds", "s per meta-step"), (1, "megabytes", "MB")):
@@ -125,11 +125,10 @@ def plot_growth(rows: list[dict[str, Any]]) -> Figure:
                 points = [row for row in rows if (row["axis"], row["mode"]) == (axis, mode)]
                 values = [row[measure] for row in points]
                 ax.plot([row["size"] for row in points], values, marker="o", label=mode)
+            ax.set_ylim(bottom=0)
             if column == 0:
                 ax.set_ylabel(unit)
         axes[1][column].set_xlabel(axis.replace("_", " "))
-    for row in axes:
-        row[0].set_ylim(bottom=0)
     axes[0][0].legend(title="memory")
     return figure
 
