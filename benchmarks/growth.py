@@ -115,7 +115,7 @@ def plot_growth(rows: list[dict[str, Any]]) -> Figure:
     """Plot seconds (top) and peak MB (bottom); a column per varied size, a line per mode."""
     columns = list(dict.fromkeys(row["axis"] for row in rows))
     figure, axes = plt.subplots(
-        2, len(columns), figsize=(3 * len(columns), 5), layout="constrained", squeeze=False,
+        2, len(columns), figsize=(2 * len(columns), 4.4), layout="constrained", squeeze=False,
         sharex="col",
     )  # fmt: skip
     for column, axis in enumerate(columns):
@@ -129,7 +129,7 @@ def plot_growth(rows: list[dict[str, Any]]) -> Figure:
             if column == 0:
                 ax.set_ylabel(unit)
         axes[1][column].set_xlabel(axis.replace("_", " "))
-    axes[0][0].legend(title="memory")
+    axes[0][-1].legend(title="memory", loc="lower left", fontsize=9)
     return figure
 
 
