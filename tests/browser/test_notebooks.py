@@ -62,6 +62,7 @@ def test_the_first_notebook_runs_to_the_end(lab):
     assert any(lab.picture(index) for index in range(lab.count()))
 
 
+@pytest.mark.slow
 def test_every_notebook_renders_without_an_error(lab):
     errors, faults = [], {}
     lab.page.on("pageerror", lambda error: errors.append(str(error)))
