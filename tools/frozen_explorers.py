@@ -98,9 +98,7 @@ def freeze(name: str, folder: Path) -> None:
 
     What was drawn by the same code, from the same results, is kept.
     """
-    digest = _digest(name)
-    states = folder / "states.json"
-    if states.exists() and json.loads(states.read_text(encoding="utf-8"))["digest"] == digest:
+    if _is_drawn(name, folder):
         return
     folder.mkdir(parents=True, exist_ok=True)
     explorer = EXPLORERS[name].make()
@@ -114,15 +112,24 @@ def freeze(name: str, folder: Path) -> None:
     ]
     for control in controls:
         del control["values"]
-    about = {"digest": digest, "controls": controls, "captions": captions}
-    with replacing(states) as part:
+    about = {"digest": _digest(name), "controls": controls, "captions": captions}
+    with replacing(folder / "states.json") as part:
         part.write_text(json.dumps(about, ensure_ascii=False), encoding="utf-8")
 
 
 def freeze_all() -> None:
     """Draw the states of every explorer, each into its own folder in `FOLDER`, on two cores."""
-    jobs = (joblib.delayed(freeze)(name, FOLDER / slug(name)) for name in EXPLORERS)
-    joblib.Parallel(n_jobs=2)(jobs)
+    folders = {name: FOLDER / slug(name) for name in EXPLORERS}
+    jobs = [joblib.delayed(freeze)(*each) for each in folders.items() if not _is_drawn(*each)]
+    if jobs:  # Even without any, two processes would start and import the kit.
+        joblib.Parallel(n_jobs=2)(jobs)
+
+
+def _is_drawn(name: str, folder: Path) -> bool:
+    """Whether the folder holds the states that this kit would draw."""
+    states = folder / "states.json"
+    found = json.loads(states.read_text(encoding="utf-8")) if states.exists() else {}
+    return found.get("digest") == _digest(name)
 
 
 def slug(name: str) -> str:
