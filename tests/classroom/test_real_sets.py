@@ -58,6 +58,7 @@ def graded(released: dict[str, NotebookNode], tmp_path_factory: pytest.TempPathF
     return found
 
 
+@pytest.mark.slow
 @by_name
 def test_the_solutions_run_through_and_get_all_points(path: Path, graded: Graded):
     made, errors = graded[path.stem]

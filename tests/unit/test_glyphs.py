@@ -152,6 +152,7 @@ def test_squared_distances_against_every_pair() -> None:
     assert np.array_equal(glyphs.squared_distances(marks, reach=5), expected)
 
 
+@pytest.mark.slow
 def test_the_same_bits_on_one_thread_and_on_a_plainer_processor(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -38,6 +38,7 @@ def error(model, weights, rule, steps, tasks=50):
     return sum(losses) / tasks
 
 
+@pytest.mark.slow
 def test_an_mlp_learns_to_learn_waves(capsys: pytest.CaptureFixture[str]):
     snippets = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     [snippet] = [code for code in snippets if "functional_call" in code]
@@ -102,6 +103,7 @@ def pattern_tasks(tasks, draw):
     return mamlpp.TaskBatch(*parts)
 
 
+@pytest.mark.slow
 def test_a_residual_network_learns_to_learn_patterns():
     torch.manual_seed(0)
     network, draw, steps = TinyResNet(WAYS), torch.Generator().manual_seed(0), 2

@@ -235,6 +235,7 @@ def test_ctrl_c_ends_make_walkthrough(notebooks: Path, tmp_path: Path):
     assert gone(below)
 
 
+@pytest.mark.slow
 @needs_make
 def test_ctrl_c_ends_make_lab_after_a_question(tmp_path: Path):
     with make_in_terminal(tmp_path, "lab", "LAB_ARGS=--no-browser --allow-root") as process:
