@@ -128,6 +128,18 @@ def test_set_up_before_the_first_text_is_folded(tmp_path: Path):
     assert folded == [cell.source == "import math" for cell in page.cells]
 
 
+def test_commands_fit_a_laptop_s_column():
+    root = book.NOTEBOOKS.parent
+    pages = [root / f"{name}.md" for name in ("README", "TEACHING", "CONTRIBUTING")]
+    blocks = [
+        block
+        for path in [*pages, *(root / "book").glob("*.md")]
+        for block in re.findall(r"```sh\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL)
+    ]
+    assert len(blocks) > 5
+    assert [line for block in blocks for line in block.splitlines() if len(line) > 86] == []
+
+
 def test_no_set_of_exercises_shows_a_solution():
     for path in book.exercise_sets():
         assert "### BEGIN SOLUTION" not in path.read_text(encoding="utf-8")
