@@ -4,7 +4,6 @@ Each line is the median over a few fresh single-threaded processes. The first tw
 start of Python; the others do not include imports and set-up.
 """
 
-import os
 import subprocess
 import sys
 import time
@@ -50,7 +49,6 @@ def main(against: Path | None = None) -> int:
     Returns:
         The exit status: 1 if `against` is not a checkout of that code, or the code fails.
     """
-    os.environ["TQDM_DISABLE"] = "1"  # read by the processes that are timed: no bars in the table
     try:
         if against is not None:
             published.check(against)
