@@ -24,8 +24,8 @@ pytestmark = [
 CHAPTER, EXPLORER = "02_training_instability", "graph_explorer()"
 CHAPTERS = ["00_start_here", "01_maml", CHAPTER]
 PAGES = ["index.html", "book/ledger.html", "notebooks/01_maml.html"]
-MORE = ["TEACHING.html", "api/mamlpp.data.mini_imagenet.html"]
-MORE += ["notebooks/00_start_here.html", f"notebooks/{CHAPTER}.html"]
+SLOW_PAGES = ["TEACHING.html", "api/mamlpp.data.mini_imagenet.html"]
+SLOW_PAGES += ["notebooks/00_start_here.html", f"notebooks/{CHAPTER}.html"]
 FEW = Frozen(
     widgets.graph_explorer,
     {"steps": (5, 6), "msl": (False,), "second_order": (False, True), "per_step": (False,)},
@@ -71,7 +71,7 @@ def page(browser: Any) -> Iterator[Any]:
 
 
 @pytest.mark.parametrize(
-    "name", [*PAGES, *(pytest.param(name, marks=pytest.mark.slow) for name in MORE)]
+    "name", [*PAGES, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW_PAGES)]
 )
 def test_a_page(name: str, site: Path, page: Any):
     page.goto((site / name).as_uri(), wait_until="load")
