@@ -65,7 +65,7 @@ def run_notebook(
     """Run the notebook `path` in its own folder and keep the executed copy in `output`.
 
     Raises `NotebookError` if a cell fails, or if the notebook lacks one of the `parameters`. The
-    copy is kept if the notebook fails, but not if it is interrupted.
+    copy is kept if a cell fails, but not if the kernel dies or the run is interrupted.
     """
     bar = {"desc": f"  {path.stem}", "position": 1, "leave": False, "disable": None}
     options = {"execution_timeout": seconds_per_cell, "progress_bar": bar if progress else False}
@@ -93,6 +93,7 @@ def _execute(
                 parameters,
                 kernel_name="python3",
                 cwd=path.parent,
+                request_save_on_cell_execute=False,  # the whole copy, before and after each cell
                 extra_arguments=["--log-level=CRITICAL"],  # its log would tear the bar
                 **options,
             )

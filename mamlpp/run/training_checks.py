@@ -1,6 +1,7 @@
 """Whether a trainer can be made of what it is given, and what it writes down of its data."""
 
 import inspect
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -101,17 +102,16 @@ def check_other_classes(train: Any, validations: Iterable[Any]) -> None:
 
 def _shared_classes(train: ImageSet, other: ImageSet) -> set[int]:
     """Classes of `other` that have, in any order, the first and the last picture of one class."""
-    sums = other.images.flatten(2).sum(-1).cpu()  # [classes, samples]: few pictures have the same
-
-    def having(picture: torch.Tensor) -> set[int]:
-        alike = (sums == int(picture.sum())).nonzero().tolist()
-        return {c for c, s in alike if torch.equal(other.images[c, s].cpu(), picture)}
-
+    having: defaultdict[int, set[int]] = defaultdict(set)  # classes, by what a picture hashes to
+    for c, pictures in enumerate(other.images):
+        for picture in pictures.cpu().numpy():
+            having[hash(picture.tobytes())].add(c)
     ends = [train.samples - 1] * len(train) if train.counts is None else (train.counts - 1).tolist()
     pairs = (
-        (images[0].cpu(), images[end].cpu()) for images, end in zip(train.images, ends, strict=True)
+        [having.get(hash(images[i].cpu().numpy().tobytes()), set()) for i in (0, end)]
+        for images, end in zip(train.images, ends, strict=True)
     )
-    return set().union(*(having(first) & having(last) for first, last in pairs))
+    return set().union(*(first & last for first, last in pairs))
 
 
 def check_workers(workers: Any, recipe: Recipe, device: torch.device) -> None:

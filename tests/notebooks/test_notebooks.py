@@ -326,6 +326,8 @@ def test_a_failure_names_notebook_cell_line_and_reason_and_others_still_run(
     assert "What the chapters claim:" in printed
     assert re.search(r"00_fails.ipynb +\d+\.\d  FAILED\n01_passes.ipynb +\d+\.\d  passed", printed)
     assert not (built / "02_left_out.ipynb").exists()
+    failed = nbformat.read(built / "00_fails.ipynb", 4).cells[-1].outputs[-1]
+    assert failed.evalue == "only 0.2"
     assert nbformat.read(built / "01_passes.ipynb", 4).cells[-1].outputs[0].text == "laptop\n"
 
 
