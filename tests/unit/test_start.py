@@ -240,6 +240,23 @@ def test_what_the_user_has_set_for_other_programs_stays_out(monkeypatch: pytest.
     assert found["JUPYTER_PATH"].split(os.pathsep) == [kernels, "mine"]
 
 
+def test_tests_take_one_thread_and_keep_what_they_compile(monkeypatch: pytest.MonkeyPatch):
+    given: dict[str, str] = {}
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    monkeypatch.setattr(start, "commands", lambda *_: [["-c", ""]])
+    really = subprocess.Popen
+
+    def popen(command: list[str], env: dict[str, str], **options: Path) -> subprocess.Popen:
+        given.update(env)
+        return really(command, env=env, **options)
+
+    monkeypatch.setattr(subprocess, "Popen", popen)
+    assert start.start("lab", []) == 0
+    assert given["PYTHONDONTWRITEBYTECODE"] == "1"
+    assert start.start("test", []) == 0
+    assert (given["PYTHONDONTWRITEBYTECODE"], given["OMP_NUM_THREADS"]) == ("", "1")
+
+
 # Colab
 
 
