@@ -238,7 +238,7 @@ def start(name, arguments):
     variables = environment(KIT)
     if name in ("test", "check"):
         variables.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
-        variables["PYTHONDONTWRITEBYTECODE"] = ""  # or hundreds of processes compile the kit anew
+        variables["PYTHONDONTWRITEBYTECODE"] = ""  # else a hundred processes compile the kit
     python = str(python_of(KIT / ".venv"))
     for command in commands(name, arguments):
         process = subprocess.Popen([python, *command], cwd=KIT, env=variables)

@@ -93,7 +93,7 @@ def _execute(
                 parameters,
                 kernel_name="python3",
                 cwd=path.parent,
-                request_save_on_cell_execute=False,  # the whole copy, before and after each cell
+                request_save_on_cell_execute=False,  # else it saves the whole copy twice a cell
                 extra_arguments=["--log-level=CRITICAL"],  # its log would tear the bar
                 **options,
             )

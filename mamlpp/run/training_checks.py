@@ -102,16 +102,20 @@ def check_other_classes(train: Any, validations: Iterable[Any]) -> None:
 
 def _shared_classes(train: ImageSet, other: ImageSet) -> set[int]:
     """Classes of `other` that have, in any order, the first and the last picture of one class."""
-    having: defaultdict[int, set[int]] = defaultdict(set)  # classes, by what a picture hashes to
+    having: defaultdict[int, set[int]] = defaultdict(set)  # classes of `other`, by fingerprint
     for c, pictures in enumerate(other.images):
-        for picture in pictures.cpu().numpy():
-            having[hash(picture.tobytes())].add(c)
+        for picture in pictures:
+            having[_fingerprint(picture)].add(c)
+    shared: set[int] = set()
     ends = [train.samples - 1] * len(train) if train.counts is None else (train.counts - 1).tolist()
-    pairs = (
-        [having.get(hash(images[i].cpu().numpy().tobytes()), set()) for i in (0, end)]
-        for images, end in zip(train.images, ends, strict=True)
-    )
-    return set().union(*(first & last for first, last in pairs))
+    for pictures, end in zip(train.images, ends, strict=True):
+        first, last = (having.get(_fingerprint(pictures[i]), set()) for i in (0, end))
+        shared |= first & last
+    return shared
+
+
+def _fingerprint(picture: torch.Tensor) -> int:
+    return hash(picture.cpu().numpy().tobytes())
 
 
 def check_workers(workers: Any, recipe: Recipe, device: torch.device) -> None:

@@ -2,6 +2,8 @@
 
 import json
 import math
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -23,12 +25,24 @@ from benchmarks import (
     small,
 )
 from benchmarks.contenders import PEERS, start
+from benchmarks.report import ROOT
 from benchmarks.workloads import W1, W2
 
 
 def tiny(workload):
     recipe = workload.recipe.with_(filters=2, inner_steps=2, meta_batch=2)
     return replace(workload, recipe=recipe, ways=2, image_shape=(1, 16, 16))
+
+
+@pytest.mark.parametrize(("first", "found"), [("-m", "1"), ("-c", "None")])
+def test_only_as_a_program_they_turn_progress_bars_off(monkeypatch, first, found):
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)
+    code = f"import os, sys; sys.argv[0] = {first!r}; import benchmarks"
+    code += "; print(os.environ.get('TQDM_DISABLE'))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == found
 
 
 @pytest.mark.slow
